@@ -1,0 +1,44 @@
+"""What a variant hands back: the work to time, and, where the work times itself, its readings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kit.record.document import Engagement
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Work that is ready to be timed. A variant with nothing to prove and nothing to close returns the bare call.
+
+    call: the work itself, called once or more a round; what it returns is the answer.
+    engagement: called once after the rounds, outside the timing, in the same process: did the technique really run?
+    close: called at the end, whatever happened (stops a cluster, closes a connection).
+    """
+
+    call: Callable[[], Any]
+    engagement: Callable[[], Engagement] | None = None
+    close: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a call returns when the work times itself (a training step, a load test).
+
+    seconds: what counts as the time of this call. metrics: the variant's own numbers, by name with their unit.
+    answer: what the quality check reads.
+    """
+
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    answer: Any = None
+
+
+def engaged(note: str = "", **facts: str | int | float | bool | None) -> Engagement:
+    """Return the proof that the technique ran: `engaged(device="NVIDIA H100", threads=2)`."""
+    return Engagement(state="engaged", facts=facts, note=note)
+
+
+def fell_back(to: str, **facts: str | int | float | bool | None) -> Engagement:
+    """Return the finding that the technique did not run but something else did: `fell_back("pandas on the CPU")`."""
+    return Engagement(state="fell back", facts=facts, note=to)

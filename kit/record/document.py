@@ -1,0 +1,257 @@
+"""What a record holds: the typed result of one comparison, as `kit.record/1`.
+
+The classes below are the one place where the format is documented; `record.schema.json` beside this file is
+generated from them (`python -m kit.record.schema`). A number that could not be measured is null, never NaN.
+All times are seconds, all memory is MiB, ratios are baseline ÷ variant (above 1 = the variant is faster).
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+VERSION = "kit.record/1"
+
+State = Literal["measured", "skipped", "failed"]
+Verdict = Literal["baseline", "faster", "slower", "same", "unresolved", "invalid", "skipped", "failed"]
+
+
+class Readings(Struct, frozen=True, kw_only=True):
+    """Every reading of one variant in one session, in round order: parallel lists, one entry a round."""
+
+    wall_s: list[float]
+    """Wall-clock seconds of one call (a reading of several repeats is divided by their number)."""
+    cpu_s: list[float | None]
+    """CPU seconds of one call, of the worker and its children."""
+    switches: list[int | None]
+    """Involuntary context switches of the worker during the reading."""
+    metrics: dict[str, list[float | None]] = {}
+    """The variant's own metrics, by name."""
+
+
+class Effect(Struct, frozen=True, kw_only=True):
+    """A paired ratio to the baseline: median over rounds, exact sign-test interval."""
+
+    speedup: float
+    """exp(median of log(baseline seconds / variant seconds)), paired within rounds."""
+    low: float | None
+    """Lower end of the interval; null when there were too few rounds for one."""
+    high: float | None
+    rounds: int
+    confidence: float
+    """Coverage of the interval at this look (1 − alpha / looks)."""
+    drift: float | None = None
+    """Spearman correlation of the log-ratio with the round number; null under 10 rounds."""
+    drift_p: float | None = None
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """Rounds in which the same workers lived together. One a point, unless memory allowed only pairs."""
+
+    variants: list[str]
+    """Who took part; the baseline's second process is called `A/A`."""
+    order: list[list[int]]
+    """For each round, the order of visits, as positions in `variants`."""
+    looks: list[int]
+    """Numbers of rounds at which the data was looked at (at most six)."""
+    readings: dict[str, Readings]
+    noise: Effect | None
+    """The baseline against itself (A/A)."""
+    noise_floor: float | None
+    """Smallest relative difference that can count here: the far end of the A/A interval, as 0.02 for 2 %."""
+    stopped: Literal["settled", "budget", "rounds", "interrupted", "baseline failed"]
+    load: list[float | None]
+    """One-minute load average of the machine at each round (null where there is none)."""
+    steal: list[float | None]
+    """Share of CPU time taken by the hypervisor during each round, 0 to 1 (null where it is not known)."""
+
+
+class Memory(Struct, frozen=True, kw_only=True):
+    """Peak memory of one call, from a pass of its own."""
+
+    peak_mib: float
+    """Highest resident memory during the call, above what stood after preparation."""
+    standing_mib: float
+    """Resident memory after preparation."""
+    method: str
+    """How it was read, as `VmHWM` or `VmHWM summed over 3 processes`."""
+    device_peak_mib: float | None = None
+    """Highest device memory of the process, by the driver; null where there is no device."""
+
+
+class Quality(Struct, frozen=True, kw_only=True):
+    """Whether the answer is good enough."""
+
+    state: Literal["held", "broken", "unchecked", "reference"]
+    """`reference` is the baseline's own answer; `unchecked` is never a pass unless `asked` is false."""
+    measure: str
+    """What was compared, as `equal tables` or `accuracy`."""
+    value: float | None = None
+    bound: float | None = None
+    note: str = ""
+    """What differed, or why the check did not run."""
+    asked: bool = True
+
+
+class Engagement(Struct, frozen=True, kw_only=True):
+    """Proof that the technique really ran."""
+
+    state: Literal["engaged", "fell back", "not stated"]
+    facts: dict[str, str | int | float | bool | None] = {}
+    """As {"device": "NVIDIA H100", "threads": 2, "fallbacks": 0}."""
+    note: str = ""
+    """On a fallback: to what."""
+
+
+class Variant(Struct, frozen=True, kw_only=True):
+    """What is known of one variant at one size."""
+
+    name: str
+    state: State
+    verdict: Verdict
+    reason: str = ""
+    """Why it was skipped, failed, invalid or unresolved, in one sentence."""
+    remedy: str = ""
+    """What to do to have it run."""
+    session: int | None = None
+    """Position in the point's sessions; null if it took no part in any."""
+    prepare_s: float | None = None
+    cold_s: float | None = None
+    """The first call, kept apart."""
+    warm_s: float | None = None
+    """Median wall-clock seconds of one call over the rounds."""
+    repeats: int = 1
+    """Calls in one reading."""
+    effect: Effect | None = None
+    """Null for the baseline, and where nothing was measured."""
+    breakeven_calls: float | None = None
+    """Calls after which the extra preparation has paid for itself; null if it never does, 0 if there is no extra."""
+    metrics: dict[str, float | None] = {}
+    """Medians of the variant's own metrics."""
+    memory: Memory | None = None
+    quality: Quality | None = None
+    engagement: Engagement | None = None
+
+
+class Point(Struct, frozen=True, kw_only=True):
+    """The comparison at one size."""
+
+    size: int | float | None
+    seed: int
+    """Seed of the order of visits."""
+    together: bool
+    """False when memory allowed only one variant beside the baseline at a time."""
+    seconds: float
+    """Wall-clock time that this point took, all in all."""
+    sessions: list[Session]
+    variants: list[Variant]
+    """In the order in which they were declared."""
+
+
+class Scaling(Struct, frozen=True, kw_only=True):
+    """How one variant behaves over the sizes measured."""
+
+    exponent: float | None
+    """Slope of log(seconds) over log(size), least squares over the sizes measured; null under 2 sizes."""
+    exponent_low: float | None
+    exponent_high: float | None
+    """95 % bootstrap interval over the readings."""
+    overtakes: Literal["baseline", "always", "never", "between", "unresolved"]
+    """From which size on it beats the baseline: at every size, at none, from `from_size` on, or it can't be told."""
+    from_size: float | None = None
+    from_low: float | None = None
+    from_high: float | None = None
+
+
+class Gpu(Struct, frozen=True, kw_only=True):
+    name: str
+    memory_mib: float
+    driver: str
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """On what it was measured. Holds no host or user name."""
+
+    key: str
+    """Short hash of processor, cores, memory and GPUs: equal on equal machines."""
+    cpu: str
+    cores: int
+    """Cores that this process may use (affinity and cgroup quota)."""
+    cores_total: int
+    memory_mib: float
+    """Physical memory."""
+    memory_limit_mib: float | None
+    """The cgroup's limit, where there is one below the physical memory."""
+    system: str
+    arch: str
+    python: str
+    gpus: list[Gpu] = []
+    cuda: str | None = None
+    ceilings: dict[str, float | None] = {}
+    """What this machine could do in this session, by name with its unit: `memory_copy_gib_per_s`, …"""
+
+
+class Git(Struct, frozen=True, kw_only=True):
+    commit: str
+    dirty: bool
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What was asked."""
+
+    comparison: str
+    notebook: str = ""
+    """Name of the notebook, or empty if the comparison ran outside one."""
+    title: str = ""
+    """One line for people: what is compared."""
+    baseline: str
+    unit: str = ""
+    """What a size counts, as `rows`."""
+    sizes: list[int | float | None]
+    parameters: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    """Source code of each variant, by name."""
+
+
+class How(Struct, frozen=True, kw_only=True):
+    """How it was measured."""
+
+    kit: str
+    """Version of the kit."""
+    seed: int
+    seconds: float
+    """Time budget of the rounds at one size."""
+    target: float
+    """Half-width of the interval at which a difference counts as known, as 0.03 for 3 %."""
+    alpha: float
+    """Chance of a false call allowed over all looks together."""
+    max_looks: int
+    max_rounds: int
+    threads: int
+    """Threads allowed to each variant, set before its imports."""
+    limit_s: float
+    """Longest time allowed to one call."""
+    isolated: bool
+    """False: all in one process, for debugging; memory and thread counts are then not the variant's own."""
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One comparison: what was asked, on what, how, every reading, and what follows from them."""
+
+    schema: Literal["kit.record/1"] = VERSION
+    id: str
+    """Unique: two writers at once lose nothing."""
+    written: str
+    """UTC, as 2026-11-23T10:20:30Z."""
+    complete: bool
+    """False if it was interrupted: what was measured until then is here."""
+    asked: Asked
+    machine: Machine
+    versions: dict[str, str]
+    """Versions of the packages in use."""
+    git: Git | None
+    how: How
+    points: list[Point]
+    scaling: dict[str, Scaling] = {}
+    """By variant; empty with fewer than two sizes."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Free for a technique: what does not fit above."""

@@ -1,0 +1,111 @@
+"""Writes records so that none is lost or half-written, and reads them back without trusting them."""
+
+import math
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from kit.errors import UserError
+from kit.record.document import VERSION, Record
+
+LARGEST_BYTES = 256 * 2**20
+"""A file above this is not read: no comparison writes such a record."""
+
+_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
+_HOME = re.escape(os.path.expanduser("~"))
+
+
+def new_id() -> str:
+    """Return an identifier that no other writer has: time for people, randomness against collisions."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
+
+
+def now() -> str:
+    """Return the time now, UTC, as a record writes it."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def clean(value: Any) -> Any:
+    """Return `value` as plain JSON data, without secrets: NaN and infinities become null, credentials in URLs are
+    masked, the home folder becomes `~`; what JSON cannot hold becomes its text.
+
+    >>> clean({"url": "s3://key:secret@bucket/x", "loss": float("nan")})
+    {'url': 's3://***@bucket/x', 'loss': None}
+    """
+    if isinstance(value, str):
+        masked = _CREDENTIALS.sub(r"\g<scheme>***@", value)
+        return re.sub(rf"{_HOME}(?=/|$)", "~", masked) if _HOME != "/" else masked
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [clean(item) for item in value]
+    if hasattr(value, "item"):  # a numpy scalar
+        return clean(value.item())
+    return clean(str(value))
+
+
+def write(record: Record, folder: Path | str) -> Path:
+    """Write `record` into `folder` atomically, under a name of its own, and return the path.
+
+    The name is `<comparison>-<id>.json`; a file that stands there is never overwritten.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    document = clean(msgspec.to_builtins(record))
+    slug = re.sub(r"[^a-z0-9]+", "-", record.asked.comparison.lower()).strip("-")[:60] or "comparison"
+    path = folder / f"{slug}-{record.id}.json"
+    partial = path.with_suffix(f".{uuid4().hex[:8]}.partial")
+    with open(partial, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(partial, path)  # fails if the name is taken, unlike a rename
+    finally:
+        partial.unlink()
+    return path
+
+
+def read(path: Path | str) -> Record:
+    """Read one record. Raise `UserError`, with the reason in one sentence, if the file is not a whole record of a
+    version that this kit knows. Nothing that is read is ever executed."""
+    path = Path(path)
+    try:
+        if (size := path.stat().st_size) > LARGEST_BYTES:
+            raise UserError(f"{path.name}: {size / 2**20:.0f} MiB is more than a record can be; it was not read")
+        return decode(path.read_bytes(), path.name)
+    except OSError as error:
+        raise UserError(f"{path.name}: it could not be read: {error.strerror or error}") from None
+
+
+class _Version(msgspec.Struct):
+    schema: Any = None
+
+
+def decode(text: bytes, name: str = "record") -> Record:
+    """Return the record in `text`; raise `UserError` as `read` does."""
+    try:
+        version = msgspec.json.decode(text, type=_Version).schema
+        if version == VERSION:
+            return msgspec.json.decode(text, type=Record)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{name}: it is not a record: {_short(error)}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{name}: it is not whole JSON: {_short(error)}") from None
+    raise UserError(
+        f"{name}: its version is {_short(version)!r} and this kit reads {VERSION!r}; read it with the kit that wrote it"
+    )
+
+
+def _short(value: object, most: int = 160) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else text[: most - 1] + "…"
