@@ -1,0 +1,1 @@
+"""The machine: what it is, what it can do, and which capabilities work on it right now."""

@@ -1,0 +1,145 @@
+"""What this machine is: processor, cores and memory that may be used, GPUs. Names no host and no user."""
+
+import functools
+import hashlib
+import math
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from kit.record.document import Git, Gpu, Machine
+
+MIB = 2**20
+
+PACKAGES = (
+    "ml-scaling-kit numpy scipy pandas polars duckdb pyarrow dask distributed torch optuna onnx onnxruntime tensorrt "
+    "cupy-cuda13x cudf-cu13 cudf-polars-cu13 dask-cudf-cu13 dask-cuda papermill jupyterlab matplotlib pytest-benchmark"
+).split()
+"""Distributions whose versions `kit doctor` and every record name."""
+
+
+@functools.cache
+def machine() -> Machine:
+    """Return what this machine is, without its ceilings (see `ceilings.py`). Read once a process."""
+    gpus = _gpus()
+    facts = dict(cpu=_cpu(), cores=usable_cores(), memory_mib=_memory_mib(), limit=_memory_limit_mib())
+    text = repr((facts["cpu"], facts["cores"], round(facts["memory_mib"] / 1024), [gpu.name for gpu in gpus]))
+    return Machine(
+        key=hashlib.sha256(text.encode()).hexdigest()[:10],
+        cpu=facts["cpu"],
+        cores=facts["cores"],
+        cores_total=os.cpu_count() or facts["cores"],
+        memory_mib=facts["memory_mib"],
+        memory_limit_mib=facts["limit"],
+        system=f"{platform.system()} {platform.release()}",
+        arch=platform.machine(),
+        python=platform.python_version(),
+        gpus=gpus,
+        cuda=_cuda() if gpus else None,
+    )
+
+
+def in_words(this: Machine) -> str:
+    """Return the machine in one line: `2 cores of Intel Xeon, 24 GiB, no GPU`."""
+    memory_gib = (this.memory_limit_mib or this.memory_mib) / 1024
+    gpus = " + ".join(gpu.name for gpu in this.gpus) or "no GPU"
+    cores = "1 core" if this.cores == 1 else f"{this.cores} cores"
+    return f"{cores} of {this.cpu}, {memory_gib:.0f} GiB, {gpus}"
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: affinity and cgroup quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup("cpu.max").split()
+    if len(quota) == 2 and quota[0] != "max":
+        cores = min(cores, max(1, math.floor(int(quota[0]) / int(quota[1]))))
+    return cores
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of `PACKAGES`; what is not installed is left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def git() -> Git | None:
+    """Return the commit of the checkout in the working directory and whether it is dirty; None outside one."""
+    commit = _output("git", "rev-parse", "HEAD")
+    return Git(commit=commit, dirty=bool(_output("git", "status", "--porcelain"))) if commit else None
+
+
+def available_mib() -> float:
+    """Return the memory that could be taken now without swapping, within the cgroup's limit."""
+    import psutil
+
+    available = psutil.virtual_memory().available / MIB
+    limit, used = _memory_limit_mib(), _cgroup("memory.current")
+    return min(available, limit - int(used) / MIB) if limit and used else available
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def _memory_mib() -> float:
+    import psutil
+
+    return round(psutil.virtual_memory().total / MIB, 1)
+
+
+def _memory_limit_mib() -> float | None:
+    limit = _cgroup("memory.max")
+    if not limit.isdigit() or int(limit) / MIB >= _memory_mib():
+        return None
+    return round(int(limit) / MIB, 1)
+
+
+def _cgroup(name: str) -> str:
+    """Return the text of a cgroup v2 file of this process, or of the root that a container sees, or nothing."""
+    try:
+        own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
+    except OSError:
+        return ""
+    for folder in (Path("/sys/fs/cgroup") / own, Path("/sys/fs/cgroup")):
+        try:
+            return (folder / name).read_text().strip()
+        except OSError:
+            continue
+    return ""
+
+
+def _gpus() -> list[Gpu]:
+    query = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+    rows = [[cell.strip() for cell in line.split(",")] for line in query.splitlines()]
+    return [
+        Gpu(name=row[0], memory_mib=float(row[1]) if row[1].replace(".", "").isdigit() else 0.0, driver=row[2])
+        for row in rows
+        if len(row) == 3
+    ]
+
+
+def _cuda() -> str | None:
+    """Return the newest CUDA version that the driver supports, as its banner says."""
+    banner = _output("nvidia-smi")
+    return banner.split("CUDA Version:", 1)[1].split()[0] if "CUDA Version:" in banner else None
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
