@@ -1,0 +1,1 @@
+"""How one comparison is measured. Knows no technique, no notebook, no report."""

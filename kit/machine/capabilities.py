@@ -1,0 +1,128 @@
+"""What works on this machine right now. A capability is probed by doing something tiny with it (allocating on the
+device, running one query), never by an import alone, and in a process of its own, so that a probe that crashes or hangs
+is reported as broken and harms nobody."""
+
+import ctypes.util
+import functools
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PROBE_LIMIT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a capability is not there, and what to do to have it. broken: it is installed, but its probe failed."""
+
+    reason: str
+    remedy: str
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class Capability:
+    """module: what must be importable; probe: code that uses it; remedy: how to have it; gpu: needs an NVIDIA GPU."""
+
+    module: str
+    probe: str
+    remedy: str
+    gpu: bool = False
+
+
+_GPU_EXTRA = "on a machine with an NVIDIA GPU: pip install -e '.[gpu]' -c constraints-gpu.txt"
+
+CAPABILITIES = {
+    "cuda": Capability("ctypes", "", "use a machine with an NVIDIA GPU and its driver", gpu=True),
+    "cupy": Capability("cupy", "import cupy; assert int(cupy.arange(8).sum()) == 28", _GPU_EXTRA, gpu=True),
+    "cudf": Capability("cudf", "import cudf; assert int(cudf.Series([1, 2]).sum()) == 3", _GPU_EXTRA, gpu=True),
+    "cudf.pandas": Capability(
+        "cudf",
+        "import cudf.pandas; cudf.pandas.install(); import pandas; assert int(pandas.Series([1, 2]).sum()) == 3",
+        _GPU_EXTRA,
+        gpu=True,
+    ),
+    "polars gpu": Capability(
+        "cudf_polars",
+        "import polars as p; e = p.GPUEngine(executor='in-memory', raise_on_fail=True);"
+        "assert p.LazyFrame({'x': [1, 2]}).sum().collect(engine=e).item() == 3",
+        _GPU_EXTRA,
+        gpu=True,
+    ),
+    "dask-cudf": Capability(
+        "dask_cudf",
+        "import cudf, dask_cudf, dask_cuda;"
+        "assert int(dask_cudf.from_cudf(cudf.DataFrame({'x': [1, 2]}), npartitions=1).x.sum().compute()) == 3",
+        _GPU_EXTRA,
+        gpu=True,
+    ),
+    "torch": Capability(
+        "torch", "import torch; assert int(torch.ones(2).sum()) == 2", "pip install torch -c constraints.txt"
+    ),
+    "torch cuda": Capability(
+        "torch", "import torch; assert int(torch.ones(2, device='cuda').sum()) == 2", _GPU_EXTRA, gpu=True
+    ),
+    "tensorrt": Capability(
+        "tensorrt",
+        "import tensorrt as t; assert t.Builder(t.Logger(t.Logger.ERROR))",
+        "on a machine with an NVIDIA GPU: pip install tensorrt",
+        gpu=True,
+    ),
+}
+"""By the name that `needs=` takes. Any other name is taken for a module that must be importable."""
+
+
+def missing(needs: Iterable[str]) -> Missing | None:
+    """Return why the first unmet need of `needs` is not met, or None if all are."""
+    return next((found for need in needs if (found := probe(need))), None)
+
+
+@functools.cache
+def probe(name: str) -> Missing | None:
+    """Probe one capability, once a process. Return None if it works."""
+    capability = CAPABILITIES.get(name) or Capability(name, f"import {name}", f"pip install {name}")
+    if capability.gpu and not has_driver():
+        return Missing("no NVIDIA driver", capability.remedy)
+    if not _importable(capability.module):
+        return Missing(f"{capability.module} is not installed", capability.remedy)
+    if capability.module in sys.modules and not capability.gpu and name not in CAPABILITIES:
+        return None
+    return _run(name, capability)
+
+
+def has_driver() -> bool:
+    """Return whether an NVIDIA driver is there and knows at least one GPU (its own count, asked without CUDA)."""
+    return _gpu_count() > 0
+
+
+@functools.cache
+def _gpu_count() -> int:
+    library = ctypes.util.find_library("nvidia-ml") or "libnvidia-ml.so.1"
+    try:
+        nvml = ctypes.CDLL(library)
+        count = ctypes.c_uint(0)
+        return count.value if nvml.nvmlInit_v2() == 0 and nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0 else 0
+    except (OSError, AttributeError):
+        return 0
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _run(name: str, capability: Capability) -> Missing | None:
+    command = [sys.executable, "-c", capability.probe]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_LIMIT_S, errors="replace")
+    except subprocess.TimeoutExpired:
+        return Missing(f"{name} is broken: its probe took over {PROBE_LIMIT_S:g} s", capability.remedy, broken=True)
+    if done.returncode == 0:
+        return None
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    last = said[-1] if said else f"its process ended with status {done.returncode}"
+    return Missing(f"{name} is broken: {last[:200]}", capability.remedy, broken=True)

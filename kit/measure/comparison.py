@@ -1,0 +1,270 @@
+"""A comparison as a person writes it: a name, a baseline, sizes, variants; `run()` measures and keeps the record."""
+
+import inspect
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kit.errors import UserError
+from kit.machine import capabilities, ceilings, fingerprint
+from kit.measure import answers, statistics
+from kit.measure.point import Check, Measurement, Skipped
+from kit.measure.process import InProcessWorker, SpawnedWorker, Start
+from kit.measure.progress import Progress
+from kit.measure.result import Result
+from kit.measure.rounds import CONTROL, Rules
+from kit.record import store
+from kit.record.document import Asked, How, Point, Record, Scaling
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A variant as it was declared."""
+
+    function: Callable
+    needs: tuple[str, ...]
+
+
+class Comparison:
+    """One measured question: several variants, one workload, at one size or several.
+
+    >>> comparison = Comparison("sum", baseline="loop", size=10_000, unit="numbers", seconds=5)
+    >>> @comparison.variant("loop")
+    ... def loop(numbers):
+    ...     return lambda: sum(n for n in numbers)
+    >>> @comparison.variant("built in")
+    ... def built_in(numbers):
+    ...     return lambda: sum(numbers)
+    >>> result = comparison.run(range(10_000))   # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        baseline: str,
+        size: float | None = None,
+        sizes: Sequence[float] | None = None,
+        unit: str = "",
+        title: str = "",
+        seconds: float = 20.0,
+        quality: Check | None = answers.equal,
+        target: float = 0.03,
+        threads: int | None = None,
+        seed: int | None = None,
+        limit_s: float = 60.0,
+        max_rounds: int = 1000,
+        isolate: bool = True,
+    ):
+        """
+        name: what is compared, in a word. baseline: the variant that the others are measured against.
+        size or sizes: where on the scaling curve; unit: what a size counts, as "rows".
+        seconds: time budget of the rounds at one size (preparation comes on top).
+        quality: check(answer, baseline's answer) -> Quality or bool; default: equal answers; None: no check.
+        target: differences up to this may be called "same", as 0.03 for 3 %.
+        threads: allowed to every variant, set before its imports; default: all usable cores.
+        limit_s: longest time for one call or one preparation. isolate=False: no processes, for debugging.
+
+        Raises UserError if an argument makes no sense.
+        """
+        if size is not None and sizes is not None:
+            raise UserError(f"comparison {name!r} got size= and sizes=; give just one of them")
+        if sizes is not None and not len(sizes):
+            raise UserError(f"comparison {name!r} got no sizes; give at least one, as sizes=[100_000, 1_000_000]")
+        if sizes is not None and any(not isinstance(s, int | float) or s <= 0 for s in sizes):
+            raise UserError(f"comparison {name!r} got the sizes {list(sizes)}; they must be numbers above 0")
+        if seconds <= 0 or limit_s <= 0:
+            raise UserError(f"comparison {name!r} got seconds={seconds:g}, limit_s={limit_s:g}; both must be above 0")
+        if threads is not None and threads < 1:
+            raise UserError(f"comparison {name!r} got threads={threads}; it must be at least 1")
+        self.name, self.baseline, self.unit, self.title = name, baseline, unit, title
+        self.sizes = sorted(set(sizes)) if sizes is not None else [size]
+        self.result: Result | None = None
+        """The newest result; after an interruption, what was measured until then."""
+        self._takes_sizes = sizes is not None
+        self._quality, self._isolate = quality, isolate
+        self._variants: dict[str, Declared] = {}
+        self._how = How(
+            kit=metadata.version("ml-scaling-kit"),
+            seed=seed if seed is not None else secrets.randbits(32),
+            seconds=float(seconds),
+            target=target,
+            alpha=statistics.ALPHA,
+            max_looks=statistics.MAX_LOOKS,
+            max_rounds=max_rounds,
+            threads=threads or fingerprint.usable_cores(),
+            limit_s=float(limit_s),
+            isolated=isolate,
+        )
+
+    def variant(self, name: str, function: Callable | None = None, *, needs: str | Sequence[str] = ()) -> Callable:
+        """Declare a variant, as a decorator or by a direct call, and return its function.
+
+        function: called once in the variant's own process with the arguments of `run`; it prepares and returns the
+        callable to time (or `Prepared`). needs: names of capabilities (see `kit doctor`) or of importable modules;
+        where one is missing, the variant is skipped, with the reason.
+        """
+        if function is None:
+            return partial(self.variant, name, needs=needs)
+        if name in self._variants and self._variants[name].function.__qualname__ != function.__qualname__:
+            raise UserError(f"comparison {self.name!r} has a variant {name!r} already; give this one another name")
+        if name == CONTROL:
+            raise UserError(f"{CONTROL!r} is the name of the baseline's own control; give the variant another name")
+        self._variants[name] = Declared(function, (needs,) if isinstance(needs, str) else tuple(needs))
+        return function
+
+    def run(self, *arguments: Any) -> Result:
+        """Measure, write the record, and return the result.
+
+        With `size=`: the arguments go to every variant's function. With `sizes=`: give one function of the size that
+        returns the argument (or a tuple of them); without it the variants get the size itself.
+        A variant that fails costs only itself. Ctrl-C ends the workers; what was measured is kept in `.result` and in
+        the record, and KeyboardInterrupt goes on to the caller.
+        """
+        self._check_declarations(arguments)
+        measurements: list[Measurement] = []
+        progress = Progress(self.name, self.unit, run_folder())
+        complete = False
+        try:
+            ceiling = ceilings.measure()
+            for number, size in enumerate(self.sizes):
+                measurement = self._measurement(size, arguments, self._how.seed + 1000 * number, progress)
+                measurements.append(measurement)
+                measurement.run()
+            complete = True
+        except KeyboardInterrupt:
+            if measurements:
+                print(f"interrupted: what was measured is kept in the result and in {records_folder(self.name)}")
+            raise
+        finally:
+            progress.done()
+            if measurements:
+                self.result = self._keep([m.point() for m in measurements], ceiling, complete)
+        return self.result
+
+    def _measurement(self, size, arguments: tuple, seed: int, progress: Progress) -> Measurement:
+        packed = self._pack(self._arguments_at(size, arguments))
+        rules = Rules(self._how.seconds, self._how.target, self._how.max_rounds)
+        return Measurement(
+            size, packed, self.baseline, rules=rules, seed=seed, start=self._start(), check=self._quality,
+            progress=progress,
+        )  # fmt: skip
+
+    def _start(self) -> Start:
+        if not self._isolate:
+            return InProcessWorker
+        return partial(SpawnedWorker, self._how.threads, self._how.limit_s)
+
+    def _check_declarations(self, arguments: tuple) -> None:
+        names = ", ".join(self._variants) or "none"
+        if self.baseline not in self._variants:
+            raise UserError(f"the baseline {self.baseline!r} is not among the variants ({names}); declare it")
+        if self._takes_sizes and arguments and (len(arguments) > 1 or not callable(arguments[0])):
+            raise UserError(
+                f"comparison {self.name!r} has sizes=, so run() takes one function of the size that returns the "
+                f"variants' argument, as run(lambda rows: table(rows)); got {len(arguments)} argument(s)"
+            )
+        missing = capabilities.missing(self._variants[self.baseline].needs)
+        if missing:
+            raise UserError(f"the baseline {self.baseline!r} cannot run here: {missing.reason}; {missing.remedy}")
+
+    def _arguments_at(self, size, arguments: tuple) -> tuple:
+        if not self._takes_sizes:
+            return arguments
+        if not arguments:
+            return (size,)
+        made = arguments[0](size)
+        return made if isinstance(made, tuple) else (made,)
+
+    def _pack(self, arguments: tuple) -> dict[str, bytes | Skipped]:
+        import cloudpickle
+
+        packed: dict[str, bytes | Skipped] = {}
+        for name, declared in self._variants.items():
+            missing = capabilities.missing(declared.needs)
+            if missing:
+                packed[name] = Skipped(missing.reason, missing.remedy)
+            else:
+                packed[name] = cloudpickle.dumps((declared.function, arguments))
+        return packed
+
+    def _keep(self, points: list[Point], ceiling: dict[str, float], complete: bool) -> Result:
+        record = Record(
+            id=store.new_id(),
+            written=store.now(),
+            complete=complete,
+            asked=Asked(
+                comparison=self.name,
+                notebook=notebook_name(),
+                title=self.title,
+                baseline=self.baseline,
+                unit=self.unit,
+                sizes=list(self.sizes),
+                parameters=store.clean(notebook_parameters()),
+                sources={name: source(declared.function) for name, declared in self._variants.items()},
+            ),
+            machine=msgspec.structs.replace(fingerprint.machine(), ceilings=ceiling),
+            versions=fingerprint.versions(),
+            git=fingerprint.git(),
+            how=self._how,
+            points=points,
+            scaling=self._scaling(points) if self._takes_sizes and len(points) > 1 else {},
+        )
+        return Result(record, store.write(record, records_folder(self.name)))
+
+    def _scaling(self, points: list[Point]) -> dict[str, Scaling]:
+        found = {}
+        for position, name in enumerate(self._variants):
+            at = [point.variants[position] for point in points]
+            if all(variant.state == "measured" for variant in at):
+                sizes = [float(point.size) for point in points]
+                seconds = [p.sessions[v.session].readings[name].wall_s for p, v in zip(points, at, strict=True)]
+                effects, verdicts = [v.effect for v in at], [v.verdict for v in at]
+                found[name] = statistics.scaling(sizes, seconds, effects, verdicts, self._how.seed)
+        return found
+
+
+def run_folder() -> Path | None:
+    """Return the folder of the run that executes this notebook, or None where nobody runs it in batch."""
+    return Path(os.environ["KIT_RUN"]) if os.environ.get("KIT_RUN") else None
+
+
+def records_folder(comparison: str) -> Path:
+    """Return where records go: into the run's folder, or under `runs/interactive/` of the project."""
+    if folder := run_folder():
+        return folder / "records"
+    here = Path.cwd()
+    root = next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() or (p / ".git").exists()), here)
+    return root / "runs" / "interactive" / (notebook_name() or "outside") / "records"
+
+
+def notebook_name() -> str:
+    """Return the name of the notebook that this is: as the runner says, else as Jupyter says, else empty."""
+    told = os.environ.get("KIT_NOTEBOOK") or os.environ.get("JPY_SESSION_NAME", "")
+    return Path(told).name.removesuffix(".ipynb")
+
+
+def notebook_parameters() -> dict[str, Any]:
+    """Return the notebook's parameters with their values now: the annotated plain names of `__main__`."""
+    main = sys.modules["__main__"]
+    names = getattr(main, "__annotations__", {}) if "get_ipython" in vars(main) else {}
+    plain = str | int | float | bool | list | tuple | dict | None
+    return {name: vars(main)[name] for name in names if isinstance(vars(main).get(name, names), plain)}
+
+
+def source(function: Callable) -> str:
+    """Return the source code of a variant's function, or nothing where it has none."""
+    while isinstance(function, partial):
+        function = function.func
+    try:
+        return inspect.cleandoc(inspect.getsource(function))
+    except (OSError, TypeError):
+        return ""

@@ -1,0 +1,80 @@
+"""Peak memory of a call, read inside the worker in a pass of its own.
+
+`VmHWM` is the kernel's own high-water mark and is reset by writing 5 to `/proc/<pid>/clear_refs`; `ru_maxrss` cannot be
+reset and survives fork and exec. Children of the worker (a local cluster) count too: the sum of their peaks is an upper
+bound, and the method says so.
+"""
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+MIB = 2**20
+_PROC = Path("/proc/self/clear_refs").exists()
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Highest resident memory (MiB) of this process and its children since `reset`, and how it was read."""
+
+    mib: float
+    method: str
+
+
+def reset() -> None:
+    """Reset the high-water marks of this process and its children, where the platform can."""
+    for pid in _pids():
+        try:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+        except OSError:
+            continue
+
+
+def peak() -> Peak:
+    """Return the highest resident memory since `reset`; without /proc, the peak of the process's whole life."""
+    pids = _pids()
+    if not _PROC:
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+        return Peak(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB, "ru_maxrss of the whole life")
+    total = sum(_status_mib(pid, "VmHWM") for pid in pids)
+    return Peak(total, "VmHWM" if len(pids) == 1 else f"VmHWM summed over {len(pids)} processes")
+
+
+def resident_mib() -> float:
+    """Return the resident memory of this process and its children now."""
+    if not _PROC:
+        return psutil.Process().memory_info().rss / MIB
+    return sum(_status_mib(pid, "VmRSS") for pid in _pids())
+
+
+def device_mib() -> float | None:
+    """Return the device memory of this process, by the driver; None where there is no device or no pynvml."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:
+        return None
+    pids, used = set(_pids()), 0
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index)):
+            used += (process.usedGpuMemory or 0) if process.pid in pids else 0
+    return used / MIB
+
+
+def _pids() -> list[int]:
+    own = psutil.Process()
+    return [own.pid, *(child.pid for child in own.children(recursive=True))]
+
+
+def _status_mib(pid: int, name: str) -> float:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) / 1024
+    except (OSError, ValueError):
+        pass
+    return 0.0

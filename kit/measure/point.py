@@ -1,0 +1,275 @@
+"""One comparison at one size: bring the variants up, let them take rounds, conclude. Survives being cut short."""
+
+import statistics as plain
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kit.machine.fingerprint import available_mib
+from kit.measure import statistics
+from kit.measure.process import Start
+from kit.measure.progress import Progress
+from kit.measure.rounds import CONTROL, Rules, Seat, Table
+from kit.record.document import Memory, Point, Quality, Variant
+
+MEMORY_SHARE = 0.8
+"""Share of the available memory that all variants together may take; above it they live in pairs."""
+
+Check = Callable[[Any, Any], Quality | bool]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Why a variant is not run, and what to do to have it."""
+
+    reason: str
+    remedy: str
+
+
+class Measurement:
+    """The comparison at one size while it is measured. `point()` says at any time what is known so far."""
+
+    def __init__(
+        self,
+        size: float | None,
+        variants: dict[str, bytes | Skipped],
+        baseline: str,
+        *,
+        rules: Rules,
+        seed: int,
+        start: Start,
+        check: Check | None,
+        progress: Progress,
+    ):
+        """variants: by name the packed (function, arguments), or why it is skipped; check: the quality check."""
+        self.size, self.baseline, self.rules, self.seed = size, baseline, rules, seed
+        self._start, self._check, self._progress = start, check, progress
+        self._skipped = {name: value for name, value in variants.items() if isinstance(value, Skipped)}
+        packed = {name: value for name, value in variants.items() if not isinstance(value, Skipped)}
+        self._names = list(variants)
+        self._seats = {name: Seat(name, work) for name, work in packed.items()}
+        self._control = Seat(CONTROL, packed[baseline])
+        self._reference: Any = None
+        self._tables: list[Table] = []
+        self._together = True
+        self._began = time.monotonic()
+        self._seconds: float | None = None
+
+    def run(self) -> None:
+        """Measure. Whatever happens, no worker is left behind."""
+        try:
+            if self._bring_up_all():
+                self._play(list(self._others()), self.rules)
+            else:
+                self._together = False
+                self._end_all()
+                self._in_pairs()
+        finally:
+            self._end_all()
+            self._reference = None
+            self._seconds = time.monotonic() - self._began
+
+    def point(self) -> Point:
+        """Return what is known so far."""
+        seconds = self._seconds if self._seconds is not None else time.monotonic() - self._began
+        return Point(
+            size=self.size,
+            seed=self.seed,
+            together=self._together,
+            seconds=seconds,
+            sessions=[table.session() for table in self._tables],
+            variants=[self._variant(name) for name in self._names],
+        )
+
+    def _others(self) -> list[Seat]:
+        return [seat for name, seat in self._seats.items() if name != self.baseline]
+
+    def _everyone(self) -> list[Seat]:
+        return [self._seats[self.baseline], self._control, *self._others()]
+
+    def _bring_up_all(self) -> bool:
+        """Prepare everyone; return False as soon as it is clear that memory does not hold all at once."""
+        room = MEMORY_SHARE * available_mib()
+        everyone = self._everyone()
+        for number, seat in enumerate(everyone):
+            known = [s for s in everyone[:number] if s.memory]
+            hungriest = max((s.resident_mib + s.memory.peak_mib for s in known), default=0.0)
+            if number > 2 and sum(s.resident_mib for s in known) + hungriest > room:
+                return False
+            self._bring_up(seat)
+            if seat.name in (self.baseline, CONTROL) and seat.failed:
+                return True
+        return True
+
+    def _in_pairs(self) -> None:
+        others = self._others()
+        rules = Rules(self.rules.seconds / max(1, len(others)), self.rules.target, self.rules.max_rounds)
+        for seat in others:
+            for each in (self._seats[self.baseline], self._control, seat):
+                each.failed, each.readings = "", []
+                self._bring_up(each)
+            self._play([seat], rules)
+            self._end_all()
+
+    def _bring_up(self, seat: Seat) -> None:
+        """Start a worker, prepare, make the cold call, weigh, and check the first two answers."""
+        self._progress.preparing(self.size, seat.name)
+        seat.worker = self._start()
+        prepared = seat.order("prepare", seat.packed)
+        cold = seat.order("cold")
+        if cold is None:
+            return
+        seat.prepare_s, seat.cold_s = prepared["prepare_s"], cold["cold_s"]
+        if seat.name == self.baseline:
+            self._reference = cold["answer"]
+        quality = self._quality(seat, cold["answer"])
+        del cold
+        weighed = seat.order("weigh")
+        if weighed is None:
+            return
+        if quality.state in ("held", "reference"):
+            quality = self._quality(seat, weighed["answer"], again=True)
+        seat.quality = quality
+        seat.resident_mib = weighed["resident_mib"]
+        seat.memory = Memory(
+            peak_mib=weighed["peak_mib"],
+            standing_mib=prepared["standing_mib"],
+            method=weighed["method"],
+            device_peak_mib=weighed["device_mib"],
+        )
+        calibrated = seat.order("calibrate")
+        if calibrated is not None:
+            seat.repeats, seat.reading_s = calibrated["repeats"], calibrated["reading_s"]
+
+    def _quality(self, seat: Seat, answer: Any, again: bool = False) -> Quality:
+        """Check one answer against the baseline's first. A check that breaks is `unchecked`, never a pass."""
+        is_reference = seat.name == self.baseline
+        if self._check is None:
+            state = "reference" if is_reference else "unchecked"
+            return Quality(state=state, measure="not asked", asked=False)
+        try:
+            found = self._check(answer, self._reference)
+        except Exception as error:
+            found = Quality(state="unchecked", measure="the check", note=f"it raised {type(error).__name__}: {error}")
+        if not isinstance(found, Quality):
+            found = Quality(
+                state="held" if found else "broken", measure="the check", note="" if found else "it said no"
+            )
+        if is_reference and not (again and found.state == "broken"):
+            return Quality(state="reference", measure=found.measure, value=found.value, bound=found.bound)
+        if again and found.state == "broken":
+            note = f"the second answer is not the first: {found.note}"
+            return Quality(state="broken", measure=found.measure, value=found.value, bound=found.bound, note=note)
+        return found
+
+    def _play(self, others: list[Seat], rules: Rules) -> None:
+        baseline = self._seats[self.baseline]
+        if baseline.failed or self._control.failed:
+            return
+        seats = [baseline, self._control, *(seat for seat in others if not seat.failed)]
+        table = Table(seats, rules, self.seed + len(self._tables))
+        self._tables.append(table)
+        table.play(self._progress.measuring)
+        for seat in seats:
+            seat.engagement = seat.order("engagement")
+
+    def _end_all(self) -> None:
+        for seat in self._everyone():
+            seat.leave()
+
+    def _table_of(self, seat: Seat) -> int | None:
+        return next((i for i, table in enumerate(self._tables) if seat in table.seats), None)
+
+    def _variant(self, name: str) -> Variant:
+        if name in self._skipped:
+            why = self._skipped[name]
+            return Variant(name=name, state="skipped", verdict="skipped", reason=why.reason, remedy=why.remedy)
+        seat, position = self._seats[name], self._table_of(self._seats[name])
+        known = dict(
+            name=name,
+            session=position,
+            prepare_s=seat.prepare_s,
+            cold_s=seat.cold_s,
+            repeats=seat.repeats,
+            memory=seat.memory,
+            quality=seat.quality,
+            engagement=seat.engagement,
+        )
+        if seat.failed:
+            return Variant(**known, state="failed", verdict="failed", reason=seat.failed)
+        if position is None or not seat.readings:
+            return Variant(**known, **self._never_measured())
+        table, readings = self._tables[position], seat.readings
+        known |= dict(state="measured", warm_s=plain.median(seat.wall_s()), metrics=_medians(readings))
+        if name == self.baseline:
+            return Variant(**known, verdict="baseline")
+        verdict, reason = self._verdict(seat, table)
+        saving = plain.median(self._seats[self.baseline].wall_s()) - known["warm_s"]
+        extra = _once_s(seat) - _once_s(self._seats[self.baseline])
+        return Variant(
+            **known,
+            effect=table.effect(seat),
+            verdict=verdict,
+            reason=reason,
+            breakeven_calls=statistics.breakeven_calls(extra, saving) if saving > 0 else None,
+        )
+
+    def _never_measured(self) -> dict:
+        for seat in (self._seats[self.baseline], self._control):
+            if seat.failed:
+                reason = f"nothing to compare it with: {self.baseline} failed: {seat.failed}"
+                return dict(state="skipped", verdict="unresolved", reason=reason)
+        return dict(state="skipped", verdict="skipped", reason="it was interrupted before its turn")
+
+    def _verdict(self, seat: Seat, table: Table) -> tuple[str, str]:
+        """Return the verdict and its reason: quality and engagement first, then speed."""
+        baseline = self._seats[self.baseline]
+        if seat.quality and seat.quality.state == "broken":
+            return "invalid", f"its answer is not good enough: {seat.quality.note or _against_bound(seat.quality)}"
+        if seat.engagement and seat.engagement.state == "fell back":
+            return "invalid", f"it fell back to {seat.engagement.note}"
+        if baseline.quality and baseline.quality.state == "broken":
+            return "unresolved", f"{self.baseline}'s own answers differ: {baseline.quality.note}"
+        if baseline.engagement and baseline.engagement.state == "fell back":
+            return "unresolved", f"{self.baseline} fell back to {baseline.engagement.note}"
+        if seat.quality and seat.quality.state == "unchecked" and seat.quality.asked:
+            return "unresolved", f"its answer was not checked: {seat.quality.note}"
+        session = table.session()
+        effect = table.effect(seat)
+        verdict = statistics.verdict(effect, statistics.noise_floor(session.noise), self.rules.target)
+        return verdict, self._why_unresolved(session, effect) if verdict == "unresolved" else ""
+
+    def _why_unresolved(self, session, effect) -> str:
+        rounds = len(session.order)
+        if session.stopped == "baseline failed":
+            return f"{self.baseline} failed in round {rounds}"
+        if session.stopped == "interrupted" and rounds < statistics.MIN_ROUNDS:
+            return f"it was interrupted after {_rounds(rounds)}; {statistics.MIN_ROUNDS} are needed"
+        if rounds < statistics.MIN_ROUNDS:
+            round_s = sum(sum(r.wall_s) for r in session.readings.values()) / max(rounds, 1)
+            needed = f"{statistics.MIN_ROUNDS} take about {round_s * statistics.MIN_ROUNDS:.0f} s"
+            return f"only {_rounds(rounds)} fitted in {self.rules.seconds:g} s; {needed}"
+        return f"{_rounds(rounds)} cannot tell it from the noise floor of {session.noise_floor:.1%}"
+
+
+def _rounds(number: int) -> str:
+    return "1 round" if number == 1 else f"{number} rounds"
+
+
+def _once_s(seat: Seat) -> float:
+    """Return the seconds spent once, before the calls are warm."""
+    return (seat.prepare_s or 0.0) + (seat.cold_s or 0.0) - plain.median(seat.wall_s())
+
+
+def _against_bound(quality: Quality) -> str:
+    return (
+        f"{quality.measure} {quality.value:.6g}, bound {quality.bound:.6g}"
+        if quality.bound is not None
+        else quality.measure
+    )
+
+
+def _medians(readings: list[dict]) -> dict[str, float | None]:
+    names = dict.fromkeys(name for reading in readings for name in reading["metrics"])
+    return {name: plain.median(r["metrics"][name] for r in readings if name in r["metrics"]) for name in names}

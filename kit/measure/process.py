@@ -1,0 +1,149 @@
+"""The parent's side of a worker: start it, give it orders with a time limit, say what became of it, end it."""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from kit.measure.worker import Work, one_line
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS VECLIB_MAXIMUM_THREADS NUMEXPR_NUM_THREADS "
+    "POLARS_MAX_THREADS RAYON_NUM_THREADS ARROW_NUM_THREADS NUMBA_NUM_THREADS KIT_THREADS"
+).split()
+"""Set to the same number for every worker before it imports anything; `KIT_THREADS` is for engines set by a call."""
+
+GRACE_S = 5.0
+"""Time that a worker has to close what it opened before it is killed."""
+
+
+class WorkerFailed(Exception):
+    """The worker cannot go on. Its text is the reason, in one line; `output` is the end of what it printed."""
+
+    def __init__(self, reason: str, output: str = ""):
+        super().__init__(reason)
+        self.reason = reason
+        self.output = output
+
+
+class SpawnedWorker:
+    """A fresh process for one variant."""
+
+    def __init__(self, threads: int, limit_s: float):
+        """threads: allowed to the variant; limit_s: longest time for one order."""
+        self.limit_s = limit_s
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the worker
+        ours, theirs = socket.socketpair()
+        lifeline, self._lifeline = os.pipe()
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        environment.pop("KIT_RUN", None)  # a comparison inside a variant must not write into this run
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kit.measure.worker", str(theirs.fileno()), str(lifeline)],
+                pass_fds=(theirs.fileno(), lifeline),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                start_new_session=True,  # Ctrl-C reaches the parent only, which then ends the worker
+            )
+        finally:
+            theirs.close()
+            os.close(lifeline)
+        self._connection = Connection(ours.detach())
+
+    def order(self, name: str, *arguments: Any) -> Any:
+        """Give one order of `kit.measure.worker.Work` and return its answer. Raise `WorkerFailed` with the reason if
+        the variant raises, the process ends, or nothing comes within the limit; the worker is then at its end."""
+        try:
+            self._connection.send((name, arguments))
+            if not self._wait(self.limit_s):
+                raise WorkerFailed(f"over {self.limit_s:g} s")
+            state, *answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise WorkerFailed(self._how_it_ended(), self._said()) from None
+        if state == "raised":
+            raise WorkerFailed(answer[0], answer[1])
+        return answer[0]
+
+    def end(self) -> None:
+        """End the process and everything that it started; first let it close, if it is idle and well."""
+        try:
+            if self._process.poll() is None and not self._connection.closed:
+                self._connection.send(("close", ()))
+                self._wait(GRACE_S)
+        except OSError:
+            pass
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the process group, without asking. Safe to call twice."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if not self._connection.closed:
+            self._connection.close()
+            os.close(self._lifeline)
+            self._output.close()
+
+    def _wait(self, seconds: float) -> bool:
+        """Return whether an answer (or the end of the process) came within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self._connection], [], [], min(left, 0.5))[0]:
+                return True
+        return False
+
+    def _how_it_ended(self) -> str:
+        try:
+            code = self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            return "its process closed the line to its parent"
+        if code >= 0:
+            return f"its process exited with status {code}"
+        name = signal.Signals(-code).name
+        hint = ": most likely the system ran out of memory" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{hint}"
+
+    def _said(self) -> str:
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - 4000))
+        return self._output.read().decode(errors="replace")
+
+
+class InProcessWorker:
+    """The same orders carried out in this process, for debugging: no limit, no own memory, no own thread counts."""
+
+    def __init__(self) -> None:
+        self._work = Work()
+
+    def order(self, name: str, *arguments: Any) -> Any:
+        """Give one order; raise `WorkerFailed` if the variant raises."""
+        try:
+            return getattr(self._work, name)(*arguments)
+        except Exception as error:
+            raise WorkerFailed(one_line(error)) from error
+
+    def end(self) -> None:
+        """Let the variant close what it opened."""
+        try:
+            self._work.close()
+        except Exception:
+            return
+
+    kill = end
+
+
+Worker = SpawnedWorker | InProcessWorker
+Start = Callable[[], Worker]
+"""Starts a worker, ready for the order `prepare`."""

@@ -1,0 +1,195 @@
+"""What a comparison found, for a person: a table, a sentence, a plot, and each variant by name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from kit.errors import UserError
+from kit.record import words
+from kit.record.document import Point, Record, Variant
+
+_IN_JUPYTER = """<style>
+.jp-OutputArea .kit { --ink: var(--jp-content-font-color1); --muted: var(--jp-content-font-color2);
+  --grid: var(--jp-border-color2); --band: var(--jp-layout-color2); }
+.kit { color: var(--ink, inherit); overflow-x: auto; }
+.kit table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .2em 0 1em; }
+.kit caption { text-align: left; font-weight: 600; padding: .5em 0; }
+.kit th, .kit td { text-align: left; padding: .3em .9em .3em 0; border-bottom: 1px solid var(--grid, #8884);
+  background: none; vertical-align: top; white-space: nowrap; }
+.kit td.wide { white-space: normal; min-width: 14em; max-width: 30em; }
+.kit th { font-weight: 500; color: var(--muted, inherit); }
+.kit p { max-width: 60em; margin: .3em 0; line-height: 1.5; }
+.kit svg { max-width: 46em; width: 100%; height: auto; display: block; margin: .8em 0; }
+</style>"""
+"""Colours come from JupyterLab's theme there; elsewhere from the page, else from the figure itself."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One variant at one size."""
+
+    variant: Variant
+    _sentence: str
+
+    @property
+    def verdict(self) -> str:
+        """One of "baseline", "faster", "slower", "same", "unresolved", "invalid", "skipped" or "failed"."""
+        return self.variant.verdict
+
+    @property
+    def reason(self) -> str:
+        """Why, where the verdict alone does not say it."""
+        return self.variant.reason
+
+    @property
+    def speedup(self) -> float | None:
+        """Median of baseline ÷ variant over the rounds; None where nothing was measured."""
+        return self.variant.effect.speedup if self.variant.effect else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Interval of the speed-up; None where there were too few rounds for one."""
+        effect = self.variant.effect
+        return (effect.low, effect.high) if effect and effect.low is not None else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Median wall-clock seconds of one warm call."""
+        return self.variant.warm_s
+
+    def __repr__(self) -> str:
+        return f"{self._sentence}."
+
+
+class Result:
+    """The finding of one comparison. Shows itself as a table; `result["Polars"]` is one variant at the largest size,
+    `result.at(1_000_000)["Polars"]` at another, `result.plot()` draws, `result.sentence` says it."""
+
+    def __init__(self, record: Record, path: Path | None = None):
+        """record: what was found; path: where it was written."""
+        self.record = record
+        self.path = path
+
+    def __getitem__(self, name: str) -> Outcome:
+        """Return one variant at the largest size. Raise UserError with the names there are for an unknown one."""
+        return self._outcome(self._largest(), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (variant.name for variant in self._largest().variants)
+
+    def at(self, size: float) -> "Result":
+        """Return the result at one size alone."""
+        points = [point for point in self.record.points if point.size == size]
+        if not points:
+            sizes = ", ".join(words.count(point.size) for point in self.record.points)
+            raise UserError(f"nothing was measured at {size!r}; the sizes are {sizes}")
+        import msgspec
+
+        return Result(msgspec.structs.replace(self.record, points=points), self.path)
+
+    @property
+    def noise_floor(self) -> float | None:
+        """Smallest relative difference that counts, as 0.02: what the baseline shows against itself, at least 1 %."""
+        floors = [s.noise_floor for s in self._largest().sessions if s.noise_floor is not None]
+        return max(floors, default=None)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, over all sizes."""
+        return words.summary(self.record)
+
+    def plot(self) -> "Drawing":
+        """Draw the speed-ups (and over several sizes the scaling curve), as SVG."""
+        from kit.record import figures
+
+        drawn = []
+        if len(self.record.points) > 1:
+            drawn.append(figures.scaling_curve(self.record))
+        drawn.append(figures.speedups(self.record, self._largest()))
+        return Drawing(drawn)
+
+    def __repr__(self) -> str:
+        tables = [self._text_table(point) for point in self.record.points]
+        return "\n".join([*tables, self.sentence, *self._caveats()])
+
+    def _repr_html_(self) -> str:
+        tables = "".join(self._html_table(point) for point in self.record.points)
+        told = "".join(f"<p>{escape(text)}</p>" for text in [self.sentence, *self._caveats()])
+        return f'{_IN_JUPYTER}<div class="kit">{tables}{told}</div>'
+
+    def _largest(self) -> Point:
+        point = words.largest(self.record)
+        if point is None:
+            raise UserError("nothing was measured: the comparison was interrupted before its first size")
+        return point
+
+    def _outcome(self, point: Point, name: str) -> Outcome:
+        variant = words.find(point, name)
+        if variant is None:
+            raise UserError(f"there is no variant {name!r}; the variants are {', '.join(self)}")
+        return Outcome(variant, words.sentence(self.record, point, variant))
+
+    def _caveats(self) -> list[str]:
+        """Say what limits the finding, only where there is something to say."""
+        record, said = self.record, []
+        if not record.complete:
+            said.append("Interrupted: this is what was measured until then.")
+        if not record.how.isolated:
+            said.append("Measured in one process (isolate=False): for debugging, not for claims.")
+        if any(not point.together for point in record.points):
+            said.append("Memory did not hold all variants at once: each was measured beside the baseline alone.")
+        return said
+
+    def _title(self, point: Point) -> str:
+        size = words.count(point.size, self.record.asked.unit)
+        return words.shown(self.record.asked.comparison, 60) + (f" at {size}" if size else "")
+
+    def _text_table(self, point: Point) -> str:
+        from io import StringIO
+
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=self._title(point), title_justify="left", box=None, pad_edge=False, header_style="dim")
+        for heading in words.COLUMNS.values():
+            table.add_column(heading, no_wrap=heading != "engagement", max_width=48)
+        for row in words.rows(self.record, point):
+            table.add_row(*(getattr(row, name) for name in words.COLUMNS))
+        page = Console(file=StringIO(), width=200, highlight=False, markup=False, emoji=False)
+        page.print(table)
+        return "\n".join(line.rstrip() for line in page.file.getvalue().splitlines()) + "\n"
+
+    def _html_table(self, point: Point) -> str:
+        heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in words.COLUMNS.values())
+        body = "".join(
+            f"<tr>{''.join(_cell(name, getattr(row, name)) for name in words.COLUMNS)}</tr>"
+            for row in words.rows(self.record, point)
+        )
+        return f"<table><caption>{escape(self._title(point))}</caption><tr>{heads}</tr>{body}</table>"
+
+
+def _cell(name: str, text: str) -> str:
+    wide = ' class="wide"' if name in ("engagement", "quality") and len(text) > 24 else ""
+    return f"<td{wide}>{escape(text)}</td>"
+
+
+class Drawing:
+    """Figures that show themselves as SVG in a notebook, and can be saved."""
+
+    def __init__(self, figures: list):
+        self.figures = figures
+
+    def _repr_html_(self) -> str:
+        from kit.record.figures import to_svg
+
+        return f'{_IN_JUPYTER}<div class="kit">{"".join(to_svg(figure, themed=True) for figure in self.figures)}</div>'
+
+    def save(self, path: Path | str) -> None:
+        """Write the figures as SVG: to `path`, and with several figures to `path` with -1, -2, … before its ending."""
+        from kit.record.figures import to_svg
+
+        path = Path(path)
+        for number, figure in enumerate(self.figures, 1):
+            numbered = path if len(self.figures) == 1 else path.with_stem(f"{path.stem}-{number}")
+            numbered.write_text(to_svg(figure))

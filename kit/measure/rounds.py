@@ -1,0 +1,182 @@
+"""Rounds: every variant once a round, in a fresh random order, until all is settled or the budget is spent."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kit.measure import statistics
+from kit.measure.process import Worker, WorkerFailed
+from kit.record.document import Effect, Engagement, Memory, Quality, Readings, Session
+
+CONTROL = "A/A"
+"""Name of the baseline's second process."""
+
+
+@dataclass
+class Seat:
+    """One variant's place at the table: its worker while it lives, and all that is known of it so far."""
+
+    name: str
+    packed: bytes
+    worker: Worker | None = None
+    failed: str = ""
+    prepare_s: float | None = None
+    cold_s: float | None = None
+    resident_mib: float = 0.0
+    repeats: int = 1
+    reading_s: float = 0.0
+    memory: Memory | None = None
+    quality: Quality | None = None
+    engagement: Engagement | None = None
+    readings: list[dict] = field(default_factory=list)
+    """As the worker gives them: wall_s, cpu_s, switches, metrics; one a round."""
+
+    def order(self, name: str, *arguments):
+        """Give the worker an order; if it cannot go on, note why, end it, and return None."""
+        if self.failed or self.worker is None:
+            return None
+        try:
+            return self.worker.order(name, *arguments)
+        except WorkerFailed as failure:
+            self.fail(failure)
+            return None
+
+    def fail(self, failure: WorkerFailed) -> None:
+        """Note the reason and end what is left of the worker. The others go on."""
+        self.failed = failure.reason
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker = None
+
+    def leave(self) -> None:
+        """End the worker; what is known stays."""
+        if self.worker is not None:
+            self.worker.end()
+            self.worker = None
+
+    def wall_s(self) -> list[float]:
+        """Return the seconds of each round so far."""
+        return [reading["wall_s"] for reading in self.readings]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When rounds end. seconds: budget; target: largest difference that may be called same, as 0.03."""
+
+    seconds: float
+    target: float
+    max_rounds: int
+
+
+class Table:
+    """The seats of one session (the baseline, its control A/A, and one or more variants) and their rounds."""
+
+    def __init__(self, seats: list[Seat], rules: Rules, seed: int):
+        self.seats = seats
+        self.rules = rules
+        self.order: list[list[int]] = []
+        self.looks: list[int] = []
+        self.load: list[float | None] = []
+        self.steal: list[float | None] = []
+        self.stopped = "interrupted"
+        self._random = np.random.default_rng(seed)
+        self._half_width: float | None = None
+
+    def play(self, tell: Callable[[str, int, int, float | None], None]) -> None:
+        """Take rounds until all is settled or the budget is spent. tell(variant, round, rounds, half width)."""
+        start, planned = time.monotonic(), []
+        rounds = self._affordable(sum(seat.reading_s for seat in self.seats))
+        while True:
+            self._round(lambda name, rounds=rounds: tell(name, len(self.order), rounds, self._half_width))
+            taken, spent = len(self.order), time.monotonic() - start
+            if self.seats[0].failed or self.seats[1].failed:
+                self.stopped = "baseline failed"
+                return
+            if taken == statistics.MIN_ROUNDS:  # the real cost of a round is known now
+                rounds = max(taken, self._affordable(spent / taken))
+                planned = statistics.plan_looks(rounds)
+            out_of_time = spent + spent / taken > self.rules.seconds
+            last = out_of_time or taken >= self.rules.max_rounds or taken in planned[-1:]
+            if taken in planned or last:
+                self.looks.append(taken)
+                if self._settled():
+                    self.stopped = "settled"
+                    return
+            if last:
+                self.stopped = "rounds" if taken >= self.rules.max_rounds else "budget"
+                return
+
+    def session(self) -> Session:
+        """Return what the session has found so far."""
+        noise = self.noise()
+        return Session(
+            variants=[seat.name for seat in self.seats],
+            order=self.order,
+            looks=self.looks,
+            readings={seat.name: _columns(seat.readings) for seat in self.seats},
+            noise=noise,
+            noise_floor=math.expm1(floor) if (floor := statistics.noise_floor(noise)) is not None else None,
+            stopped=self.stopped,
+            load=self.load,
+            steal=self.steal,
+        )
+
+    def effect(self, seat: Seat) -> Effect | None:
+        """Return the paired ratio of `seat` to the baseline over the rounds so far."""
+        return statistics.effect(statistics.log_ratios(self.seats[0].wall_s(), seat.wall_s()))
+
+    def noise(self) -> Effect | None:
+        """Return the baseline's ratio to itself."""
+        return self.effect(self.seats[1])
+
+    def _affordable(self, round_s: float) -> int:
+        return max(1, min(self.rules.max_rounds, int(self.rules.seconds / max(round_s, 1e-6))))
+
+    def _round(self, tell: Callable[[str], None]) -> None:
+        alive = [i for i, seat in enumerate(self.seats) if not seat.failed]
+        visits = [int(i) for i in self._random.permutation(alive)]
+        self.order.append(visits)
+        cpu = _cpu_times()
+        for position in visits:
+            seat = self.seats[position]
+            tell(seat.name)
+            reading = seat.order("read")
+            if reading is not None:
+                seat.readings.append(reading)
+        self.load.append(os.getloadavg()[0] if hasattr(os, "getloadavg") else None)
+        self.steal.append(_steal_share(cpu, _cpu_times()))
+
+    def _settled(self) -> bool:
+        """Look at the data: is every variant that can still get a verdict from speed known?"""
+        floor = statistics.noise_floor(self.noise())
+        open_seats = [s for s in self.seats[2:] if not s.failed and not (s.quality and s.quality.state == "broken")]
+        effects = [self.effect(seat) for seat in open_seats]
+        self._half_width = max((h for e in effects if (h := statistics.half_width(e)) is not None), default=None)
+        return all(statistics.verdict(e, floor, self.rules.target) != "unresolved" for e in effects)
+
+
+def _columns(readings: list[dict]) -> Readings:
+    names = dict.fromkeys(name for reading in readings for name in reading["metrics"])
+    return Readings(
+        wall_s=[reading["wall_s"] for reading in readings],
+        cpu_s=[reading["cpu_s"] for reading in readings],
+        switches=[reading["switches"] for reading in readings],
+        metrics={name: [reading["metrics"].get(name) for reading in readings] for name in names},
+    )
+
+
+def _cpu_times():
+    import psutil
+
+    return psutil.cpu_times()
+
+
+def _steal_share(before, after) -> float | None:
+    if not hasattr(before, "steal"):
+        return None
+    total = sum(after[:8]) - sum(before[:8])  # guest times are within user's already
+    return max(0.0, after.steal - before.steal) / total if total > 0 else 0.0

@@ -1,0 +1,214 @@
+"""From paired readings to an interval, a noise floor and a verdict. Pure functions over numbers.
+
+All differences are log-ratios to the baseline of the same round, log(baseline s / variant s): above 0 the variant is
+faster. Their median is the estimate and an exact sign-test interval its uncertainty, so that no assumption on the
+shape of the noise is made: on a shared machine it is neither normal nor symmetric.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kit.record.document import Effect, Scaling, Verdict
+
+ALPHA = 0.05
+"""Chance of a false call over all looks together."""
+MAX_LOOKS = 6
+"""Looks at the data; each takes an equal share of alpha (Bonferroni)."""
+MIN_ROUNDS = 10
+"""Under this number of rounds nothing is resolved."""
+SMALLEST_FLOOR = 0.01
+"""No difference below 1 % is ever called: two processes of one program differ by that much for good (memory layout)."""
+UNSTABLE_FACTOR = 3
+"""If A/A is called different, a difference must be this many times the far end of A/A's interval to count."""
+BOOTSTRAPS = 400
+
+
+def plan_looks(rounds: int) -> list[int]:
+    """Return the numbers of rounds at which to look, at most six, geometrically spaced up to `rounds`.
+
+    >>> plan_looks(100)
+    [10, 16, 25, 40, 63, 100]
+    """
+    if rounds <= MIN_ROUNDS:
+        return [max(1, rounds)]
+    return sorted({round(n) for n in np.geomspace(MIN_ROUNDS, rounds, MAX_LOOKS)})
+
+
+@functools.lru_cache(4096)
+def _rank(n: int, confidence: float) -> int:
+    from scipy.stats import binom
+
+    return int(binom.ppf((1 - confidence) / 2, n, 0.5)) - 1
+
+
+def sign_test_interval(differences: Sequence[float], confidence: float) -> tuple[float, float] | None:
+    """Return the exact interval of the median of `differences` (binomial order statistics), or None with too few.
+
+    Coverage is at least `confidence`, whatever the distribution. Source: Conover, Practical Nonparametric
+    Statistics, 3rd edition, section 3.2.
+    """
+    n = len(differences)
+    k = _rank(n, confidence) if n else -1
+    if k < 0:
+        return None
+    ordered = np.sort(differences)
+    return float(ordered[k]), float(ordered[n - 1 - k])
+
+
+def log_ratios(baseline_s: Sequence[float], variant_s: Sequence[float]) -> np.ndarray:
+    """Return log(baseline / variant) of each round that both took part in, shape (rounds,)."""
+    n = min(len(baseline_s), len(variant_s))
+    tiny = 1e-12  # a self-timed reading may be 0
+    baseline, variant = np.asarray(baseline_s[:n], float), np.asarray(variant_s[:n], float)
+    return np.log(np.maximum(baseline, tiny)) - np.log(np.maximum(variant, tiny))
+
+
+def effect(differences: Sequence[float]) -> Effect | None:
+    """Return the paired ratio with its interval at one look; None without any round.
+
+    The interval's confidence is 1 − alpha/6: over at most six looks together the chance that it misses the true
+    median is at most alpha.
+    """
+    if not len(differences):
+        return None
+    confidence = 1 - ALPHA / MAX_LOOKS
+    interval = sign_test_interval(differences, confidence)
+    drift, drift_p = _drift(differences)
+    return Effect(
+        speedup=math.exp(float(np.median(differences))),
+        low=math.exp(interval[0]) if interval else None,
+        high=math.exp(interval[1]) if interval else None,
+        rounds=len(differences),
+        confidence=confidence,
+        drift=drift,
+        drift_p=drift_p,
+    )
+
+
+def _drift(differences: Sequence[float]) -> tuple[float | None, float | None]:
+    if len(differences) < MIN_ROUNDS or np.ptp(differences) == 0:
+        return None, None
+    from scipy.stats import spearmanr
+
+    found = spearmanr(np.arange(len(differences)), differences)
+    return float(found.statistic), float(found.pvalue)
+
+
+def half_width(found: Effect | None) -> float | None:
+    """Return half the width of the interval of the log-ratio, as 0.03 for ±3 %; None without an interval."""
+    if found is None or found.low is None or found.high is None:
+        return None
+    return (math.log(found.high) - math.log(found.low)) / 2
+
+
+def noise_floor(noise: Effect | None) -> float | None:
+    """Return the smallest log-ratio that can count, given the baseline's ratio to itself; None without an interval.
+
+    It is what the baseline shows against itself, and at least 1 %. If A/A itself would be called different, the
+    instrument is biased, and the floor rises to three times the far end of A/A's interval.
+    """
+    if noise is None or noise.low is None or noise.high is None:
+        return None
+    low, high = math.log(noise.low), math.log(noise.high)
+    if low > SMALLEST_FLOOR or high < -SMALLEST_FLOOR:
+        return UNSTABLE_FACTOR * max(abs(low), abs(high))
+    return max(SMALLEST_FLOOR, abs(math.log(noise.speedup)))
+
+
+def verdict(found: Effect | None, floor: float | None, target: float) -> Verdict:
+    """Return `faster`, `slower`, `same` or `unresolved`, from speed alone.
+
+    found: the paired ratio; floor: the noise floor; target: the largest difference that may be called `same`, as 0.03.
+    """
+    if found is None or floor is None or found.low is None or found.high is None or found.rounds < MIN_ROUNDS:
+        return "unresolved"
+    low, high = math.log(found.low), math.log(found.high)
+    if low > floor:
+        return "faster"
+    if high < -floor:
+        return "slower"
+    known = max(target, floor)
+    return "same" if -known <= low and high <= known else "unresolved"
+
+
+def exponent(
+    sizes: Sequence[float], seconds: Sequence[Sequence[float]], seed: int
+) -> tuple[float, float, float] | None:
+    """Return the slope of log(seconds) over log(size) with its 95 % bootstrap interval; None under two sizes.
+
+    sizes: shape (points,), above 0; seconds: the readings at each size. Least squares through the medians; the
+    interval covers the noise of the readings, not a bend of the curve.
+    """
+    if len(set(sizes)) < 2 or any(not len(s) for s in seconds):
+        return None
+    x = np.log(np.asarray(sizes, float))
+    logs = [np.log(np.maximum(s, 1e-12)) for s in seconds]
+    random = np.random.default_rng(seed)
+    medians = np.array([[np.median(random.choice(s, len(s))) for s in logs] for _ in range(BOOTSTRAPS)])
+    slopes = np.polyfit(x, medians.T, 1)[0]
+    estimate = np.polyfit(x, [np.median(s) for s in logs], 1)[0]
+    low, high = np.quantile(slopes, [0.025, 0.975])
+    return float(estimate), float(min(low, estimate)), float(max(high, estimate))
+
+
+def overtaking(sizes: Sequence[float], effects: Sequence[Effect | None], verdicts: Sequence[Verdict]) -> dict:
+    """Return the fields `overtakes`, `from_size`, `from_low`, `from_high` of a `Scaling`.
+
+    The crossing is found between the last size at which the variant is not faster and the first from which on it is
+    faster at every size, by interpolating log(speed-up) over log(size); its interval by doing so with the ends of the
+    intervals, within the sizes measured.
+    """
+    faster = [v == "faster" for v in verdicts]
+    if not faster or effects[-1] is None:
+        return {"overtakes": "unresolved"}
+    if all(faster):
+        return {"overtakes": "always"}
+    if not faster[-1]:
+        never = all(v in ("slower", "same") for v in verdicts)
+        return {"overtakes": "never" if never else "unresolved"}
+    first = len(faster) - faster[::-1].index(False)
+    known = [e for e in effects if e is not None and e.low and e.high]
+    if len(known) < len(effects):
+        return {"overtakes": "unresolved"}
+    x = np.log(np.asarray(sizes, float))
+    middle = _crossing(x, [math.log(e.speedup) for e in effects], first)
+    early = _crossing(x, [math.log(e.high) for e in effects], first)
+    late = _crossing(x, [math.log(e.low) for e in effects], first)
+    return {"overtakes": "between", "from_size": middle, "from_low": min(early, middle), "from_high": max(late, middle)}
+
+
+def _crossing(x: np.ndarray, y: Sequence[float], first: int) -> float:
+    """Return the size at which y passes 0 on the way up to point `first`, held within the sizes measured."""
+    for i in range(first, 0, -1):
+        if y[i - 1] < 0 <= y[i]:
+            return float(math.exp(x[i - 1] + (x[i] - x[i - 1]) * -y[i - 1] / (y[i] - y[i - 1])))
+    return float(math.exp(x[first] if y[first] < 0 else x[0] if y[0] >= 0 else x[first - 1]))
+
+
+def scaling(
+    sizes: Sequence[float],
+    seconds: Sequence[Sequence[float]],
+    effects: Sequence[Effect | None],
+    verdicts: Sequence[Verdict],
+    seed: int,
+) -> Scaling:
+    """Return how one variant behaves over `sizes` (ascending), from its readings, effects and verdicts at each."""
+    slope = exponent(sizes, seconds, seed)
+    low_high = dict(zip(("exponent", "exponent_low", "exponent_high"), slope or (None, None, None), strict=True))
+    if all(v == "baseline" for v in verdicts):
+        return Scaling(**low_high, overtakes="baseline")
+    return Scaling(**low_high, **overtaking(sizes, effects, verdicts))
+
+
+def breakeven_calls(extra_preparation_s: float, saving_s: float) -> float | None:
+    """Return the calls after which the extra preparation is paid for by the saving a call; None if never.
+
+    >>> breakeven_calls(10.0, 0.5)
+    20.0
+    """
+    if extra_preparation_s <= 0:
+        return 0.0
+    return extra_preparation_s / saving_s if saving_s > 0 else None

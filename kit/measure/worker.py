@@ -1,0 +1,184 @@
+"""The worker: one fresh process in which one variant is prepared, timed and weighed, on its parent's orders.
+
+`python -m kit.measure.worker FD LIFELINE` speaks over the socket FD: it receives (order, arguments) and answers
+("done", value) or ("raised", one line, traceback). It ends with everything it started when its parent does, however
+the parent ended: the lifeline is a pipe that nobody writes to and that closes with the parent.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+
+from kit.measure import answers, memory
+from kit.measure.work import Prepared, Reading
+from kit.record.document import Engagement
+
+SHORTEST_READING_S = 1e-3
+"""Faster calls are repeated to fill about this time: long against the clock, short against preemption."""
+
+
+class Work:
+    """One variant at work. Its methods are the orders that a parent may give."""
+
+    def __init__(self) -> None:
+        self.prepared: Prepared | None = None
+        self.standing_mib = 0.0
+        self.repeats = 1
+        self.children: list[psutil.Process] = []
+
+    def prepare(self, packed: bytes) -> dict:
+        """Unpack and call the variant's function. Return {"prepare_s", "standing_mib"}."""
+        import cloudpickle
+
+        function, arguments = cloudpickle.loads(packed)
+        start = time.perf_counter()
+        made = function(*arguments)
+        _synchronize()
+        prepare_s = time.perf_counter() - start
+        if not callable(made) and not isinstance(made, Prepared):
+            raise TypeError(f"a variant returns the callable to time (or Prepared); this one returned {made!r:.80}")
+        self.prepared = made if isinstance(made, Prepared) else Prepared(made)
+        self.standing_mib = memory.resident_mib()
+        return {"prepare_s": prepare_s, "standing_mib": self.standing_mib}
+
+    def cold(self) -> dict:
+        """Make the first call. Return {"cold_s", "answer"}."""
+        wall_s, answer = _timed(self.prepared.call)
+        return {"cold_s": _own_seconds(answer, wall_s), "answer": answers.portable(_answer(answer))}
+
+    def weigh(self) -> dict:
+        """Make one untimed call and read its peak memory. Return peak, method, device memory, the answer, resident."""
+        self.children = psutil.Process().children(recursive=True)  # looked for once: it walks all of /proc
+        memory.reset()
+        answer = self.prepared.call()
+        _synchronize()
+        peak = memory.peak()
+        return {
+            "peak_mib": max(0.0, peak.mib - self.standing_mib),
+            "method": peak.method,
+            "device_mib": memory.device_mib(),
+            "answer": answers.portable(_answer(answer)),
+            "resident_mib": memory.resident_mib(),
+        }
+
+    def calibrate(self) -> dict:
+        """Choose how many calls make one reading. Return {"repeats", "reading_s"}."""
+        wall_s, answer = _timed(self.prepared.call)
+        if not isinstance(answer, Reading):
+            while wall_s * self.repeats < SHORTEST_READING_S and self.repeats < 1_000_000:
+                self.repeats = min(1_000_000, max(2 * self.repeats, int(SHORTEST_READING_S / max(wall_s, 1e-9))))
+                wall_s = self.read()["wall_s"]
+        return {"repeats": self.repeats, "reading_s": wall_s * self.repeats}
+
+    def read(self) -> dict:
+        """Take one reading. Return {"wall_s", "cpu_s", "switches", "metrics"}, times of one call."""
+        cpu_s, switches = _cpu_s(self.children), _switches()
+        call = self.prepared.call
+        _synchronize()
+        start = time.perf_counter()
+        for _ in range(self.repeats):
+            answer = call()
+        _synchronize()
+        wall_s = (time.perf_counter() - start) / self.repeats
+        return {
+            "wall_s": _own_seconds(answer, wall_s),
+            "cpu_s": (_cpu_s(self.children) - cpu_s) / self.repeats,
+            "switches": _switches() - switches,
+            "metrics": answer.metrics if isinstance(answer, Reading) else {},
+        }
+
+    def engagement(self) -> Engagement:
+        """Return the variant's own proof that it ran, or `not stated`."""
+        if self.prepared.engagement is None:
+            return Engagement(state="not stated")
+        return self.prepared.engagement()
+
+    def close(self) -> None:
+        """Let the variant close what it opened."""
+        if self.prepared is not None and self.prepared.close is not None:
+            self.prepared.close()
+
+
+def _answer(returned: Any) -> Any:
+    return returned.answer if isinstance(returned, Reading) else returned
+
+
+def _own_seconds(returned: Any, wall_s: float) -> float:
+    return returned.seconds if isinstance(returned, Reading) else wall_s
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    _synchronize()
+    start = time.perf_counter()
+    answer = call()
+    _synchronize()
+    return time.perf_counter() - start, answer
+
+
+def _synchronize() -> None:
+    """Wait until the GPU has done what it was given, if a GPU library is in use."""
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    if cupy is not None and cupy.cuda.is_available():
+        cupy.cuda.runtime.deviceSynchronize()
+
+
+def _cpu_s(children: list[psutil.Process]) -> float:
+    """Return the CPU seconds spent by this process and its living children."""
+    spent = time.process_time()
+    for child in children:
+        try:
+            spent += sum(child.cpu_times()[:2])
+        except psutil.Error:
+            continue
+    return spent
+
+
+def _switches() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _die_with_parent(lifeline: int) -> None:
+    os.read(lifeline, 1)  # returns at the parent's end only
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def serve(connection: Connection) -> None:
+    """Carry out orders until the parent says close or is gone."""
+    work = Work()
+    while True:
+        try:
+            order, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = ("done", getattr(work, order)(*arguments))
+        except BaseException as error:
+            answer = ("raised", one_line(error), traceback.format_exc(limit=-8))
+            if isinstance(error, SystemExit):
+                raise
+        connection.send(answer)
+        if order == "close":
+            return
+
+
+def one_line(error: BaseException) -> str:
+    """Return the exception as its type and text in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_die_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
+    serve(Connection(int(sys.argv[1])))
