@@ -1,0 +1,466 @@
+"""Says what a record holds in words: numbers with their units, verdicts as sentences, tables as plain data.
+
+Pure functions over `document.py`'s types. They never raise on what a record may hold, however absurd the number, and
+whatever they return is safe to print: one line, no control characters, cut where it is too long to read.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kit.record.document import Effect, Engagement, Memory, Point, Quality, Record, Scaling, Variant
+
+SAME_MEMORY = 1.05
+"""Ratios of memory closer to 1 than this are called the same."""
+
+LONGEST = 200
+"""Characters of a name or a reason that are shown."""
+
+_HIDDEN = re.compile("[\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+
+
+def shown(value: object, most: int = LONGEST) -> str:
+    """Return `value` as one line of printable text of at most `most` characters.
+
+    Control characters and the marks that turn the direction of text round are left out.
+    """
+    head = str(value)[: 8 * most + 64]
+    spaced = " ".join(_HIDDEN.sub("", head).split())
+    text = "".join(c for c in spaced if not unicodedata.category(c).startswith("C")).strip()
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return `value` with `digits` significant digits and thousands separated: `1,230`, `0.0123`, `—` for nothing."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    if value == 0:
+        return "0"
+    if not 1e-4 <= abs(value) < 1e12:
+        return f"{value:.{digits - 1}e}"
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:,.{max(0, decimals)}f}"
+
+
+def count(size: int | float | None, unit: str = "") -> str:
+    """Return a size with its unit: `1,000,000 rows`; empty for no size."""
+    if size is None:
+        return ""
+    whole = isinstance(size, int) or (math.isfinite(size) and size == int(size))
+    plain = f"{int(size):,}" if whole and abs(size) < 1e15 else number(size)
+    return f"{plain} {shown(unit, 40)}".strip()
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time in the unit that reads best: `340 µs`, `12.3 ms`, `1.24 s`, `3.2 min`, `1.5 h`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "—"
+    for limit, factor, unit, digits in (
+        (999.5e-9, 1e9, "ns", 3),
+        (999.5e-6, 1e6, "µs", 3),
+        (0.9995, 1e3, "ms", 3),
+        (119.5, 1, "s", 3),
+        (7170, 1 / 60, "min", 2),
+    ):
+        if abs(seconds) < limit:
+            return f"{number(seconds * factor, digits)} {unit}"
+    return f"{number(seconds / 3600, 2)} h"
+
+
+def mib(value: float | None) -> str:
+    """Return an amount of memory: `340 MiB`, `1.2 GiB`."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    return f"{number(value / 1024, 3)} GiB" if abs(value) >= 1023.5 else f"{number(value)} MiB"
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent: `3 %`, `0.8 %`."""
+    if share is None or not math.isfinite(share):
+        return "—"
+    return f"{number(100 * share, 2 if abs(share) >= 0.095 or abs(share) < 0.00995 else 1)} %"
+
+
+def plus_minus(share: float | None) -> str:
+    """Return a half-width: `±3 %`."""
+    return f"±{percent(share)}"
+
+
+def times(ratio: float | None) -> str:
+    """Return a ratio: `6.1×`, `0.42×`, `13×`, and `1.02×` where two digits would say 1."""
+    if ratio is None or not math.isfinite(ratio):
+        return "—"
+    return f"{number(ratio, 3 if 0.9 <= ratio <= 1.1 else 2)}×"
+
+
+def interval(low: float | None, high: float | None, decimals: int = 2) -> str:
+    """Return an interval: `[5.8, 6.4]`; empty if there is none."""
+    if low is None or high is None:
+        return ""
+    ends = (f"{end:,.{decimals}f}" if math.isfinite(end) and abs(end) < 1e9 else number(end) for end in (low, high))
+    return f"[{', '.join(ends)}]"
+
+
+def with_interval(ratio: float, low: float | None, high: float | None) -> str:
+    """Return a ratio and its interval with as many decimals as the interval deserves: `6.1× [5.8, 6.4]`."""
+    if low is None or high is None or not math.isfinite(ratio) or not 1e-3 < ratio < 1e6:
+        return f"{times(ratio)} {interval(low, high)}".strip()
+    decimals = _decimals(ratio, (high - low) / 2)
+    return f"{ratio:,.{decimals}f}× {interval(low, high, decimals)}"
+
+
+def _decimals(ratio: float, half_width: float) -> int:
+    """Decimals that show the interval's first digit, within two and three significant digits of the ratio."""
+    magnitude = math.floor(math.log10(ratio))
+    fewest, most = 1 - magnitude, 2 - magnitude
+    wanted = -math.floor(math.log10(half_width) + 0.05) if 0 < half_width < math.inf else most
+    return max(0, min(max(wanted, fewest), most))
+
+
+def listing(names: Iterable[str], most: int = 8) -> str:
+    """Return names as a person lists them: `a, b and c`; beyond `most` the rest is counted."""
+    shown_names = [shown(name, 60) for name in names]
+    if len(shown_names) > most:
+        shown_names = [*shown_names[: most - 1], f"{len(shown_names) - most + 1} more"]
+    return " and ".join([", ".join(shown_names[:-1]), shown_names[-1]] if len(shown_names) > 1 else shown_names)
+
+
+# ------------------------------------------------------------------------------------------------ parts of a record
+
+
+def largest(record: Record) -> Point | None:
+    """Return the point with the largest size, or the last one where sizes are not numbers; None without points."""
+    sized = [point for point in record.points if point.size is not None]
+    if sized:
+        return max(sized, key=lambda point: point.size)
+    return record.points[-1] if record.points else None
+
+
+def find(point: Point, name: str) -> Variant | None:
+    """Return the variant of that name at this point, or None."""
+    return next((variant for variant in point.variants if variant.name == name), None)
+
+
+def noise_floor(point: Point, variant: Variant) -> float | None:
+    """Return the noise floor of the session in which the variant took part."""
+    if variant.session is None or not 0 <= variant.session < len(point.sessions):
+        return None
+    return point.sessions[variant.session].noise_floor
+
+
+def memory_mib(memory: Memory | None) -> float | None:
+    """Return the highest resident memory of the process: what stood after preparation and the call's growth on it."""
+    if memory is None:
+        return None
+    return memory.standing_mib + memory.peak_mib
+
+
+def memory_ratio(point: Point, variant: Variant, baseline: str) -> float | None:
+    """Return the variant's highest memory as a multiple of the baseline's."""
+    reference = find(point, baseline)
+    ours = memory_mib(variant.memory)
+    theirs = memory_mib(reference.memory) if reference else None
+    return ours / theirs if ours and theirs and ours > 0 and theirs > 0 else None
+
+
+# ------------------------------------------------------------------------------------------------ verdicts
+
+
+def speed(effect: Effect) -> str:
+    """Return an effect in words: `6.1× [5.8, 6.4] faster` or `1.4× [1.3, 1.5] slower`."""
+    if effect.speedup >= 1 or effect.speedup <= 0:
+        return f"{with_interval(effect.speedup, effect.low, effect.high)} faster"
+    low, high = (1 / end if end else None for end in (effect.high, effect.low))
+    return f"{with_interval(1 / effect.speedup, low, high)} slower"
+
+
+def sentence(record: Record, point: Point, variant: Variant, with_size: bool = True) -> str:
+    """Return the verdict on one variant at one size as a clause without a full stop.
+
+    `Polars is 6.1× [5.8, 6.4] faster than pandas at 1,000,000 rows and uses 0.4× the memory`
+    """
+    name, baseline = shown(variant.name, 60), shown(record.asked.baseline, 60)
+    at = f" at {count(point.size, record.asked.unit)}" if with_size and point.size is not None else ""
+    match variant.verdict:
+        case "baseline":
+            return f"{name} is the baseline: {duration(variant.warm_s)}{at}"
+        case "skipped":
+            return f"{name} was not run{_because(variant.reason)}"
+        case "failed":
+            return f"{name} failed{at}{_because(variant.reason)}"
+        case "invalid":
+            return f"{name} is invalid{at}{_because(why_invalid(variant))}"
+    if variant.effect is None:
+        return f"{name} can't be told apart from {baseline}{at}{_because(variant.reason)}"
+    if variant.verdict in ("faster", "slower"):
+        return f"{name} is {speed(variant.effect)} than {baseline}{at}{_memory_clause(record, point, variant)}"
+    how = f"is as fast as {baseline}" if variant.verdict == "same" else f"can't be told apart from {baseline}"
+    return f"{name} {how}{at}: {_evidence(point, variant)}"
+
+
+def _because(reason: str) -> str:
+    return f": {shown(reason).rstrip('.')}" if shown(reason) else ""
+
+
+def _memory_clause(record: Record, point: Point, variant: Variant) -> str:
+    ratio = memory_ratio(point, variant, record.asked.baseline)
+    if ratio is None:
+        return ""
+    if 1 / SAME_MEMORY < ratio < SAME_MEMORY:
+        return " and uses the same memory"
+    return f" and uses {times(ratio) if 0.9 < ratio < 1.1 else _coarse(ratio)} the memory"
+
+
+def _coarse(ratio: float) -> str:
+    return f"{number(ratio, 1 if ratio < 1 else 2)}×"
+
+
+def _evidence(point: Point, variant: Variant) -> str:
+    effect, floor = variant.effect, noise_floor(point, variant)
+    parts = [with_interval(effect.speedup, effect.low, effect.high)]
+    if effect.low is None:
+        parts.append(f"{effect.rounds} {'round is' if effect.rounds == 1 else 'rounds are'} too few for an interval")
+    if floor is not None:
+        parts.append(f"the machine's noise floor is {percent(floor)}")
+    if variant.verdict == "unresolved" and shown(variant.reason):
+        parts.append(shown(variant.reason).rstrip("."))
+    return ", ".join(parts)
+
+
+def why_invalid(variant: Variant) -> str:
+    """Return why a variant's speed does not count: what it fell back to, or how its answer is wrong."""
+    if variant.engagement and variant.engagement.state == "fell back":
+        return f"it fell back to {shown(variant.engagement.note) or 'something else'}"
+    if variant.quality and variant.quality.state == "broken":
+        return f"its answer differs: {shown(variant.quality.note) or quality(variant.quality)}"
+    return shown(variant.reason)
+
+
+def at_point(record: Record, point: Point) -> str:
+    """Return the verdicts at one size as one sentence, the variants that were not run grouped by their reason."""
+    told = [variant for variant in point.variants if variant.verdict not in ("baseline", "skipped")]
+    clauses = [sentence(record, point, variant, with_size=variant is told[0]) for variant in told] + not_run(point)
+    return f"{'; '.join(clauses)}." if clauses else "Nothing but the baseline was asked for."
+
+
+def not_run(point: Point) -> list[str]:
+    """Return one clause a reason: `cuDF and Dask-cuDF were not run: no NVIDIA driver`."""
+    by_reason: dict[str, list[str]] = {}
+    for variant in point.variants:
+        if variant.verdict == "skipped":
+            by_reason.setdefault(_because(variant.reason), []).append(variant.name)
+    return [
+        f"{listing(names)} {'were' if len(names) > 1 else 'was'} not run{reason}" for reason, names in by_reason.items()
+    ]
+
+
+def overtaking(scaling: Scaling | None, baseline: str, unit: str = "") -> str:
+    """Return from what size on a variant beats the baseline, to follow its name; empty where it is not known."""
+    baseline = shown(baseline, 60)
+    match scaling.overtakes if scaling else None:
+        case "always":
+            return "is faster at every size measured"
+        case "never":
+            return f"does not overtake {baseline} within the sizes measured"
+        case "between":
+            return f"overtakes {baseline} from about {_from_size(scaling, unit)}"
+        case "unresolved":
+            return f"may overtake {baseline}, but from what size on can't be told"
+    return ""
+
+
+def _from_size(scaling: Scaling, unit: str) -> str:
+    low, high = scaling.from_low, scaling.from_high
+    between = f" [{_about(low)}, {_about(high)}]" if low is not None and high is not None else ""
+    return f"{_about(scaling.from_size)} {shown(unit, 40)}".strip() + between
+
+
+def _about(size: float | None) -> str:
+    return number(size, 2) if size is not None and size >= 1 else number(size, 1)
+
+
+def from_what_size(scaling: Scaling | None, unit: str = "") -> str:
+    """Return the same for the cell of a table: `from about 40,000 rows [30,000, 55,000]`, `every size`, …"""
+    match scaling.overtakes if scaling else None:
+        case "always":
+            return "every size measured"
+        case "never":
+            return "none measured"
+        case "between":
+            return f"about {_from_size(scaling, unit)}"
+        case "unresolved":
+            return "can't be told"
+    return "—"
+
+
+def summary(record: Record) -> str:
+    """Return what a record says over all its sizes as one paragraph: the largest size, and from what size on."""
+    point = largest(record)
+    if point is None:
+        return "Nothing was measured."
+    sentences = [_over_sizes(record, point, v) for v in point.variants if v.verdict not in ("baseline", "skipped")]
+    sentences += not_run(point)
+    return " ".join(f"{text}." for text in sentences) or "Nothing but the baseline was asked for."
+
+
+def _over_sizes(record: Record, point: Point, variant: Variant) -> str:
+    clause = sentence(record, point, variant)
+    if variant.verdict in ("failed", "invalid") or len(record.points) < 2:
+        return clause
+    more = overtaking(record.scaling.get(variant.name), record.asked.baseline, record.asked.unit)
+    return f"{clause}; it {more}" if more else clause
+
+
+def headline(record: Record) -> str:
+    """Return the one sentence that matters most: the fastest valid variant at the largest size, or that none is."""
+    point = largest(record)
+    if point is None:
+        return "Nothing was measured."
+    winners = [v for v in point.variants if v.verdict == "faster" and v.effect]
+    if winners:
+        return f"{_over_sizes(record, point, max(winners, key=lambda v: v.effect.speedup))}."
+    at = f" at {count(point.size, record.asked.unit)}" if point.size is not None else ""
+    judged = [v for v in point.variants if v.verdict in ("same", "slower", "unresolved", "invalid", "failed")]
+    if not judged:
+        return f"{shown(record.asked.baseline, 60)} had nothing to be compared with{at}."
+    counts = {verdict: sum(v.verdict == verdict for v in judged) for verdict in (v.verdict for v in judged)}
+    tally = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    return f"Nothing was shown to beat {shown(record.asked.baseline, 60)}{at}: {tally}."
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def quality(found: Quality | None) -> str:
+    """Return a quality in a few words: `equal tables`, `accuracy 0.981 (bound 0.97)`, `broken: 3 rows differ`."""
+    if found is None:
+        return "—"
+    measured = shown(found.measure, 60)
+    if found.value is not None:
+        measured += f" {number(found.value)}"
+    if found.bound is not None:
+        measured += f" (bound {number(found.bound)})"
+    note = shown(found.note)
+    match found.state:
+        case "reference":
+            return "reference" if found.value is None else f"reference: {measured}"
+        case "held":
+            return measured
+        case "broken":
+            return f"broken: {note or measured}"
+    return ("not checked" if found.asked else "not asked for") + (f": {note}" if note else "")
+
+
+def engagement(found: Engagement | None) -> str:
+    """Return the proof in a few words: `device NVIDIA H100, fallbacks 0`, `fell back to pandas`, `not stated`."""
+    if found is None:
+        return "—"
+    facts = ", ".join(f"{shown(name, 40)} {_fact(value)}" for name, value in list(found.facts.items())[:12])
+    note = shown(found.note)
+    match found.state:
+        case "engaged":
+            return ", ".join(part for part in (facts, note) if part) or "engaged"
+        case "fell back":
+            return f"fell back to {note or 'something else'}" + (f" ({facts})" if facts else "")
+    return "not stated"
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return count(value)
+    return "unknown" if value is None else shown(value, 80)
+
+
+def break_even(variant: Variant) -> str:
+    """Return after how many calls the extra preparation has paid for itself."""
+    if variant.effect is None or variant.verdict in ("invalid", "failed", "skipped"):
+        return "—"
+    if variant.breakeven_calls is None:
+        return "never"
+    calls = variant.breakeven_calls
+    if calls <= 0:
+        return "at once"
+    whole = math.ceil(calls) if math.isfinite(calls) else calls
+    return f"after {count(whole, 'call' if whole == 1 else 'calls')}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant at one size, as text for any table. `note` is why, where the verdict alone does not say it."""
+
+    variant: str
+    median: str
+    speedup: str
+    memory: str
+    quality: str
+    engagement: str
+    verdict: str
+    note: str
+    prepare: str
+    cold: str
+    breakeven: str
+
+
+COLUMNS = {
+    "variant": "variant",
+    "median": "median",
+    "speedup": "speed-up [interval]",
+    "memory": "memory",
+    "quality": "quality",
+    "engagement": "engagement",
+    "verdict": "verdict",
+}
+"""The columns of the compact table, as attribute of `Row` and heading."""
+
+
+def rows(record: Record, point: Point) -> list[Row]:
+    """Return the table of one size, a row a variant, in the order in which they were declared."""
+    return [row(record, point, variant) for variant in point.variants]
+
+
+def row(record: Record, point: Point, variant: Variant) -> Row:
+    """Return one variant at one size as text."""
+    return Row(
+        variant=shown(variant.name, 60),
+        median=duration(variant.warm_s),
+        speedup=_speedup_cell(variant),
+        memory=_memory_cell(record, point, variant),
+        quality=quality(variant.quality),
+        engagement=engagement(variant.engagement),
+        verdict=variant.verdict,
+        note=note(variant),
+        prepare=duration(variant.prepare_s),
+        cold=duration(variant.cold_s),
+        breakeven=break_even(variant),
+    )
+
+
+def _speedup_cell(variant: Variant) -> str:
+    if variant.verdict == "baseline":
+        return "1×"
+    if variant.effect is None:
+        return "—"
+    return with_interval(variant.effect.speedup, variant.effect.low, variant.effect.high)
+
+
+def _memory_cell(record: Record, point: Point, variant: Variant) -> str:
+    total = mib(memory_mib(variant.memory))
+    ratio = memory_ratio(point, variant, record.asked.baseline)
+    return total if variant.verdict == "baseline" or ratio is None else f"{total} ({times(ratio)})"
+
+
+def note(variant: Variant) -> str:
+    """Return why a variant has its verdict, and what to do about it, where there is something to say."""
+    reason = why_invalid(variant) if variant.verdict == "invalid" else shown(variant.reason)
+    remedy = shown(variant.remedy)
+    if variant.verdict in ("faster", "slower", "same", "baseline") and not reason:
+        return ""
+    return "; ".join(part.rstrip(".") for part in (reason, f"to have it: {remedy}" if remedy else "") if part)
