@@ -6,6 +6,7 @@ the parent ended: the lifeline is a pipe that nobody writes to and that closes w
 """
 
 import os
+import random
 import signal
 import sys
 import threading
@@ -80,6 +81,7 @@ class Work:
 
     def read(self) -> dict:
         """Take one reading. Return {"wall_s", "cpu_s", "switches", "metrics"}, times of one call."""
+        _change_core()
         cpu_s, switches = _cpu_s(self.children), _switches()
         call = self.prepared.call
         _synchronize()
@@ -121,6 +123,16 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
     answer = call()
     _synchronize()
     return time.perf_counter() - start, answer
+
+
+def _change_core() -> None:
+    """Go on on a core drawn by chance, then be free again. A scheduler leaves a process where it ran last, so one
+    beside a busy neighbour would read slow in every round, which no order of visits cures."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {random.choice(sorted(cores))})
+    os.sched_setaffinity(0, cores)
 
 
 def _synchronize() -> None:

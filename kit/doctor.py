@@ -1,0 +1,114 @@
+"""`kit doctor`: what this machine is, which libraries are there, and which variants of which notebook will run."""
+
+import ast
+import json
+from pathlib import Path
+
+import msgspec
+
+from kit.machine import capabilities, fingerprint
+
+
+def main(notebooks: dict[str, Path], as_json: bool = False) -> int:
+    """Print the examination as tables, or as one JSON document. Return the exit status, 0."""
+    found = examine(notebooks)
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        _print(found)
+    return 0
+
+
+def examine(notebooks: dict[str, Path]) -> dict:
+    """Return {"machine", "versions", "capabilities", "notebooks"} as plain data.
+
+    notebooks: by name the path. A variant is {"comparison", "variant", "needs", "will", "because", "remedy", "broken"}.
+    """
+    return {
+        "machine": msgspec.to_builtins(fingerprint.machine()),
+        "versions": fingerprint.versions(),
+        "capabilities": {name: _state((name,)) for name in capabilities.CAPABILITIES},
+        "notebooks": {name: [_verdict(v) for v in declared_variants(path)] for name, path in notebooks.items()},
+    }
+
+
+def declared_variants(path: Path) -> list[dict]:
+    """Return the variants that a notebook declares by `x.variant("name", …, needs=…)`, read from its code, not run."""
+    document = json.loads(path.read_text())
+    cells = ("".join(cell["source"]) for cell in document["cells"] if cell["cell_type"] == "code")
+    found: dict[str, dict] = {}
+    for code in cells:
+        plain = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
+        try:
+            tree = ast.parse(plain)
+        except SyntaxError:
+            continue
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            variant = _declaration(call)
+            if variant:
+                found.setdefault(variant["variant"], variant)
+    return list(found.values())
+
+
+def _declaration(call: ast.Call) -> dict | None:
+    named = isinstance(call.func, ast.Attribute) and call.func.attr == "variant" and call.args
+    if not named or not isinstance(call.args[0], ast.Constant):
+        return None
+    needs = next((_literal(keyword.value) for keyword in call.keywords if keyword.arg == "needs"), ())
+    return {"variant": str(call.args[0].value), "needs": [needs] if isinstance(needs, str) else list(needs or ())}
+
+
+def _literal(node: ast.expr):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ()
+
+
+def _verdict(variant: dict) -> dict:
+    return variant | _state(variant["needs"])
+
+
+def _state(needs) -> dict:
+    missing = capabilities.missing(needs)
+    if missing is None:
+        return {"will": "run", "because": "", "remedy": "", "broken": False}
+    return {"will": "skip", "because": missing.reason, "remedy": missing.remedy, "broken": missing.broken}
+
+
+def _print(found: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, emoji=False, width=160)
+    this = found["machine"]
+    table = Table("machine", "", box=None, header_style="bold", pad_edge=False)
+    limit = this["memory_limit_mib"]
+    gpus = [f"{gpu['name']}, {gpu['memory_mib'] / 1024:.0f} GiB, driver {gpu['driver']}" for gpu in this["gpus"]]
+    for name, value in {
+        "processor": this["cpu"],
+        "cores": f"{this['cores']} usable of {this['cores_total']}",
+        "memory": f"{this['memory_mib'] / 1024:.1f} GiB" + (f", limited to {limit / 1024:.1f} GiB" if limit else ""),
+        "GPU": "; ".join(gpus) or "none (no NVIDIA driver)",
+        "CUDA": this["cuda"] or "none",
+        "system": f"{this['system']}, {this['arch']}, Python {this['python']}",
+    }.items():
+        table.add_row(name, value)
+    console.print(table, "")
+    libraries = Table("library", "version", box=None, header_style="bold", pad_edge=False)
+    for name, version in found["versions"].items():
+        libraries.add_row(name, version)
+    absent = [name for name in fingerprint.PACKAGES if name not in found["versions"]]
+    console.print(libraries)
+    console.print(f"not installed: {', '.join(absent)}\n" if absent else "")
+    table = Table(
+        "notebook", "variant", "here it", "because", "to have it", box=None, header_style="bold", pad_edge=False
+    )
+    for name, variants in found["notebooks"].items():
+        for variant in variants or [{"variant": "(declares none)", "will": "", "because": "", "remedy": ""}]:
+            will = f"will {variant['will']}" if variant["will"] else ""
+            table.add_row(name, variant["variant"], will, variant["because"], variant["remedy"])
+            name = ""
+    console.print(table)
