@@ -1,0 +1,29 @@
+"""What `kit list` and `kit help NOTEBOOK` print."""
+
+from kit.batch import notebooks, parameters
+from kit.batch.screen import table
+from kit.errors import UserError
+
+
+def print_list() -> None:
+    """Print the project's notebooks with their titles and how many runs are kept of each."""
+    found = notebooks.known()
+    if not found:
+        raise UserError("there is no notebooks/ folder with notebooks here or above: go to a checkout of the kit")
+    runs = notebooks.own_project() / "runs"
+    counts = {name: sum(1 for _ in (runs / name).glob("[!.]*/status.json")) for name in found}
+    rows = ([name, notebooks.read(path).title, str(counts[name] or "")] for name, path in found.items())
+    table("", ["notebook", "title", "runs"], rows)
+
+
+def print_help(name: str) -> None:
+    """Print a notebook's parameters."""
+    notebook = notebooks.read(notebooks.find(name))
+    found = parameters.read(notebook)
+    if not found:
+        print(f"{notebook.name}: {notebook.title}\n\nIt takes no parameters: no cell is tagged `parameters`.")
+        return
+    rows = [[p.name, p.type, parameters.as_text(p.default), p.comment] for p in found]
+    table(f"{notebook.name}: {notebook.title}", ["parameter", "type", "default", "meaning"], rows)
+    example = next((p for p in found if p.default is not None), found[0])
+    print(f"kit run {name} -p {example.name}={parameters.as_text(example.default)}")

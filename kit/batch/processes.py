@@ -1,0 +1,123 @@
+"""Starts the process of one run, watches it, and sees to it that nothing of it is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from kit.batch.plans import Run
+from kit.batch.runs import Claim
+
+GRACE_S = 5.0
+"""Time that an interrupted notebook has to keep what it measured."""
+
+_GLANCE_S = 0.5
+
+
+def execute(run: Run, claim: Claim, holding: int, watch: Callable[[], None]) -> str:
+    """Execute a claimed run in a process of its own, and return "" or why it failed, in one line.
+
+    holding: file descriptor that the process keeps open. watch: called about twice a second.
+    However this ends, by an exception too, no process of the run is left.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "kit.batch.execute", str(claim.folder)],
+        cwd=run.notebook.home,
+        env=os.environ | {"KIT_RUN": str(claim.folder), "KIT_NOTEBOOK": run.notebook.name, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=claim.log,
+        stderr=claim.log,
+        start_new_session=True,
+        pass_fds=[holding],
+    )
+    try:
+        with suppress(BrokenPipeError):  # it died at once: its exit status says so
+            process.stdin.write(json.dumps(run.given).encode() + b"\n")
+            process.stdin.flush()
+        return _wait(process, run.timeout, watch) or _failure(process.returncode, claim.folder)
+    finally:
+        _end(process, claim.folder)
+
+
+def _wait(process: subprocess.Popen, timeout: float | None, watch: Callable[[], None]) -> str:
+    deadline = time.monotonic() + (timeout or float("inf"))
+    while True:
+        try:
+            process.wait(min(_GLANCE_S, max(0.0, deadline - time.monotonic())))
+            return ""
+        except subprocess.TimeoutExpired:
+            watch()
+        if time.monotonic() >= deadline:
+            return f"over {timeout:g} s"
+
+
+def _failure(code: int, folder: Path) -> str:
+    if code < 0:
+        return f"the run's process died (killed by signal {-code})"
+    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line.removeprefix(FAILED) for line in lines if line.startswith(FAILED)] or [line for line in lines if line]
+    return (said[-1] if said else f"its process ended with exit status {code}") if code else ""
+
+
+FAILED = "kit: failed: "
+"""With this the child begins the line of its log that says why it failed."""
+
+
+def _end(process: subprocess.Popen, folder: Path) -> None:
+    """End the run's processes: ask first, as Ctrl-C in a notebook does, so that it can keep what it measured."""
+    left = _of(process, folder)
+    if process.poll() is None:
+        with suppress(psutil.Error):
+            for kernel in psutil.Process(process.pid).children():
+                kernel.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.wait(GRACE_S)
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    while left := [other for other in {*left, *_of(process, folder)} if _lives(other)]:
+        for other in left:
+            with suppress(psutil.Error):
+                other.kill()
+        psutil.wait_procs(left, timeout=GRACE_S)
+
+
+def _of(process: subprocess.Popen, folder: Path) -> list[psutil.Process]:
+    """Return the other processes of a run: its descendants, and those that lost their parent but carry its mark."""
+    found = set()
+    with suppress(psutil.Error):
+        found.update(psutil.Process(process.pid).children(recursive=True))
+    for other in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if other.pid != process.pid and other.environ().get("KIT_RUN") == str(folder):
+                found.add(other)
+    return list(found)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def end_descendants() -> None:
+    """End everything below this process."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def progress(folder: Path) -> dict[str, Any]:
+    """Return what the run says it is doing now, or nothing."""
+    try:
+        return json.loads((folder / "progress.json").read_bytes())
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,261 @@
+"""Keeps runs: one folder an attempt, claimed atomically, never overwritten, here or at any fsspec URL.
+
+runs/<notebook>/<key>/    the first attempt; <key>.2, <key>.3 … stand beside it
+    notebook.ipynb        as executed
+    records/*.json        what it found
+    log.txt               what it printed; locked while a process of the run lives
+    status.json           `Status`
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+from uuid import uuid4
+
+import msgspec
+from fsspec.core import url_to_fs
+
+import kit
+from kit.batch.plans import Run
+from kit.errors import UserError
+from kit.record.store import clean, now
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a run: `status.json`."""
+
+    state: Literal["running", "finished", "failed", "cancelled"]
+    notebook: str
+    parameters: dict[str, Any]
+    kit: str
+    """Version of the kit, and a hash of the parts of it that measure."""
+    machine: str
+    """The machine's key, as records have it."""
+    started: str
+    ended: str | None = None
+    seconds: float | None = None
+    error: str = ""
+    """The last line of what went wrong."""
+
+
+_UNKNOWN = {"notebook": "", "parameters": {}, "kit": "", "machine": "", "started": ""}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One folder of a run. number: 1, 2, … in the order in which they were claimed."""
+
+    number: int
+    folder: str
+    status: Status
+    alive: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A folder that is ours to fill. kept: where it stands in the end. log: open, and locked while the run lives."""
+
+    folder: Path
+    kept: str
+    log: BinaryIO
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Where runs are kept. staged: at a URL, so that a run is executed in a folder here and then uploaded."""
+
+    files: Any
+    root: str
+    url: str
+    staged: bool
+
+    def attempts(self, notebook: str, key: str) -> list[Attempt]:
+        """Return what there is of a run, oldest first."""
+        self.files.invalidate_cache()
+        try:
+            folders = self.files.ls(f"{self.root}/{notebook}", detail=False)
+        except FileNotFoundError:
+            return []
+        numbers = {folder: _number(folder, key) for folder in folders}
+        return sorted(
+            (self._attempt(folder, number) for folder, number in numbers.items() if number), key=lambda a: a.number
+        )
+
+    def _attempt(self, folder: str, number: int) -> Attempt:
+        return Attempt(number, folder, self._status(folder), not self.staged and _locked(Path(folder, "log.txt")))
+
+    def _status(self, folder: str) -> Status:
+        try:
+            return msgspec.json.decode(self.files.cat_file(f"{folder}/status.json"), type=Status)
+        except (OSError, msgspec.DecodeError) as error:
+            return Status(state="failed", error=f"status.json can't be read: {error}", **_UNKNOWN)
+
+    def claim(self, run: Run, key: str, number: int) -> Claim | None:
+        """Make the folder of an attempt, holding the notebook's source and its status; None if somebody else has it."""
+        status = Status(
+            state="running",
+            notebook=run.notebook.name,
+            parameters=clean(run.values),
+            kit=version(),
+            machine=machine_key(),
+            started=now(),
+        )
+        folder = f"{self.root}/{run.notebook.name}/{key if number == 1 else f'{key}.{number}'}"
+        claim = self._stage(folder, status) if self.staged else _take(Path(folder), status)
+        if claim:
+            (claim.folder / "notebook.ipynb").write_text(json.dumps(run.notebook.document, indent=1), encoding="utf-8")
+        return claim
+
+    def _stage(self, folder: str, status: Status) -> Claim | None:
+        self.files.makedirs(folder, exist_ok=True)
+        try:
+            self.files.pipe_file(f"{folder}/status.json", msgspec.json.encode(status), mode="create")
+        except FileExistsError:
+            return None
+        staging = Path(tempfile.mkdtemp(prefix="kit-run-"))
+        return Claim(staging, self.files.unstrip_protocol(folder), _draft(staging, status))
+
+    def keep(self, claim: Claim, status: Status) -> None:
+        """Write how a run ended and, if it was staged, upload it: its status last, so that nobody sees half of it."""
+        _write_status(claim.folder, status)
+        claim.log.close()
+        if not self.staged:
+            return
+        files = [path for path in claim.folder.rglob("*") if path.is_file()]
+        folder = self.files._strip_protocol(claim.kept)
+        for path in sorted(files, key=lambda path: path.name == "status.json"):
+            there = f"{folder}/{path.relative_to(claim.folder).as_posix()}"
+            self.files.makedirs(there.rpartition("/")[0], exist_ok=True)
+            self.files.put_file(str(path), there)
+        shutil.rmtree(claim.folder)
+
+    def bury(self, attempt: Attempt) -> None:
+        """Say of an attempt that its batch died before it could say so itself."""
+        _write_status(
+            Path(attempt.folder),
+            msgspec.structs.replace(attempt.status, state="cancelled", error="its batch ended before it did"),
+        )
+
+
+def at(place: str) -> Runs:
+    """Return the runs kept at `place`: a folder, or an fsspec URL."""
+    staged = "://" in place
+    try:
+        files, root = url_to_fs(place if staged else os.path.abspath(place))
+    except (ImportError, ValueError) as error:
+        raise UserError(f"runs can't be kept at {clean(place)}: {error}") from None
+    return Runs(files, root.rstrip("/"), place, staged)
+
+
+def key(run: Run) -> str:
+    """Return the name of a run's folder: equal for the same code, parameters, kit and machine."""
+    text = json.dumps([run.notebook.digest, run.values, version(), machine_key()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def machine_key() -> str:
+    """Return the key of this machine, as records have it."""
+    from kit.machine.fingerprint import machine
+
+    return machine().key
+
+
+@cache
+def version() -> str:
+    """Return the kit's version and a hash of the parts of it that measure: a changed report asks for no new run."""
+    folder, digest = Path(kit.__file__).parent, hashlib.sha256()
+    rooms = (folder / room for room in ("machine", "measure", "record", "techniques"))
+    for path in sorted(path for room in rooms for path in room.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{metadata.version('ml-scaling-kit')}+{digest.hexdigest()[:8]}"
+
+
+@contextmanager
+def machine_to_ourselves(say: Any) -> Iterator[int]:
+    """Hold the machine, of which there is one: two runs at once would measure each other.
+
+    Yield the lock's file descriptor, to be left open in the run's process: the lock then lasts as long as any of the
+    two. The lock lies in the folder for temporary files; the system lets go of it when its holders die.
+    """
+    descriptor = _open_lock(Path(tempfile.gettempdir(), "ml-scaling-kit.lock"))
+    try:
+        if not _lock(descriptor, wait=False):
+            say("waiting for another run on this machine to end")
+            _lock(descriptor, wait=True)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    """Open the file, which may be another user's: a lock needs no more than reading."""
+    with suppress(FileNotFoundError):
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+
+
+def _lock(descriptor: int, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor, wait=False)
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _number(folder: str, key: str) -> int:
+    match = re.fullmatch(rf"{key}(?:\.(\d+))?", folder.rstrip("/").rpartition("/")[2])
+    return int(match[1] or 1) if match else 0
+
+
+def _take(folder: Path, status: Status) -> Claim | None:
+    """Fill a folder aside and rename it: it is never seen half made, and only one can have the name."""
+    aside = folder.parent / f".{uuid4().hex}"
+    aside.mkdir(parents=True)
+    log = _draft(aside, status)
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        log.close()
+        shutil.rmtree(aside)
+        if folder.exists():
+            return None
+        raise
+    return Claim(folder, str(folder), log)
+
+
+def _draft(folder: Path, status: Status) -> BinaryIO:
+    log = open(folder / "log.txt", "ab")  # noqa: SIM115 (whoever claims the folder closes it)
+    with suppress(OSError):  # a file system without locks
+        _lock(log.fileno(), wait=False)
+    _write_status(folder, status)
+    return log
+
+
+def _write_status(folder: Path, status: Status) -> None:
+    partial = folder / f".status.{uuid4().hex}"
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=1))
+    partial.replace(folder / "status.json")

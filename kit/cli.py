@@ -1,0 +1,122 @@
+"""The command line: `kit list | help | doctor | run | report`. Each command imports its own room, and no other."""
+
+import argparse
+import sys
+from importlib import metadata
+
+from kit.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 2 for a user's mistake, 130 when interrupted."""
+    parser = _parser()
+    asked, rest = parser.parse_known_args(arguments)
+    if any(word.startswith("-") for word in rest) or (rest and not hasattr(asked, "names")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes notebooks from one place only, and they may stand on both sides of an option
+        asked.names += rest
+    try:
+        return asked.command(asked)
+    except UserError as error:
+        print(f"kit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kit", description="Which scaling technique pays off on my data, my model and my machine?"
+    )
+    parser.add_argument("--version", action="version", version=metadata.version("ml-scaling-kit"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    _command(commands, "list", _list, "list the notebooks, with the runs that are kept of each")
+
+    help_ = _command(commands, "help", _help, "show a notebook's parameters: types, defaults, what they mean")
+    help_.add_argument("notebook", nargs="?", metavar="NOTEBOOK", help="a name in notebooks/, or a path")
+    help_.set_defaults(parser=parser)
+
+    doctor = _command(commands, "doctor", _doctor, "say what this machine is, and what will run on it")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+    _run_options(_command(commands, "run", _run, "execute notebooks and keep what they find"))
+
+    report = _command(commands, "report", _report, "write a report of what runs found")
+    report.add_argument("runs", nargs="*", metavar="RUNS", help="folders or URLs of runs (default: runs/)")
+    report.add_argument("-o", "--out", default="report", metavar="DIR", help="folder to write to (default: report/)")
+    return parser
+
+
+def _command(commands, name: str, function, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(command=function)
+    return command
+
+
+def _run_options(run: argparse.ArgumentParser) -> None:
+    add = run.add_argument
+    add("names", nargs="*", metavar="NOTEBOOK", help="a name in notebooks/, a path, or a plan (.toml)")
+    add("--plan", action="append", default=[], help="smoke, quick, full, or a TOML file; notebooks select from it")
+    add("-p", dest="given", action="append", default=[], metavar="NAME=VALUE", help="set a parameter; wins over a plan")
+    add("--runs", metavar="DIR|URL", help="where runs are kept: a folder, or any fsspec URL (default: runs/)")
+    add("--timeout", type=_seconds, metavar="S", help="seconds that one run may take; wins over a plan")
+    add("--force", action="store_true", help="execute finished runs again, beside the old ones")
+    add("--report", metavar="DIR", help="write the report anew into this folder after each run")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+def _list(asked: argparse.Namespace) -> int:
+    from kit.batch.listing import print_list
+
+    print_list()
+    return 0
+
+
+def _help(asked: argparse.Namespace) -> int:
+    if asked.notebook is None:
+        asked.parser.print_help()
+        return 0
+    from kit.batch.listing import print_help
+
+    print_help(asked.notebook)
+    return 0
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    from kit.machine import doctor
+
+    return doctor.main(asked.json)
+
+
+def _run(asked: argparse.Namespace) -> int:
+    from kit.batch import notebooks, plans
+
+    plan_files = [name for name in asked.names if name.endswith(".toml")]
+    names = [name for name in asked.names if name not in plan_files]
+    todo = plans.asked(names, asked.plan + plan_files, asked.given, asked.timeout)
+
+    from kit.batch import run, runs
+
+    place = asked.runs or str(notebooks.own_project() / "runs")
+    return run.batch(todo, runs.at(place), asked.force, asked.report)
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from kit import report
+    from kit.batch import notebooks
+
+    return report.main(asked.runs or [str(notebooks.own_project() / "runs")], asked.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
