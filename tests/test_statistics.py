@@ -57,7 +57,7 @@ def test_the_interval_covers_the_median_of_skewed_noise(n, confidence):
 
 
 def test_the_interval_is_an_exact_pair_of_readings():
-    """The ends are order statistics: of 1 … 10 at 95 % the second and the ninth, as tables of the sign test print it."""
+    """The ends are order statistics: of 1 … 10 at 95 % the second and the ninth, as printed tables have it."""
     assert statistics.sign_test_interval(range(1, 11), 0.95) == (2.0, 9.0)
 
 

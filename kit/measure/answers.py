@@ -13,7 +13,10 @@ ABSOLUTE_TOLERANCE = 1e-9
 
 
 def portable(answer: Any) -> Any:
-    """Return `answer` in a form that travels to another process: any engine's table becomes a pyarrow Table."""
+    """Return `answer` in a form that travels to another process: any engine's table becomes a pyarrow Table, and so
+    does a single column, named "value", beside its index if it has one."""
+    if hasattr(answer, "to_frame"):  # a Series of any engine
+        answer = answer.to_frame("value")
     if hasattr(answer, "to_arrow") and not hasattr(answer, "__arrow_c_stream__"):  # cuDF
         return answer.to_arrow()
     if hasattr(answer, "__arrow_c_stream__"):
@@ -47,6 +50,8 @@ def _is_table(value: Any) -> bool:
 
 def _difference(a: Any, b: Any, where: str) -> str:
     """Return what differs in one clause, with the place `where` ahead of it, or nothing."""
+    if _is_missing(a) and _is_missing(b):
+        return ""
     if _is_table(a) and _is_table(b):
         return _table_difference(a, b)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) or (_is_number(a) and _is_number(b)):
@@ -67,6 +72,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Number | np.generic) and not isinstance(value, str | bytes)
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or (_is_number(value) and bool(value != value))  # NaN and NaT differ from themselves
+
+
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
@@ -79,7 +88,7 @@ def _array_difference(a: np.ndarray, b: np.ndarray, where: str) -> str:
             return f"{where}the type is {a.dtype} instead of {b.dtype}"
         bad = ~np.isclose(a, b, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE, equal_nan=True)
     else:
-        bad = np.asarray(a != b)
+        bad = np.asarray((a != b) & ~((a != a) & (b != b)))  # NaT equals NaT here
     if not bad.any():
         return ""
     first = tuple(int(i) for i in np.argwhere(bad)[0]) if bad.ndim else ()
@@ -121,8 +130,7 @@ def _plain(column: Any) -> Any:
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
+        return _decoded(column)
     if pa.types.is_integer(kind):
         return column.cast(pa.int64(), safe=False)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -134,6 +142,18 @@ def _plain(column: Any) -> Any:
     if pa.types.is_boolean(kind):
         return column
     return column.cast(pa.string())
+
+
+def _decoded(column: Any) -> Any:
+    """Return a dictionary-encoded column as plain values. Polars' categories are string views, which Arrow can cast but
+    not decode: so its few values are made plain first."""
+    import pyarrow as pa
+
+    parts = []
+    for chunk in column.chunks or [column.combine_chunks()]:
+        values = _plain(pa.chunked_array([chunk.dictionary])).combine_chunks()
+        parts.append(pa.DictionaryArray.from_arrays(chunk.indices, values).dictionary_decode())
+    return pa.chunked_array(parts)
 
 
 def _sorted(columns: dict, keys: list[str], floats: list[str]) -> dict:
