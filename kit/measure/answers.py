@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
 
-import numpy as np
-
 from kit.record.document import Quality
 
 RELATIVE_TOLERANCE = 1e-6
@@ -50,6 +48,8 @@ def _is_table(value: Any) -> bool:
 
 def _difference(a: Any, b: Any, where: str) -> str:
     """Return what differs in one clause, with the place `where` ahead of it, or nothing."""
+    import numpy as np  # not at the top: a worker, which only makes answers portable, starts twice as fast without
+
     if _is_missing(a) and _is_missing(b):
         return ""
     if _is_table(a) and _is_table(b):
@@ -69,7 +69,7 @@ def _difference(a: Any, b: Any, where: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Number | np.generic) and not isinstance(value, str | bytes)
+    return isinstance(value, Number) and not isinstance(value, str | bytes)
 
 
 def _is_missing(value: Any) -> bool:
@@ -80,7 +80,9 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _array_difference(a: np.ndarray, b: np.ndarray, where: str) -> str:
+def _array_difference(a: Any, b: Any, where: str) -> str:
+    import numpy as np
+
     if a.shape != b.shape:
         return f"{where}the shape is {a.shape} instead of {b.shape}"
     if a.dtype.kind in "fc" or b.dtype.kind in "fc":
@@ -170,7 +172,7 @@ def _sorted(columns: dict, keys: list[str], floats: list[str]) -> dict:
 
 
 def _short(value: Any) -> str:
-    plain = value.item() if isinstance(value, np.generic) else value
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
     text = f"{plain:.9g}" if isinstance(plain, float) else repr(plain)
     return text if len(text) <= 60 else text[:59] + "…"
 

@@ -115,12 +115,13 @@ class Measurement:
     def _bring_up(self, seat: Seat) -> None:
         """Start a worker, prepare, make the cold call, weigh, and check the first two answers."""
         self._progress.preparing(self.size, seat.name)
+        began = time.monotonic()
         seat.worker = self._start()
         prepared = seat.order("prepare", seat.packed)
         cold = seat.order("cold")
         if cold is None:
             return
-        seat.prepare_s, seat.cold_s = prepared["prepare_s"], cold["cold_s"]
+        seat.prepare_s, seat.cold_s, seat.start_s = prepared["prepare_s"], cold["cold_s"], time.monotonic() - began
         if seat.name == self.baseline:
             self._reference = cold["answer"]
         quality = self._quality(seat, cold["answer"])
@@ -141,6 +142,18 @@ class Measurement:
         calibrated = seat.order("calibrate")
         if calibrated is not None:
             seat.repeats, seat.reading_s = calibrated["repeats"], calibrated["reading_s"]
+
+    def _renew(self, seats: list[Seat]) -> None:
+        """Replace the processes of these seats by fresh ones, started side by side and prepared in turn."""
+        alive = [seat for seat in seats if not seat.failed]
+        for seat in alive:
+            seat.leave()
+        for seat in alive:
+            seat.worker = self._start()
+        for seat in alive:
+            self._progress.preparing(self.size, seat.name)
+            seat.order("prepare", seat.packed)
+            seat.order("resume", seat.repeats)
 
     def _quality(self, seat: Seat, answer: Any, again: bool = False) -> Quality:
         """Check one answer against the baseline's first. A check that breaks is `unchecked`, never a pass."""
@@ -168,7 +181,7 @@ class Measurement:
         if baseline.failed or self._control.failed:
             return
         seats = [baseline, self._control, *(seat for seat in others if not seat.failed)]
-        table = Table(seats, rules, self.seed + len(self._tables))
+        table = Table(seats, rules, self.seed + len(self._tables), self._renew)
         self._tables.append(table)
         table.play(self._progress.measuring)
         for seat in seats:
@@ -237,7 +250,7 @@ class Measurement:
             return "unresolved", f"its answer was not checked: {seat.quality.note}"
         session = table.session()
         effect = table.effect(seat)
-        verdict = statistics.verdict(effect, statistics.noise_floor(session.noise), self.rules.target)
+        verdict = statistics.verdict(effect, table.floor(), self.rules.target)
         return verdict, self._why_unresolved(session, effect) if verdict == "unresolved" else ""
 
     def _why_unresolved(self, session, effect) -> str:
@@ -250,7 +263,8 @@ class Measurement:
             round_s = sum(sum(r.wall_s) for r in session.readings.values()) / max(rounds, 1)
             needed = f"{statistics.MIN_ROUNDS} take about {round_s * statistics.MIN_ROUNDS:.0f} s"
             return f"only {_rounds(rounds)} fitted in {self.rules.seconds:g} s; {needed}"
-        return f"{_rounds(rounds)} cannot tell it from the noise floor of {session.noise_floor:.1%}"
+        sets = "1 set" if len(session.starts) == 1 else f"{len(session.starts)} sets"
+        return f"{_rounds(rounds)} in {sets} of processes are not enough to tell; give it more seconds="
 
 
 def _rounds(number: int) -> str:

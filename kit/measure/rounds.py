@@ -29,6 +29,8 @@ class Seat:
     resident_mib: float = 0.0
     repeats: int = 1
     reading_s: float = 0.0
+    start_s: float = 0.0
+    """Seconds to have a fresh process prepared and warm."""
     memory: Memory | None = None
     quality: Quality | None = None
     engagement: Engagement | None = None
@@ -72,54 +74,66 @@ class Rules:
     max_rounds: int
 
 
+RENEWAL_SHARE = 0.4
+"""Share of the time budget that may go into starting all processes afresh between looks."""
+
+
 class Table:
     """The seats of one session (the baseline, its control A/A, and one or more variants) and their rounds."""
 
-    def __init__(self, seats: list[Seat], rules: Rules, seed: int):
+    def __init__(self, seats: list[Seat], rules: Rules, seed: int, renew: Callable[[list[Seat]], None]):
+        """renew: starts the processes of these seats afresh, as warm as they were."""
         self.seats = seats
         self.rules = rules
         self.order: list[list[int]] = []
         self.looks: list[int] = []
+        self.starts = [0]
         self.load: list[float | None] = []
         self.steal: list[float | None] = []
         self.stopped = "interrupted"
+        self._renew = renew
+        self._renewing_s = 0.0
         self._random = np.random.default_rng(seed)
         self._half_width: float | None = None
 
     def play(self, tell: Callable[[str, int, int, float | None], None]) -> None:
-        """Take rounds until all is settled or the budget is spent. tell(variant, round, rounds, half width)."""
+        """Take rounds, with fresh processes after each look, until all is settled or the budget is spent.
+
+        tell(variant, round, rounds, half width) is called before each reading.
+        """
         start, planned = time.monotonic(), []
         rounds = self._affordable(sum(seat.reading_s for seat in self.seats))
         while True:
             self._round(lambda name, rounds=rounds: tell(name, len(self.order), rounds, self._half_width))
             taken, spent = len(self.order), time.monotonic() - start
+            round_s = (spent - self._renewing_s) / taken
             if self.seats[0].failed or self.seats[1].failed:
                 self.stopped = "baseline failed"
                 return
             if taken == statistics.MIN_ROUNDS:  # the real cost of a round is known now
-                rounds = max(taken, self._affordable(spent / taken))
+                rounds = max(taken, self._affordable(round_s))
                 planned = statistics.plan_looks(rounds)
-            out_of_time = spent + spent / taken > self.rules.seconds
-            last = out_of_time or taken >= self.rules.max_rounds or taken in planned[-1:]
+            last = spent + round_s > self.rules.seconds or taken in (self.rules.max_rounds, *planned[-1:])
             if taken in planned or last:
                 self.looks.append(taken)
                 if self._settled():
                     self.stopped = "settled"
                     return
-            if last:
-                self.stopped = "rounds" if taken >= self.rules.max_rounds else "budget"
-                return
+                if last:
+                    self.stopped = "rounds" if taken == self.rules.max_rounds else "budget"
+                    return
+                self._start_afresh(spent)
 
     def session(self) -> Session:
         """Return what the session has found so far."""
-        noise = self.noise()
         return Session(
             variants=[seat.name for seat in self.seats],
             order=self.order,
             looks=self.looks,
+            starts=self.starts,
             readings={seat.name: _columns(seat.readings) for seat in self.seats},
-            noise=noise,
-            noise_floor=math.expm1(floor) if (floor := statistics.noise_floor(noise)) is not None else None,
+            noise=self.noise(),
+            noise_floor=math.expm1(floor) if (floor := self.floor()) is not None else None,
             stopped=self.stopped,
             load=self.load,
             steal=self.steal,
@@ -133,8 +147,30 @@ class Table:
         """Return the baseline's ratio to itself."""
         return self.effect(self.seats[1])
 
+    def floor(self) -> float | None:
+        """Return the smallest log-ratio that can count so far."""
+        return statistics.noise_floor(self.noise(), len(self.starts))
+
     def _affordable(self, round_s: float) -> int:
-        return max(1, min(self.rules.max_rounds, int(self.rules.seconds / max(round_s, 1e-6))))
+        renewing_s = self._most_renewals() * self._renewal_s()
+        return max(1, min(self.rules.max_rounds, int((self.rules.seconds - renewing_s) / max(round_s, 1e-6))))
+
+    def _renewal_s(self) -> float:
+        if len(self.starts) > 1:
+            return self._renewing_s / (len(self.starts) - 1)
+        return sum(seat.start_s for seat in self.seats if not seat.failed)
+
+    def _most_renewals(self) -> int:
+        affordable = RENEWAL_SHARE * self.rules.seconds / max(self._renewal_s(), 1e-6)
+        return min(statistics.MAX_LOOKS - 1, int(affordable))
+
+    def _start_afresh(self, spent_s: float) -> None:
+        if len(self.starts) > self._most_renewals() or spent_s + self._renewal_s() > self.rules.seconds:
+            return
+        began = time.monotonic()
+        self._renew(self.seats)
+        self._renewing_s += time.monotonic() - began
+        self.starts.append(len(self.order))
 
     def _round(self, tell: Callable[[str], None]) -> None:
         alive = [i for i, seat in enumerate(self.seats) if not seat.failed]
@@ -152,7 +188,7 @@ class Table:
 
     def _settled(self) -> bool:
         """Look at the data: is every variant that can still get a verdict from speed known?"""
-        floor = statistics.noise_floor(self.noise())
+        floor = self.floor()
         open_seats = [s for s in self.seats[2:] if not s.failed and not (s.quality and s.quality.state == "broken")]
         effects = [self.effect(seat) for seat in open_seats]
         self._half_width = max((h for e in effects if (h := statistics.half_width(e)) is not None), default=None)

@@ -53,11 +53,14 @@ class Session(Struct, frozen=True, kw_only=True):
     """For each round, the order of visits, as positions in `variants`."""
     looks: list[int]
     """Numbers of rounds at which the data was looked at (at most six)."""
+    starts: list[int] = []
+    """Numbers of rounds after which all processes were started afresh; the first entry is 0."""
     readings: dict[str, Readings]
     noise: Effect | None
     """The baseline against itself (A/A)."""
     noise_floor: float | None
-    """Smallest relative difference that can count here: the far end of the A/A interval, as 0.02 for 2 %."""
+    """Smallest relative difference that can count here, as 0.02 for 2 %: what the baseline shows against itself, and at
+    least what the luck of so many starts leaves."""
     stopped: Literal["settled", "budget", "rounds", "interrupted", "baseline failed"]
     load: list[float | None]
     """One-minute load average of the machine at each round (null where there is none)."""
