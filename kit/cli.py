@@ -93,9 +93,10 @@ def _help(asked: argparse.Namespace) -> int:
 
 
 def _doctor(asked: argparse.Namespace) -> int:
-    from kit.machine import doctor
+    from kit import doctor
+    from kit.batch import notebooks
 
-    return doctor.main(asked.json)
+    return doctor.main(notebooks.known(), asked.json)
 
 
 def _run(asked: argparse.Namespace) -> int:
@@ -108,7 +109,7 @@ def _run(asked: argparse.Namespace) -> int:
     from kit.batch import run, runs
 
     place = asked.runs or str(notebooks.own_project() / "runs")
-    return run.batch(todo, runs.at(place), asked.force, asked.report)
+    return run.execute(todo, runs.at(place), asked.force, asked.report)
 
 
 def _report(asked: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""The things that are compared: plain functions, one folder a technique."""
