@@ -1,0 +1,1 @@
+"""Executes notebooks as runs: parameters, plans, folders, resume. Knows no technique."""

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 
 from kit.batch.plans import Run
 from kit.batch.runs import Claim
+
+MARK = "KIT_MARK"
+"""Environment variable by which the processes of a run are known, their parents dead or not."""
 
 GRACE_S = 5.0
 """Time that an interrupted notebook has to keep what it measured."""
@@ -28,10 +32,12 @@ def execute(run: Run, claim: Claim, holding: int, watch: Callable[[], None]) -> 
     holding: file descriptor that the process keeps open. watch: called about twice a second.
     However this ends, by an exception too, no process of the run is left.
     """
+    mark = uuid4().hex
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "kit.batch.execute", str(claim.folder)],
         cwd=run.notebook.home,
-        env=os.environ | {"KIT_RUN": str(claim.folder), "KIT_NOTEBOOK": run.notebook.name, "PYTHONUNBUFFERED": "1"},
+        env=os.environ
+        | {"KIT_RUN": str(claim.folder), "KIT_NOTEBOOK": run.notebook.name, "PYTHONUNBUFFERED": "1", MARK: mark},
         stdin=subprocess.PIPE,
         stdout=claim.log,
         stderr=claim.log,
@@ -44,7 +50,7 @@ def execute(run: Run, claim: Claim, holding: int, watch: Callable[[], None]) -> 
             process.stdin.flush()
         return _wait(process, run.timeout, watch) or _failure(process.returncode, claim.folder)
     finally:
-        _end(process, claim.folder)
+        _end(process, mark)
 
 
 def _wait(process: subprocess.Popen, timeout: float | None, watch: Callable[[], None]) -> str:
@@ -71,9 +77,9 @@ FAILED = "kit: failed: "
 """With this the child begins the line of its log that says why it failed."""
 
 
-def _end(process: subprocess.Popen, folder: Path) -> None:
+def _end(process: subprocess.Popen, mark: str) -> None:
     """End the run's processes: ask first, as Ctrl-C in a notebook does, so that it can keep what it measured."""
-    left = _of(process, folder)
+    left = _of(process, mark)
     if process.poll() is None:
         with suppress(psutil.Error):
             for kernel in psutil.Process(process.pid).children():
@@ -83,26 +89,33 @@ def _end(process: subprocess.Popen, folder: Path) -> None:
     process.kill()
     process.wait()
     process.stdin.close()
-    while left := [other for other in {*left, *_of(process, folder)} if _lives(other)]:
+    while left := [other for other in {*left, *_of(process, mark)} if _lives(other)]:
         for other in left:
             with suppress(psutil.Error):
                 other.kill()
-        psutil.wait_procs(left, timeout=GRACE_S)
+        _wait_for_end(left)
 
 
-def _of(process: subprocess.Popen, folder: Path) -> list[psutil.Process]:
+def _wait_for_end(processes: list[psutil.Process]) -> None:
+    deadline = time.monotonic() + GRACE_S
+    while any(map(_lives, processes)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _of(process: subprocess.Popen, mark: str) -> list[psutil.Process]:
     """Return the other processes of a run: its descendants, and those that lost their parent but carry its mark."""
     found = set()
     with suppress(psutil.Error):
         found.update(psutil.Process(process.pid).children(recursive=True))
     for other in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if other.pid != process.pid and other.environ().get("KIT_RUN") == str(folder):
+            if other.pid != process.pid and other.environ().get(MARK) == mark:
                 found.add(other)
     return list(found)
 
 
 def _lives(process: psutil.Process) -> bool:
+    """Return whether a process still does something: a dead one may stand in the table for as long as nobody asks."""
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

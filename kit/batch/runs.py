@@ -68,6 +68,7 @@ class Claim:
 
     folder: Path
     kept: str
+    status: Status
     log: BinaryIO
 
 
@@ -124,7 +125,7 @@ class Runs:
         except FileExistsError:
             return None
         staging = Path(tempfile.mkdtemp(prefix="kit-run-"))
-        return Claim(staging, self.files.unstrip_protocol(folder), _draft(staging, status))
+        return Claim(staging, folder, status, _draft(staging, status))
 
     def keep(self, claim: Claim, status: Status) -> None:
         """Write how a run ended and, if it was staged, upload it: its status last, so that nobody sees half of it."""
@@ -133,15 +134,16 @@ class Runs:
         if not self.staged:
             return
         files = [path for path in claim.folder.rglob("*") if path.is_file()]
-        folder = self.files._strip_protocol(claim.kept)
         for path in sorted(files, key=lambda path: path.name == "status.json"):
-            there = f"{folder}/{path.relative_to(claim.folder).as_posix()}"
+            there = f"{claim.kept}/{path.relative_to(claim.folder).as_posix()}"
             self.files.makedirs(there.rpartition("/")[0], exist_ok=True)
             self.files.put_file(str(path), there)
         shutil.rmtree(claim.folder)
 
     def bury(self, attempt: Attempt) -> None:
-        """Say of an attempt that its batch died before it could say so itself."""
+        """Say of an attempt that died with its batch what it could not say itself. At a URL nobody can know."""
+        if self.staged or attempt.alive or attempt.status.state != "running":
+            return
         _write_status(
             Path(attempt.folder),
             msgspec.structs.replace(attempt.status, state="cancelled", error="its batch ended before it did"),
@@ -244,7 +246,7 @@ def _take(folder: Path, status: Status) -> Claim | None:
         if folder.exists():
             return None
         raise
-    return Claim(folder, str(folder), log)
+    return Claim(folder, str(folder), status, log)
 
 
 def _draft(folder: Path, status: Status) -> BinaryIO:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from kit.record import words
+
 
 @dataclass
 class Screen:
@@ -50,7 +52,7 @@ def in_words(doing: dict[str, Any]) -> str:
     parts = [
         " ".join(filter(None, [doing.get("stage"), doing.get("variant"), size and f"at {_count(doing)}"])),
         doing.get("round") and f"round {doing['round']}",
-        half and f"±{100 * half:.2g} %",
+        half and words.plus_minus(half),
     ]
     return f"{doing.get('comparison', '')}: " + ", ".join(part for part in parts if part)
 
@@ -60,7 +62,7 @@ def _stage_in_words(doing: dict[str, Any]) -> str:
 
 
 def _count(doing: dict[str, Any]) -> str:
-    return f"{doing['size']:,} {doing.get('unit') or ''}".strip()
+    return words.count(doing["size"], doing.get("unit") or "")
 
 
 def table(title: str, heads: list[str], rows: Iterable[list[str]]) -> None:
