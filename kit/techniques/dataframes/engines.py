@@ -1,0 +1,236 @@
+"""The engines as variants: each loads the tables in its own process and returns the question as the work to time.
+
+For questions of generated tables and of the user's own, frames are loaded first and only the question is timed; for
+`delay_features` reading is part of the work. A GPU engine asks its CPU twin's question with the backend switched.
+Each engine is imported where it is used, so that a process holds one only, and cudf.pandas comes before pandas.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from inspect import signature
+from types import ModuleType
+from typing import Any
+
+from kit.errors import UserError
+from kit.measure.work import Prepared, engaged, fell_back
+from kit.record.document import Engagement
+from kit.techniques.dataframes.questions import workload
+from kit.techniques.dataframes.tables import Tables
+
+FLIGHT_TEXT = ("carrier", "origin", "dest", "tailnum")
+
+
+def pandas(tables: Tables, question: str) -> Prepared:
+    """pandas: one thread but for reading. Keys of text are categories where groups are made."""
+    import pandas as pd
+    import pyarrow
+
+    from kit.techniques.dataframes import in_pandas
+
+    pyarrow.set_cpu_count(threads())
+    load = partial(_pandas_frame, categories="groupby" in question)
+    call = asked(in_pandas, question, tables, load, pd=pd, text={"read_dictionary": FLIGHT_TEXT})
+    return Prepared(call, lambda: engaged(version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU"))
+
+
+def polars(tables: Tables, question: str) -> Prepared:
+    """Polars, lazy, collected by its streaming engine."""
+    return _polars(tables, question, engine="streaming", proof=_polars_engaged)
+
+
+def duckdb(tables: Tables, question: str) -> Prepared:
+    """DuckDB in memory; the answer is fetched as an Arrow table."""
+    import duckdb
+
+    from kit.techniques.dataframes import in_sql
+
+    connection = duckdb.connect(config={"threads": threads()})
+    query = asked(in_sql, question, tables, partial(_duckdb_table, connection))()
+
+    def proof() -> Engagement:
+        [(used,)] = connection.sql("SELECT current_setting('threads')").fetchall()
+        return _threads_engaged(used, version=duckdb.__version__, device="CPU")
+
+    return Prepared(lambda: connection.sql(query).to_arrow_table(), proof, connection.close)
+
+
+def dask(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
+    """Dask dataframe: on a cluster of its own within the thread budget, or on the one at `cluster` (tcp://…).
+
+    Its own cluster is one process with threads, not one-threaded processes: answers and shuffled partitions then need
+    no copy from process to process, which on two cores made delay_features at a million rows 1.8 times as fast. For the
+    same reason it shuffles by tasks, in memory: the shuffle between processes took 1.5 times as long.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    if not cluster:
+        dask.config.set({"dataframe.shuffle.method": "tasks"})
+    own = None if cluster else LocalCluster(1, threads_per_worker=threads(), processes=False, dashboard_address=None)
+    return _dask(tables, question, Client(own or cluster), own, device="CPU")
+
+
+def cudf(tables: Tables, question: str) -> Prepared:
+    """cuDF on one GPU: pandas' functions on cuDF frames."""
+    import cudf
+
+    from kit.techniques.dataframes import in_pandas
+
+    call = asked(in_pandas, question, tables, _cudf_frame, pd=cudf)
+    return Prepared(call, lambda: engaged(version=cudf.__version__, device=_device()))
+
+
+def cudf_pandas(tables: Tables, question: str) -> Prepared:
+    """pandas, accelerated by cudf.pandas. Any function that ran on the CPU, by its profiler, counts as falling back."""
+    import cudf.pandas
+
+    cudf.pandas.install()  # before pandas is imported
+    import pandas as pd
+
+    from kit.techniques.dataframes import in_pandas
+
+    call = asked(in_pandas, question, tables, pd.read_parquet, pd=pd)
+
+    def proof() -> Engagement:
+        with cudf.pandas.Profiler() as profiler:
+            call()
+        return _cudf_pandas_engaged(profiler.per_function_stats, version=cudf.__version__, device=_device())
+
+    return Prepared(call, proof)
+
+
+def polars_gpu(tables: Tables, question: str) -> Prepared:
+    """Polars' lazy questions on one GPU. What the GPU engine can't do raises; it never falls back in silence."""
+    import polars as pl
+
+    engine = pl.GPUEngine(executor="in-memory", raise_on_fail=True)
+    return _polars(tables, question, engine, lambda: engaged(version=pl.__version__, device=_device(), fallbacks=0))
+
+
+def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
+    """Dask on cuDF partitions: on all GPUs here (one worker each), or on the cluster of GPU workers at `cluster`."""
+    import dask
+    from dask_cuda import LocalCUDACluster
+    from distributed import Client
+
+    dask.config.set({"dataframe.backend": "cudf"})
+    own = None if cluster else LocalCUDACluster(dashboard_address=None)
+    return _dask(tables, question, Client(own or cluster), own, device=_device())
+
+
+def threads() -> int:
+    """Return how many threads this process may use: `KIT_THREADS`, else all cores that it may run on."""
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    return int(os.environ.get("KIT_THREADS") or len(allowed))
+
+
+def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str], Any], **given: Any) -> Callable:
+    """Return `question` of `idiom` as a function of nothing: the tables that its signature names are loaded here.
+
+    load: parquet path → table of the engine. given: further arguments, as the module to read with.
+    Raise `UserError` if there is no such question, or if `tables` are those of another workload.
+    """
+    if workload(question) != tables.workload:
+        raise UserError(f"{question} is asked of tables for {workload(question)}, and these are for {tables.workload}")
+    function = getattr(idiom, question)
+    given |= {"paths": tables.paths, "by": list(tables.by), "values": list(tables.values)}
+    needed = {
+        name for name, parameter in signature(function).parameters.items() if parameter.default is parameter.empty
+    }
+    return partial(function, **{n: given[n] if n in given else load(tables.paths[n]) for n in needed})
+
+
+def _pandas_frame(path: str, categories: bool) -> Any:
+    """Return a pandas frame. Whole numbers with missing values stay whole, which they would not as numpy's."""
+    import pandas as pd
+    import pyarrow.parquet
+
+    schema = pyarrow.parquet.read_schema(path)
+    text = [field.name for field in schema if pyarrow.types.is_string(field.type)]
+    table = pyarrow.parquet.read_table(path, read_dictionary=text if categories else None)
+    whole = {pyarrow.int32(): pd.Int32Dtype(), pyarrow.int64(): pd.Int64Dtype()}
+    columns = {name: table[name] for name in table.column_names}
+    return pd.DataFrame(
+        {name: c.to_pandas(types_mapper=whole.get if c.null_count else None) for name, c in columns.items()}
+    )
+
+
+def _cudf_frame(path: str) -> Any:
+    import cudf
+
+    return cudf.read_parquet(path)
+
+
+def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], Engagement]) -> Prepared:
+    import polars as pl
+
+    from kit.techniques.dataframes import in_polars
+
+    query = asked(in_polars, question, tables, lambda path: pl.read_parquet(path).lazy())
+    return Prepared(lambda: query().collect(engine=engine), proof)
+
+
+def _polars_engaged() -> Engagement:
+    import polars as pl
+
+    return _threads_engaged(pl.thread_pool_size(), version=pl.__version__, device="CPU")
+
+
+def _threads_engaged(used: int, **facts: Any) -> Engagement:
+    if used != threads():
+        return fell_back(f"{used} threads instead of the {threads()} allowed", threads=used, **facts)
+    return engaged(threads=used, **facts)
+
+
+def _duckdb_table(connection: Any, path: str) -> str:
+    name = os.path.basename(path).removesuffix(".parquet")
+    connection.read_parquet(path).create(name)
+    return name
+
+
+def _dask(tables: Tables, question: str, client: Any, cluster: Any, **facts: Any) -> Prepared:
+    from importlib.metadata import version
+
+    from distributed import wait
+
+    from kit.techniques.dataframes import in_dask
+
+    def load(path: str) -> Any:
+        frame = in_dask.read(path).persist()
+        wait(frame)
+        return frame
+
+    def proof() -> Engagement:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        used = sum(worker["nthreads"] for worker in workers)
+        facts.update(version=version("dask"), workers=len(workers), partitions=query().npartitions)
+        return engaged(threads=used, **facts) if cluster is None else _threads_engaged(used, **facts)
+
+    def close() -> None:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+    try:
+        query = asked(in_dask, question, tables, load)
+    except BaseException:
+        close()
+        raise
+    return Prepared(lambda: query().compute(), proof, close)
+
+
+def _cudf_pandas_engaged(calls: dict[str, dict[str, list[float]]], **facts: Any) -> Engagement:
+    """Judge by the profiler's seconds of each call: function → {"gpu": […], "cpu": […]}."""
+    slow = sorted(name for name, seconds in calls.items() if seconds.get("cpu"))
+    fallbacks = sum(len(seconds.get("cpu", ())) for seconds in calls.values())
+    facts |= {"calls_on_gpu": sum(len(seconds.get("gpu", ())) for seconds in calls.values()), "fallbacks": fallbacks}
+    if fallbacks:
+        return fell_back(f"pandas on the CPU in {', '.join(slow)}", **facts)
+    return engaged(**facts)
+
+
+def _device() -> str:
+    import cupy
+
+    return cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()

@@ -1,0 +1,204 @@
+"""The questions in pandas, and, since nothing here is pandas' alone, in cuDF: frames come in, a frame goes out.
+
+So that both give the same answer: a missing key is a group of its own (`dropna=False`); the sum of no values is 0,
+which cuDF calls missing (`fillna`); quantiles interpolate linearly; nothing is changed in place; there are no object
+columns. Text keys are categories where the frame was read with them, as is usual where memory or time counts.
+"""
+
+from types import MappingProxyType
+from typing import Any
+
+Frame = Any
+"""A `pandas.DataFrame` or `cudf.DataFrame`: neither is imported here, so that cudf.pandas can be installed first."""
+
+
+def _by(x: Frame, keys: str | list[str]) -> Any:
+    return x.groupby(keys, observed=True, sort=False, dropna=False)
+
+
+def groupby_1(x: Frame) -> Frame:
+    return _by(x, "id1")[["v1"]].sum().fillna(0).reset_index()
+
+
+def groupby_2(x: Frame) -> Frame:
+    return _by(x, ["id1", "id2"])[["v1"]].sum().fillna(0).reset_index()
+
+
+def groupby_3(x: Frame) -> Frame:
+    return _by(x, "id3").agg(v1=("v1", "sum"), v3=("v3", "mean")).fillna({"v1": 0}).reset_index()
+
+
+def groupby_4(x: Frame) -> Frame:
+    return _by(x, "id4")[["v1", "v2", "v3"]].mean().reset_index()
+
+
+def groupby_5(x: Frame) -> Frame:
+    return _by(x, "id6")[["v1", "v2", "v3"]].sum().fillna(0).reset_index()
+
+
+def groupby_6(x: Frame) -> Frame:
+    return _by(x, ["id4", "id5"]).agg(median_v3=("v3", "median"), sd_v3=("v3", "std")).reset_index()
+
+
+def groupby_7(x: Frame) -> Frame:
+    ends = _by(x, "id3").agg(v1=("v1", "max"), v2=("v2", "min")).reset_index()
+    return ends.assign(range_v1_v2=ends["v1"] - ends["v2"])[["id3", "range_v1_v2"]]
+
+
+def groupby_8(x: Frame) -> Frame:
+    falling = x[["id6", "v3"]].dropna(subset=["v3"]).sort_values("v3", ascending=False)
+    return _by(falling, "id6").head(2).rename(columns={"v3": "largest2_v3"})
+
+
+def groupby_9(x: Frame) -> Frame:
+    """r² from sums of products, which are exact for whole numbers; rows with a missing value take no part."""
+    pairs = x[["id2", "id4", "v1", "v2"]].astype({"v1": "float64", "v2": "float64"})
+    both = (pairs["v1"] * pairs["v2"]).notna()
+    v1, v2 = pairs["v1"].where(both), pairs["v2"].where(both)
+    pairs = pairs.assign(n=v1, v1=v1, v2=v2, v11=v1 * v1, v22=v2 * v2, v12=v1 * v2)
+    sums = _by(pairs, ["id2", "id4"]).agg(
+        n=("n", "count"), v1=("v1", "sum"), v2=("v2", "sum"), v11=("v11", "sum"), v22=("v22", "sum"), v12=("v12", "sum")
+    )
+    covariance = sums["n"] * sums["v12"] - sums["v1"] * sums["v2"]
+    variances = (sums["n"] * sums["v11"] - sums["v1"] ** 2) * (sums["n"] * sums["v22"] - sums["v2"] ** 2)
+    return sums.assign(r2=covariance**2 / variances)[["r2"]].reset_index()
+
+
+def groupby_10(x: Frame) -> Frame:
+    groups = _by(x, ["id1", "id2", "id3", "id4", "id5", "id6"])
+    return groups.agg(v3=("v3", "sum"), count=("v1", "size")).fillna({"v3": 0}).reset_index()
+
+
+def join_1(x: Frame, small: Frame) -> Frame:
+    return x.merge(small, on="id1", suffixes=("", "_small"))
+
+
+def join_2(x: Frame, medium: Frame) -> Frame:
+    return x.merge(medium, on="id2", suffixes=("", "_medium"))
+
+
+def join_3(x: Frame, medium: Frame) -> Frame:
+    return x.merge(medium, on="id2", how="left", suffixes=("", "_medium"))
+
+
+def join_4(x: Frame, medium: Frame) -> Frame:
+    return x.merge(medium, on="id5", suffixes=("", "_medium"))
+
+
+def join_5(x: Frame, big: Frame) -> Frame:
+    return x.merge(big, on="id3", suffixes=("", "_big"))
+
+
+def own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
+    sums = {f"{value}_{how}": (value, how) for value in values for how in ("sum", "mean", "min", "max")}
+    answer = _by(x.assign(rows=1), by).agg(rows=("rows", "sum"), **sums)
+    return answer.fillna({f"{value}_sum": 0 for value in values}).reset_index()
+
+
+def own_sort(x: Frame, by: list[str], values: list[str]) -> Frame:
+    return x.sort_values([*by, *values], na_position="last", ignore_index=True)
+
+
+def own_join(x: Frame, keys: Frame, by: list[str]) -> Frame:
+    return x.merge(keys, on=by)
+
+
+def delay_features(paths: dict[str, str], pd: Any, text: dict[str, Any] = MappingProxyType({})) -> Frame:
+    """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before.
+
+    text: how `pd.read_parquet` shall read columns of text, where that is to be told.
+    """
+    flights = pd.read_parquet(paths["flights"], columns=FLIGHTS, **text)
+    weather = pd.read_parquet(paths["weather"], columns=["origin", "time_hour", "wind_speed", "precip", "visib"])
+    planes = pd.read_parquet(paths["planes"], columns=["tailnum", "year", "seats"])
+    airports = pd.read_parquet(paths["airports"], columns=["faa", "lat", "lon", "alt"])
+    airlines = pd.read_parquet(paths["airlines"])
+    flights = dated(flights)
+    weeks = late_week(late_days(flights))
+    flights = flights.merge(weeks, on=["carrier", "origin", "date"], how="left")
+    return named(features(located(flights, banded(weather), planes)), airlines, airports)
+
+
+FLIGHTS = [
+    "year",
+    "month",
+    "day",
+    "hour",
+    "time_hour",
+    "carrier",
+    "tailnum",
+    "origin",
+    "dest",
+    "dep_delay",
+    "arr_delay",
+]
+
+
+def dated(flights: Frame) -> Frame:
+    """Add the date as a number, and whether the flight left late: 1, 0 or, where it never left, missing."""
+    date = flights["year"] * 10_000 + flights["month"] * 100 + flights["day"]
+    late = (flights["dep_delay"] > 15).astype("float64").where(flights["dep_delay"].notna())
+    return flights.assign(date=date, late=late).drop(columns=["month", "day"])
+
+
+def late_days(flights: Frame) -> Frame:
+    """Count the departures of each carrier, origin and date, and the late ones."""
+    days = flights.groupby(["carrier", "origin", "date"], observed=True, sort=False)
+    return days.agg(flown=("late", "count"), late=("late", "sum")).reset_index()
+
+
+def late_week(days: Frame) -> Frame:
+    """Share of late departures of each carrier at each origin, over the seven days with flights before each date."""
+    days = days.sort_values(["carrier", "origin", "date"], ignore_index=True)
+    counts = days[["flown", "late"]].astype("float64").fillna(0)
+    eight = days.assign(flown=counts["flown"], late=counts["late"])
+    eight = eight.groupby(["carrier", "origin"], observed=True, sort=True)[["flown", "late"]].rolling(8, min_periods=1)
+    before = eight.sum().reset_index(drop=True) - counts
+    share = (before["late"] / before["flown"]).where(before["flown"] > 0)
+    return days[["carrier", "origin", "date"]].assign(late_week=share)
+
+
+def banded(weather: Frame) -> Frame:
+    """Bands: 0 fair, 1 windy (from 20 mph), 2 poor (rain, or visibility under 3 miles); 3 is not known."""
+    poor = (weather["precip"].fillna(0) > 0) | (weather["visib"].fillna(10) < 3)
+    windy = weather["wind_speed"].fillna(0) >= 20
+    return weather.assign(band=windy.astype("int8").where(~poor, 2)).drop(columns=["precip", "visib"])
+
+
+def located(flights: Frame, weather: Frame, planes: Frame) -> Frame:
+    """Add weather and plane to each flight. Keys get the type they have in flights: equal categories join fast."""
+    weather = weather.astype({"origin": flights["origin"].dtype})
+    planes = planes.rename(columns={"year": "built"}).astype({"tailnum": flights["tailnum"].dtype})
+    flights = flights.merge(weather, on=["origin", "time_hour"], how="left").merge(planes, on="tailnum", how="left")
+    return flights.assign(band=flights["band"].fillna(3).astype("int8"), age=flights["year"] - flights["built"])
+
+
+def features(flights: Frame) -> Frame:
+    """Counts, means and quantiles of each carrier, route, hour and band of weather."""
+    keys = ["carrier", "origin", "dest", "hour", "band"]
+    groups = flights.groupby(keys, observed=True, sort=False)
+    answer = groups.agg(
+        flights=("date", "count"),
+        flown=("dep_delay", "count"),
+        dep_delay_mean=("dep_delay", "mean"),
+        dep_delay_median=("dep_delay", "median"),
+        arr_delay_mean=("arr_delay", "mean"),
+        late_share=("late", "mean"),
+        late_week_mean=("late_week", "mean"),
+        late_week_max=("late_week", "max"),
+        age_mean=("age", "mean"),
+        seats_mean=("seats", "mean"),
+        wind_mean=("wind_speed", "mean"),
+    ).reset_index()
+    ninety = groups["dep_delay"].quantile(0.9).reset_index().rename(columns={"dep_delay": "dep_delay_p90"})
+    return answer.merge(ninety, on=keys)
+
+
+def named(answer: Frame, airlines: Frame, airports: Frame) -> Frame:
+    """Give bands and airlines their names, and each destination its place."""
+    bands = {0: "fair", 1: "windy", 2: "poor", 3: "unknown"}
+    answer = answer.assign(weather=answer["band"].map(bands)).drop(columns="band")
+    airlines = airlines.rename(columns={"name": "airline"}).astype({"carrier": answer["carrier"].dtype})
+    airports = airports.rename(columns={"faa": "dest", "lat": "dest_lat", "lon": "dest_lon", "alt": "dest_alt"})
+    airports = airports.astype({"dest": answer["dest"].dtype})
+    return answer.merge(airlines, on="carrier", how="left").merge(airports, on="dest", how="left")

@@ -1,0 +1,153 @@
+"""The questions in Polars: lazy frames come in, a lazy frame goes out; whoever collects it chooses the engine.
+
+A missing key is a group of its own and joins with nothing; the sum of no values is 0; quantiles interpolate linearly.
+"""
+
+import polars as pl
+from polars import LazyFrame, col
+
+
+def groupby_1(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id1").agg(col("v1").sum())
+
+
+def groupby_2(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id1", "id2").agg(col("v1").sum())
+
+
+def groupby_3(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id3").agg(col("v1").sum(), col("v3").mean())
+
+
+def groupby_4(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id4").agg(col("v1", "v2", "v3").mean())
+
+
+def groupby_5(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id6").agg(col("v1", "v2", "v3").sum())
+
+
+def groupby_6(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id4", "id5").agg(median_v3=col("v3").median(), sd_v3=col("v3").std())
+
+
+def groupby_7(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id3").agg(range_v1_v2=col("v1").max() - col("v2").min())
+
+
+def groupby_8(x: LazyFrame) -> LazyFrame:
+    return x.drop_nulls("v3").group_by("id6").agg(largest2_v3=col("v3").top_k(2)).explode("largest2_v3")
+
+
+def groupby_9(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id2", "id4").agg(r2=pl.corr("v1", "v2") ** 2)
+
+
+def groupby_10(x: LazyFrame) -> LazyFrame:
+    return x.group_by("id1", "id2", "id3", "id4", "id5", "id6").agg(col("v3").sum(), count=pl.len())
+
+
+def join_1(x: LazyFrame, small: LazyFrame) -> LazyFrame:
+    return x.join(small, on="id1", suffix="_small")
+
+
+def join_2(x: LazyFrame, medium: LazyFrame) -> LazyFrame:
+    return x.join(medium, on="id2", suffix="_medium")
+
+
+def join_3(x: LazyFrame, medium: LazyFrame) -> LazyFrame:
+    return x.join(medium, on="id2", how="left", suffix="_medium")
+
+
+def join_4(x: LazyFrame, medium: LazyFrame) -> LazyFrame:
+    return x.join(medium, on="id5", suffix="_medium")
+
+
+def join_5(x: LazyFrame, big: LazyFrame) -> LazyFrame:
+    return x.join(big, on="id3", suffix="_big")
+
+
+def own_groupby(x: LazyFrame, by: list[str], values: list[str]) -> LazyFrame:
+    return x.group_by(by).agg(
+        pl.len().alias("rows"),
+        col(values).sum().name.suffix("_sum"),
+        col(values).mean().name.suffix("_mean"),
+        col(values).min().name.suffix("_min"),
+        col(values).max().name.suffix("_max"),
+    )
+
+
+def own_sort(x: LazyFrame, by: list[str], values: list[str]) -> LazyFrame:
+    return x.sort([*by, *values], nulls_last=True)
+
+
+def own_join(x: LazyFrame, keys: LazyFrame, by: list[str]) -> LazyFrame:
+    return x.join(keys, on=by)
+
+
+def delay_features(paths: dict[str, str]) -> LazyFrame:
+    """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before."""
+    flights = _flights(paths)
+    flights = (
+        flights.join(_late_week(flights), on=["carrier", "origin", "date"], how="left")
+        .join(_weather(paths), on=["origin", "time_hour"], how="left")
+        .join(_planes(paths), on="tailnum", how="left")
+        .with_columns(col("weather").fill_null("unknown"), age=col("year") - col("built"))
+    )
+    return _named(_features(flights), paths)
+
+
+def _flights(paths: dict[str, str]) -> LazyFrame:
+    return pl.scan_parquet(paths["flights"]).with_columns(
+        date=col("year") * 10_000 + col("month") * 100 + col("day"),
+        late=col("dep_delay") > 15,
+    )
+
+
+def _late_week(flights: LazyFrame) -> LazyFrame:
+    """Share of late departures of each carrier at each origin, over the seven days with flights before each date."""
+    days = flights.group_by("carrier", "origin", "date").agg(flown=col("late").count(), late=col("late").sum())
+    counts = col("flown", "late").cast(pl.Int64)
+    eight = counts.rolling_sum(8, min_samples=1).over("carrier", "origin", order_by="date")
+    share = pl.when(col("flown") > 0).then(col("late") / col("flown"))
+    return days.with_columns(eight - counts).select("carrier", "origin", "date", late_week=share)
+
+
+def _weather(paths: dict[str, str]) -> LazyFrame:
+    """Bands: poor (rain, or visibility under 3 miles), windy (from 20 mph), fair."""
+    band = (
+        pl.when((col("precip") > 0) | (col("visib") < 3))
+        .then(pl.lit("poor"))
+        .when(col("wind_speed") >= 20)
+        .then(pl.lit("windy"))
+        .otherwise(pl.lit("fair"))
+    )
+    return pl.scan_parquet(paths["weather"]).select("origin", "time_hour", "wind_speed", weather=band)
+
+
+def _planes(paths: dict[str, str]) -> LazyFrame:
+    return pl.scan_parquet(paths["planes"]).select("tailnum", "seats", built="year")
+
+
+def _features(flights: LazyFrame) -> LazyFrame:
+    delay = col("dep_delay")
+    return flights.group_by("carrier", "origin", "dest", "hour", "weather").agg(
+        flights=pl.len(),
+        flown=delay.count(),
+        dep_delay_mean=delay.mean(),
+        dep_delay_median=delay.median(),
+        dep_delay_p90=delay.quantile(0.9, interpolation="linear"),
+        arr_delay_mean=col("arr_delay").mean(),
+        late_share=col("late").mean(),
+        late_week_mean=col("late_week").mean(),
+        late_week_max=col("late_week").max(),
+        age_mean=col("age").mean(),
+        seats_mean=col("seats").mean(),
+        wind_mean=col("wind_speed").mean(),
+    )
+
+
+def _named(features: LazyFrame, paths: dict[str, str]) -> LazyFrame:
+    airlines = pl.scan_parquet(paths["airlines"]).select("carrier", airline="name")
+    airports = pl.scan_parquet(paths["airports"]).select(dest="faa", dest_lat="lat", dest_lon="lon", dest_alt="alt")
+    return features.join(airlines, on="carrier", how="left").join(airports, on="dest", how="left")

@@ -1,0 +1,168 @@
+"""The questions in SQL (DuckDB's): names of tables come in, the text of a query goes out.
+
+A missing key is a group of its own and joins with nothing, as SQL has it; the sum of no values, which SQL calls
+missing, is 0 here (`coalesce`), as in the other idioms; `quantile_cont` interpolates linearly. DuckDB sums whole
+numbers in 128 bits, which no other engine reads, hence the casts.
+"""
+
+
+def groupby_1(x: str) -> str:
+    return f"SELECT id1, coalesce(sum(v1), 0)::BIGINT AS v1 FROM {x} GROUP BY id1"
+
+
+def groupby_2(x: str) -> str:
+    return f"SELECT id1, id2, coalesce(sum(v1), 0)::BIGINT AS v1 FROM {x} GROUP BY id1, id2"
+
+
+def groupby_3(x: str) -> str:
+    return f"SELECT id3, coalesce(sum(v1), 0)::BIGINT AS v1, avg(v3) AS v3 FROM {x} GROUP BY id3"
+
+
+def groupby_4(x: str) -> str:
+    return f"SELECT id4, avg(v1) AS v1, avg(v2) AS v2, avg(v3) AS v3 FROM {x} GROUP BY id4"
+
+
+def groupby_5(x: str) -> str:
+    return f"""
+        SELECT id6, coalesce(sum(v1), 0)::BIGINT AS v1, coalesce(sum(v2), 0)::BIGINT AS v2, coalesce(sum(v3), 0) AS v3
+        FROM {x} GROUP BY id6
+    """
+
+
+def groupby_6(x: str) -> str:
+    return f"SELECT id4, id5, median(v3) AS median_v3, stddev_samp(v3) AS sd_v3 FROM {x} GROUP BY id4, id5"
+
+
+def groupby_7(x: str) -> str:
+    return f"SELECT id3, max(v1) - min(v2) AS range_v1_v2 FROM {x} GROUP BY id3"
+
+
+def groupby_8(x: str) -> str:
+    return f"""
+        SELECT id6, unnest(largest2) AS largest2_v3
+        FROM (SELECT id6, max(v3, 2) AS largest2 FROM {x} WHERE v3 IS NOT NULL GROUP BY id6)
+    """
+
+
+def groupby_9(x: str) -> str:
+    return f"SELECT id2, id4, pow(corr(v1, v2), 2) AS r2 FROM {x} GROUP BY id2, id4"
+
+
+def groupby_10(x: str) -> str:
+    return f"""
+        SELECT id1, id2, id3, id4, id5, id6, coalesce(sum(v3), 0) AS v3, count(*) AS count
+        FROM {x} GROUP BY id1, id2, id3, id4, id5, id6
+    """
+
+
+def join_1(x: str, small: str) -> str:
+    return f"SELECT x.*, s.id4 AS id4_small, s.v2 FROM {x} AS x JOIN {small} AS s USING (id1)"
+
+
+def join_2(x: str, medium: str) -> str:
+    return f"""
+        SELECT x.*, m.id1 AS id1_medium, m.id4 AS id4_medium, m.id5 AS id5_medium, m.v2
+        FROM {x} AS x JOIN {medium} AS m USING (id2)
+    """
+
+
+def join_3(x: str, medium: str) -> str:
+    return f"""
+        SELECT x.*, m.id1 AS id1_medium, m.id4 AS id4_medium, m.id5 AS id5_medium, m.v2
+        FROM {x} AS x LEFT JOIN {medium} AS m USING (id2)
+    """
+
+
+def join_4(x: str, medium: str) -> str:
+    return f"""
+        SELECT x.*, m.id1 AS id1_medium, m.id2 AS id2_medium, m.id4 AS id4_medium, m.v2
+        FROM {x} AS x JOIN {medium} AS m USING (id5)
+    """
+
+
+def join_5(x: str, big: str) -> str:
+    return f"""
+        SELECT x.*, b.id1 AS id1_big, b.id2 AS id2_big, b.id4 AS id4_big, b.id5 AS id5_big, b.id6 AS id6_big, b.v2
+        FROM {x} AS x JOIN {big} AS b USING (id3)
+    """
+
+
+def own_groupby(x: str, by: list[str], values: list[str]) -> str:
+    sums = [
+        f"coalesce(sum({_name(v)}), 0) AS {_name(v + '_sum')}, avg({_name(v)}) AS {_name(v + '_mean')}, "
+        f"min({_name(v)}) AS {_name(v + '_min')}, max({_name(v)}) AS {_name(v + '_max')}"
+        for v in values
+    ]
+    return f"SELECT {_names(by)}, count(*) AS rows, {', '.join(sums)} FROM {x} GROUP BY {_names(by)}"
+
+
+def own_sort(x: str, by: list[str], values: list[str]) -> str:
+    order = ", ".join(f"{_name(column)} NULLS LAST" for column in [*by, *values])
+    return f"SELECT * FROM {x} ORDER BY {order}"
+
+
+def own_join(x: str, keys: str, by: list[str]) -> str:
+    return f"SELECT * FROM {x} JOIN {keys} USING ({_names(by)})"
+
+
+def _names(columns: list[str]) -> str:
+    return ", ".join(_name(column) for column in columns)
+
+
+def _name(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
+
+
+def delay_features(paths: dict[str, str]) -> str:
+    """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before."""
+    flights, weather, planes, airports, airlines = (
+        _file(paths[name]) for name in ("flights", "weather", "planes", "airports", "airlines")
+    )
+    return f"""
+        WITH
+        flights AS (
+            SELECT *, year * 10000 + month * 100 + day AS date, dep_delay > 15 AS late FROM {flights}
+        ),
+        -- share of late departures of each carrier at each origin, over the seven days with flights before each date
+        days AS (
+            SELECT carrier, origin, date, count(late) AS flown, count(*) FILTER (late) AS late FROM flights GROUP BY ALL
+        ),
+        weeks AS (
+            SELECT carrier, origin, date, sum(late) OVER week / nullif(sum(flown) OVER week, 0) AS late_week FROM days
+            WINDOW week AS (PARTITION BY carrier, origin ORDER BY date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING)
+        ),
+        weather AS (
+            SELECT origin, time_hour, wind_speed, CASE
+                WHEN precip > 0 OR visib < 3 THEN 'poor' WHEN wind_speed >= 20 THEN 'windy' ELSE 'fair'
+            END AS weather
+            FROM {weather}
+        ),
+        features AS (
+            SELECT carrier, origin, dest, hour, coalesce(weather, 'unknown') AS weather,
+                count(*) AS flights,
+                count(dep_delay) AS flown,
+                avg(dep_delay) AS dep_delay_mean,
+                median(dep_delay) AS dep_delay_median,
+                quantile_cont(dep_delay, 0.9) AS dep_delay_p90,
+                avg(arr_delay) AS arr_delay_mean,
+                avg(late::INTEGER) AS late_share,
+                avg(late_week) AS late_week_mean,
+                max(late_week) AS late_week_max,
+                avg(flights.year - planes.year) AS age_mean,
+                avg(seats) AS seats_mean,
+                avg(wind_speed) AS wind_mean
+            FROM flights
+            LEFT JOIN weeks USING (carrier, origin, date)
+            LEFT JOIN weather USING (origin, time_hour)
+            LEFT JOIN {planes} AS planes USING (tailnum)
+            GROUP BY ALL
+        )
+        SELECT features.*, airlines.name AS airline, lat AS dest_lat, lon AS dest_lon, alt AS dest_alt
+        FROM features
+        LEFT JOIN {airlines} AS airlines USING (carrier)
+        LEFT JOIN {airports} AS airports ON faa = dest
+    """
+
+
+def _file(path: str) -> str:
+    return "read_parquet('" + path.replace("'", "''") + "')"

@@ -1,0 +1,84 @@
+"""What every workload hands to every engine: names and files, no data; and the cache that those files lie in."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+CACHE = "data"
+"""Folder of the cache, under the working directory unless another is named."""
+
+ROW_GROUP = 131_072
+"""Rows of a parquet row group: what engines read in parallel. Small enough that one million rows feed eight cores."""
+
+_ABANDONED_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one workload at one size, as parquet files.
+
+    workload: `flights`, `groupby`, `join` or `own`. rows: rows of the main table. paths: table name → absolute path.
+    by, values: the user's own columns, for `own` only.
+    """
+
+    workload: str
+    rows: int
+    paths: dict[str, str]
+    by: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+def cached(cache: Path | str, name: str, write: Callable[[Path], None]) -> dict[str, str]:
+    """Return table name → path of the parquet files in `cache/name`, made by `write(folder)` where they are not there.
+
+    Files are written into a folder of another name, which is renamed when it is whole: a half-written table is never
+    read, and of two processes that write at once one wins and both read the same. A file that was cut short later (a
+    full disk, a copy that broke) is noticed by its missing footer and made again.
+    """
+    folder = Path(cache).resolve() / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not _whole(folder):
+        _write(folder, write)
+    return {path.stem: str(path) for path in sorted(folder.glob("*.parquet"))}
+
+
+def _write(folder: Path, write: Callable[[Path], None]) -> None:
+    _sweep(folder)
+    partial = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.partial")
+    partial.mkdir()
+    try:
+        write(partial)
+        if folder.exists() and not _whole(folder):
+            folder.rename(folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.broken.partial"))
+        partial.rename(folder)
+    except OSError:
+        if not _whole(folder):  # else another process was first, and its files are as good
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _whole(folder: Path) -> bool:
+    """Return whether every file in `folder` ends in a footer that can be read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    paths = list(folder.glob("*.parquet"))
+    try:
+        return bool(paths) and all(pyarrow.parquet.read_metadata(path) for path in paths)
+    except (OSError, pyarrow.ArrowInvalid):
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left of `folder`, once it is so old that nobody writes it any more."""
+    for left in folder.parent.glob(f".{folder.name}.*.partial"):
+        try:
+            if time.time() - os.stat(left).st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
+        except FileNotFoundError:
+            pass
