@@ -191,7 +191,7 @@ def test_an_example_is_always_a_value(tmp_path):
     """What a message gives as an example can be given."""
     cell = "a: int | None = None\nb: list[str] = ['x']\nc: bool = True\nd: Literal['p', 'q'] | None = None\ne = 0.5"
     for parameter in parameters.read(of(tmp_path, cell)):
-        parameters.parse(parameter.kind, next(parameters._examples(parameter)))
+        parameters.parse(parameter.kind, parameters.example(parameter))
 
 
 def test_a_literal_is_never_evaluated(tmp_path):

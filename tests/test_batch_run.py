@@ -185,8 +185,8 @@ MEASURING = {"comparison": "delays", "stage": "measuring", "variant": "DDP", "si
 def test_a_terminal_has_one_line_a_run():
     """On a terminal the line of a run is rewritten in place, and what stays is written over it."""
     screen = Screen(Terminal())
-    screen.show("[2/7] 02_training", MEASURING | {"half_width": 0.03})
-    screen.show("[2/7] 02_training", MEASURING | {"round": 8, "half_width": None})
+    screen.progress("[2/7] 02_training", MEASURING | {"half_width": 0.03})
+    screen.progress("[2/7] 02_training", MEASURING | {"round": 8, "half_width": None})
     screen.say("[2/7] 02_training: finished")
     assert screen.stream.getvalue().replace("\x1b[K", "") == (
         "\r[2/7] 02_training delays: measuring DDP at 2,000 rows, round 7, ±3 %"
@@ -200,6 +200,6 @@ def test_elsewhere_lines_are_plain_and_few():
     screen = Screen(io.StringIO())
     for size in (2_000, 4_000):
         for number in range(5):
-            screen.show("[1/1] n", MEASURING | {"size": size, "round": number})
-    screen.show("[1/1] n", {})
+            screen.progress("[1/1] n", MEASURING | {"size": size, "round": number})
+    screen.progress("[1/1] n", {})
     assert screen.stream.getvalue() == "[1/1] n delays at 2,000 rows\n[1/1] n delays at 4,000 rows\n"

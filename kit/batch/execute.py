@@ -18,6 +18,9 @@ from kit.batch.processes import FAILED, end_descendants
 _MISLEADING = ("Input Notebook", "Output Notebook", "Unable to parse line", "Passed unknown parameter")
 """Lines of papermill's that say nothing true here: it reads parameters line by line, and we have checked them."""
 
+_PATIENCE_S = 120
+"""For a kernel to start and to hand over what it printed: a machine that is being measured may be busy."""
+
 
 def main(folder: Path) -> None:
     """Execute `folder/notebook.ipynb` in place; exit with 1, its last line saying why, if it did not get through."""
@@ -64,6 +67,8 @@ def _execute(notebook: Path, given: dict[str, object]) -> None:
             language="python",
             progress_bar=False,
             log_output=True,
+            start_timeout=_PATIENCE_S,
+            iopub_timeout=_PATIENCE_S,
             kernel_manager_class=Kernel,
         )
     except PapermillExecutionError as error:

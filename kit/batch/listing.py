@@ -1,5 +1,8 @@
 """What `kit list` and `kit help NOTEBOOK` print."""
 
+import shlex
+from pathlib import Path
+
 from kit.batch import notebooks, parameters
 from kit.batch.screen import table
 from kit.errors import UserError
@@ -12,8 +15,15 @@ def print_list() -> None:
         raise UserError("there is no notebooks/ folder with notebooks here or above: go to a checkout of the kit")
     runs = notebooks.own_project() / "runs"
     counts = {name: sum(1 for _ in (runs / name).glob("[!.]*/status.json")) for name in found}
-    rows = ([name, notebooks.read(path).title, str(counts[name] or "")] for name, path in found.items())
+    rows = ([name, _title(path), str(counts[name] or "")] for name, path in found.items())
     table("", ["notebook", "title", "runs"], rows)
+
+
+def _title(path: Path) -> str:
+    try:
+        return notebooks.read(path).title
+    except UserError as error:
+        return str(error)
 
 
 def print_help(name: str) -> None:
@@ -23,7 +33,6 @@ def print_help(name: str) -> None:
     if not found:
         print(f"{notebook.name}: {notebook.title}\n\nIt takes no parameters: no cell is tagged `parameters`.")
         return
-    rows = [[p.name, p.type, parameters.as_text(p.default), p.comment] for p in found]
+    rows = [[p.name, p.type, parameters.as_text(p.default) or "(empty)", p.comment] for p in found]
     table(f"{notebook.name}: {notebook.title}", ["parameter", "type", "default", "meaning"], rows)
-    example = next((p for p in found if p.default is not None), found[0])
-    print(f"kit run {name} -p {example.name}={parameters.as_text(example.default)}")
+    print(f"kit run {shlex.quote(name)} -p {shlex.quote(f'{found[0].name}={parameters.example(found[0])}')}")

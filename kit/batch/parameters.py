@@ -9,7 +9,6 @@ import functools
 import io
 import operator
 import tokenize
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -271,21 +270,19 @@ def _value(notebook: Notebook, parameter: Parameter, read: Any, value: Any) -> A
     try:
         return read(parameter.kind, value)
     except MISFIT:
-        example = next(iter(_examples(parameter)))
-        raise UserError(
-            f"{notebook.name}: {parameter.name} is {parameter.type}, and got {value!r}; for example "
-            f"{parameter.name}={example}"
-        ) from None
+        given = f"{notebook.name}: {parameter.name} is {parameter.type}, and got {value!r}"
+        raise UserError(f"{given}; for example {parameter.name}={example(parameter)}") from None
 
 
-def _examples(parameter: Parameter) -> Iterator[str]:
-    if parameter.default is not None:
-        yield as_text(parameter.default)
+def example(parameter: Parameter) -> str:
+    """Return a value of a parameter, as it could be given."""
+    if parameter.default not in (None, "", []):
+        return as_text(parameter.default)
     options = get_args(parameter.kind) if get_origin(parameter.kind) in (Union, UnionType) else [parameter.kind]
-    for kind in options:
-        if get_origin(kind) is Literal:
-            yield as_text(get_args(kind)[0])
-        yield {int: "1000", float: "0.5", str: "text", bool: "true"}.get(kind, "none")
+    kind = next(option for option in options if option is not NoneType)
+    if get_origin(kind) is Literal:
+        return as_text(get_args(kind)[0])
+    return {int: "1000", float: "0.5", str: "text", bool: "true"}.get(kind, "[]")
 
 
 def as_text(value: Any) -> str:
@@ -293,5 +290,5 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ", ".join(as_text(item) for item in value) + "]"
+        return "[" + ",".join(as_text(item) for item in value) + "]"
     return f"{value:_}" if isinstance(value, int) else str(value)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ import psutil
 
 from kit.batch.plans import Run
 from kit.batch.runs import Claim
+
+FAILED = "kit: failed: "
+"""With this the run's process begins the line of its log that says why it failed."""
 
 MARK = "KIT_MARK"
 """Environment variable by which the processes of a run are known, their parents dead or not."""
@@ -66,15 +69,19 @@ def _wait(process: subprocess.Popen, timeout: float | None, watch: Callable[[], 
 
 
 def _failure(code: int, folder: Path) -> str:
+    if code == 0:
+        return ""
     if code < 0:
         return f"the run's process died (killed by signal {-code})"
-    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line.removeprefix(FAILED) for line in lines if line.startswith(FAILED)] or [line for line in lines if line]
-    return (said[-1] if said else f"its process ended with exit status {code}") if code else ""
+    lines = [line for line in _tail(folder / "log.txt") if line.strip()]
+    said = [line.removeprefix(FAILED) for line in lines if line.startswith(FAILED)] or lines
+    return said[-1] if said else f"the run's process ended with exit status {code}"
 
 
-FAILED = "kit: failed: "
-"""With this the child begins the line of its log that says why it failed."""
+def _tail(log: Path) -> list[str]:
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - 2**16))
+        return file.read().decode(errors="replace").split("\n")
 
 
 def _end(process: subprocess.Popen, mark: str) -> None:
@@ -89,20 +96,13 @@ def _end(process: subprocess.Popen, mark: str) -> None:
     process.kill()
     process.wait()
     process.stdin.close()
-    while left := [other for other in {*left, *_of(process, mark)} if _lives(other)]:
-        for other in left:
-            with suppress(psutil.Error):
-                other.kill()
-        _wait_for_end(left)
-
-
-def _wait_for_end(processes: list[psutil.Process]) -> None:
     deadline = time.monotonic() + GRACE_S
-    while any(map(_lives, processes)) and time.monotonic() < deadline:
+    while time.monotonic() < deadline and (left := {other for other in left | _of(process, mark) if _lives(other)}):
+        _kill(left)
         time.sleep(0.02)
 
 
-def _of(process: subprocess.Popen, mark: str) -> list[psutil.Process]:
+def _of(process: subprocess.Popen, mark: str) -> set[psutil.Process]:
     """Return the other processes of a run: its descendants, and those that lost their parent but carry its mark."""
     found = set()
     with suppress(psutil.Error):
@@ -111,7 +111,7 @@ def _of(process: subprocess.Popen, mark: str) -> list[psutil.Process]:
         with suppress(psutil.Error, OSError):
             if other.pid != process.pid and other.environ().get(MARK) == mark:
                 found.add(other)
-    return list(found)
+    return found
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -123,7 +123,11 @@ def _lives(process: psutil.Process) -> bool:
 
 def end_descendants() -> None:
     """End everything below this process."""
-    for process in psutil.Process().children(recursive=True):
+    _kill(psutil.Process().children(recursive=True))
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
         with suppress(psutil.Error):
             process.kill()
 

@@ -120,7 +120,7 @@ class Batch:
 
     def _fill(self, turn: Turn, claim: Claim, holding: int) -> Outcome:
         """Execute the notebook of a claimed folder, and keep what came of it."""
-        self.screen.say(f"{turn.head}: running")
+        self.screen.show(f"{turn.head}: running")
         began = time.monotonic()
         try:
             error = processes.execute(turn.run, claim, holding, self._watch(turn, claim)) or _faulty(claim.folder)
@@ -133,7 +133,7 @@ class Batch:
         return Outcome(turn.run.label, state, seconds, note, self._log(claim.kept))
 
     def _watch(self, turn: Turn, claim: Claim) -> Callable[[], None]:
-        return lambda: self.screen.show(turn.head, processes.progress(claim.folder))
+        return lambda: self.screen.progress(turn.head, processes.progress(claim.folder))
 
     def _keep(self, turn: Turn, claim: Claim, state: str, seconds: float, error: str) -> str:
         """Leave the run's folder in order; return why it could not be kept where it belongs, or nothing."""

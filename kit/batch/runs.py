@@ -83,15 +83,24 @@ class Runs:
 
     def attempts(self, notebook: str, key: str) -> list[Attempt]:
         """Return what there is of a run, oldest first."""
-        self.files.invalidate_cache()
+        with self._asking():
+            self.files.invalidate_cache()
+            try:
+                folders = self.files.ls(f"{self.root}/{notebook}", detail=False)
+            except FileNotFoundError:
+                return []
+            found = [(number, folder) for folder in folders if (number := _number(folder, key))]
+            return [self._attempt(folder, number) for number, folder in sorted(found)]
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turn what a file system raises, which may be anything, into a sentence."""
         try:
-            folders = self.files.ls(f"{self.root}/{notebook}", detail=False)
-        except FileNotFoundError:
-            return []
-        numbers = {folder: _number(folder, key) for folder in folders}
-        return sorted(
-            (self._attempt(folder, number) for folder, number in numbers.items() if number), key=lambda a: a.number
-        )
+            yield
+        except Exception as error:
+            raise UserError(
+                f"runs can't be kept at {clean(self.url)}: {clean(str(error)) or type(error).__name__}"
+            ) from None
 
     def _attempt(self, folder: str, number: int) -> Attempt:
         return Attempt(number, folder, self._status(folder), not self.staged and _locked(Path(folder, "log.txt")))
@@ -113,19 +122,17 @@ class Runs:
             started=now(),
         )
         folder = f"{self.root}/{run.notebook.name}/{key if number == 1 else f'{key}.{number}'}"
-        claim = self._stage(folder, status) if self.staged else _take(Path(folder), status)
-        if claim:
-            (claim.folder / "notebook.ipynb").write_text(json.dumps(run.notebook.document, indent=1), encoding="utf-8")
-        return claim
+        with self._asking():
+            return self._stage(folder, run, status) if self.staged else _take(Path(folder), run, status)
 
-    def _stage(self, folder: str, status: Status) -> Claim | None:
+    def _stage(self, folder: str, run: Run, status: Status) -> Claim | None:
         self.files.makedirs(folder, exist_ok=True)
         try:
             self.files.pipe_file(f"{folder}/status.json", msgspec.json.encode(status), mode="create")
         except FileExistsError:
             return None
         staging = Path(tempfile.mkdtemp(prefix="kit-run-"))
-        return Claim(staging, folder, status, _draft(staging, status))
+        return Claim(staging, folder, status, _draft(staging, run, status))
 
     def keep(self, claim: Claim, status: Status) -> None:
         """Write how a run ended and, if it was staged, upload it: its status last, so that nobody sees half of it."""
@@ -233,11 +240,11 @@ def _number(folder: str, key: str) -> int:
     return int(match[1] or 1) if match else 0
 
 
-def _take(folder: Path, status: Status) -> Claim | None:
+def _take(folder: Path, run: Run, status: Status) -> Claim | None:
     """Fill a folder aside and rename it: it is never seen half made, and only one can have the name."""
     aside = folder.parent / f".{uuid4().hex}"
     aside.mkdir(parents=True)
-    log = _draft(aside, status)
+    log = _draft(aside, run, status)
     try:
         os.rename(aside, folder)
     except OSError:
@@ -249,10 +256,11 @@ def _take(folder: Path, status: Status) -> Claim | None:
     return Claim(folder, str(folder), status, log)
 
 
-def _draft(folder: Path, status: Status) -> BinaryIO:
+def _draft(folder: Path, run: Run, status: Status) -> BinaryIO:
     log = open(folder / "log.txt", "ab")  # noqa: SIM115 (whoever claims the folder closes it)
     with suppress(OSError):  # a file system without locks
         _lock(log.fileno(), wait=False)
+    (folder / "notebook.ipynb").write_text(json.dumps(run.notebook.document, indent=1), encoding="utf-8")
     _write_status(folder, status)
     return log
 

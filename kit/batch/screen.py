@@ -18,16 +18,16 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
-        self._erase()
+        if self._shown and self.stream.isatty():
+            self.stream.write("\r\x1b[K")
+        self._shown = ""
         print(text, file=self.stream, flush=True)
 
-    def show(self, head: str, doing: dict[str, Any]) -> None:
-        """Show what a run is doing now: on a terminal at once, elsewhere when it turns to another size."""
-        terminal = self.stream.isatty()
-        text = f"{head} {in_words(doing) if terminal else _stage_in_words(doing)}".rstrip()
-        if text == self._shown or not doing:
+    def show(self, text: str) -> None:
+        """Write a line that, on a terminal, the next one takes the place of."""
+        if text == self._shown:
             return
-        if terminal:
+        if self.stream.isatty():
             width = shutil.get_terminal_size().columns
             self.stream.write("\r\x1b[K" + (text if len(text) < width else text[: width - 2] + "…"))
             self.stream.flush()
@@ -35,10 +35,10 @@ class Screen:
             print(text, file=self.stream, flush=True)
         self._shown = text
 
-    def _erase(self) -> None:
-        if self._shown and self.stream.isatty():
-            self.stream.write("\r\x1b[K")
-        self._shown = ""
+    def progress(self, head: str, doing: dict[str, Any]) -> None:
+        """Show what a run is doing now; without a terminal only when it turns to another size."""
+        if doing:
+            self.show(f"{head} {in_words(doing) if self.stream.isatty() else _stage_in_words(doing)}")
 
 
 def in_words(doing: dict[str, Any]) -> str:
