@@ -40,9 +40,9 @@ def main() -> None:
     if asked.report:
         print(markdown(read(asked.report)))
         return
-    chosen = available(asked.tools.split(","))
+    chosen, cases = available(asked.tools.split(",")), known(asked.cases.split(","), CASES)
     try:
-        study(asked, chosen)
+        study(asked, chosen, cases)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here")
     lines = read(asked.out)
@@ -59,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=4.0, help="measuring seconds of one comparison, both sides")
     parser.add_argument("--iterations", type=int, default=20_000, help="of the work: 20,000 take about 1 ms")
     parser.add_argument("--tools", default=",".join(tools.TOOLS), help="some of " + ", ".join(tools.TOOLS))
+    parser.add_argument("--cases", default=",".join(CASES), help="some of " + ", ".join(CASES))
     parser.add_argument("--out", type=Path, default=Path("runs/false_winners.jsonl"), help="where outcomes are added")
     parser.add_argument("--report", type=Path, help="print the table of such a file and measure nothing")
     return parser.parse_args()
@@ -66,23 +67,28 @@ def arguments() -> argparse.Namespace:
 
 def available(names: list[str]) -> list[str]:
     """Return the tools that can be asked here, and say which cannot."""
-    unknown = set(names) - set(tools.TOOLS)
-    if unknown:
-        sys.exit(f"unknown tool {sorted(unknown)[0]!r}; there are {', '.join(tools.TOOLS)}")
-    for name in names:
+    for name in known(names, tools.TOOLS):
         if why := tools.TOOLS[name].missing():
             print(f"skipped {name}: it is not installed; to have it: {why}")
     return [name for name in names if not tools.TOOLS[name].missing()]
 
 
-def study(asked: argparse.Namespace, chosen: list[str]) -> None:
+def known(names: list[str], allowed) -> list[str]:
+    """Return the names; stop with the ones there are if one is unknown."""
+    for name in names:
+        if name not in allowed:
+            sys.exit(f"got {name!r}; there are {', '.join(allowed)}")
+    return names
+
+
+def study(asked: argparse.Namespace, chosen: list[str], cases: list[str]) -> None:
     """Make trial after trial, each tool and case in random order, until there are enough or time is up."""
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     lines, end = read(asked.out) if asked.out.exists() else [], time.monotonic() + 60 * asked.minutes
     refuse_mixture(asked, lines)
     append(asked.out, session(asked, chosen))
     done = Counter((line["tool"], line["case"]) for line in lines if line["kind"] == "outcome")
-    for tool, case in order(chosen, asked.trials, done):
+    for tool, case in order(chosen, cases, asked.trials, done):
         if time.monotonic() > end:
             return
         outcome = trial(tool, case, asked)
@@ -90,12 +96,13 @@ def study(asked: argparse.Namespace, chosen: list[str]) -> None:
         print(f"{outcome['at'][11:19]} {tool:16} {case:>4}  {outcome['call']:6} {outcome['took_s']:5.1f} s", flush=True)
 
 
-def order(chosen: list[str], blocks: int, done: Counter):
+def order(chosen: list[str], cases: list[str], blocks: int, done: Counter):
     """Yield (tool, case): every block in an order of its own, without what is done already."""
     for block in range(1, blocks + 1):
         visits = []
         for tool in chosen:
-            for case, (_, times) in CASES.items():
+            for case in cases:
+                times = CASES[case][1]
                 left = min(times, times * block - done[tool, case])
                 visits += [(tool, case)] * left
         random.shuffle(visits)

@@ -1,0 +1,287 @@
+"""What does the kit itself cost? Each cost as a ratio within one run, its two sides in the same random-order rounds.
+
+Starting it, executing a notebook with it, reading the time of nothing with it, and reporting over many records. Where
+a cost is the time of a whole process, the kit's own `Comparison` measures it; `test_own_cost.py` has what
+pytest-benchmark can measure.
+
+    python benchmarks/own_cost.py --out runs/own_cost.md
+"""
+
+import argparse
+import itertools
+import os
+import random
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import timeit
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from kit import Comparison
+from kit.machine import fingerprint
+from kit.measure.process import SpawnedWorker
+from kit.measure.statistics import effect, log_ratios
+from kit.measure.work import Prepared
+from kit.measure.worker import Work
+from kit.record import store
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One line of the table. ratio: with its interval where there is one; seconds: both sides, for orientation."""
+
+    what: str
+    against: str
+    ratio: str
+    seconds: str
+    aim: str = ""
+
+
+def starts(seconds: float, folder: Path) -> list[Cost]:
+    """Compare starting the kit with starting Python and Papermill, each in a process of its own."""
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "import kit": [sys.executable, "-c", "import kit"],
+        "kit list": [str(BIN / "kit"), "list"],
+        "papermill --help": [str(BIN / "papermill"), "--help"],
+    }
+    walls = measured(folder, "starts", seconds, {name: partial(process, line) for name, line in commands.items()})
+    pairs = [("import kit", "python -c pass"), ("kit list", "python -c pass"), ("kit list", "papermill --help")]
+    return [cost(what, against, walls[what], walls[against]) for what, against in pairs]
+
+
+def notebook(seconds: float, folder: Path) -> list[Cost]:
+    """Compare `kit run` of a notebook that does nothing with plain Papermill on it."""
+    path = trivial(folder)
+    plain = [str(BIN / "papermill"), str(path), str(folder / "out.ipynb"), "-p", "number", "3", "--no-progress-bar"]
+    kept = [str(BIN / "kit"), "run", str(path), "-p", "number=3", "--runs"]
+    variants = {"papermill": partial(process, plain), "kit run": partial(process_anew, kept, folder / "runs")}
+    walls = measured(folder, "notebook", seconds, variants)
+    what, against = "`kit run` of a trivial notebook", "`papermill` on it"
+    return [cost(what, against, walls["kit run"], walls["papermill"], "at most 1.15×", ticks=False)]
+
+
+def trivial(folder: Path) -> Path:
+    """Write a notebook of two cells, and return its path."""
+    from nbformat import v4, write
+
+    cells = [
+        v4.new_code_cell("number: int = 1  # any", metadata={"tags": ["parameters"]}),
+        v4.new_code_cell("print(number)"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path = folder / "trivial.ipynb"
+    write(v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+def process(command: list[str]) -> Callable[[], None]:
+    """Return a call that runs the command to its end; it raises if the command fails."""
+    return lambda: run(command)
+
+
+def process_anew(command: list[str], folder: Path) -> Callable[[], None]:
+    """Return a call that runs the command with a folder of its own as its last argument, so that nothing is kept."""
+    numbers = itertools.count()
+    return lambda: run([*command, str(folder / f"{os.getpid()}-{next(numbers)}")])
+
+
+def run(command: list[str]) -> str:
+    """Run the command to its end and return what it printed. Raise RuntimeError, with what it said, if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)}: exit {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
+    return done.stdout
+
+
+def measured(folder: Path, name: str, seconds: float, variants: dict[str, Callable]) -> dict[str, list[float]]:
+    """Measure whole processes by a `Comparison` and return the seconds of each variant, one a round."""
+    os.environ["KIT_RUN"] = str(folder)  # the record goes there
+    os.environ["TMPDIR"] = str(folder)  # a lock of its own: no waiting for another batch on this machine
+    comparison = Comparison(name, baseline=next(iter(variants)), seconds=seconds, quality=None)
+    for variant, function in variants.items():
+        comparison.variant(variant, function)
+    point = comparison.run().record.points[0]
+    for variant in point.variants:
+        if variant.state != "measured":
+            sys.exit(f"{variant.name}: {variant.reason}")
+    return {variant: point.sessions[0].readings[variant].wall_s for variant in variants}
+
+
+def cost(what: str, against: str, one: list[float], other: list[float], aim: str = "", ticks: bool = True) -> Cost:
+    """Return the line on one ÷ other, from the seconds of the same rounds."""
+    if ticks:
+        what, against = f"`{what}`", f"`{against}`"
+    return Cost(what, against, ratio(one, other), f"{duration(one)} ÷ {duration(other)}", aim)
+
+
+def ratio(one: list[float], other: list[float]) -> str:
+    """Return the median of one ÷ other within rounds, with its sign-test interval."""
+    found = effect(log_ratios(one, other))
+    interval = f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None else f" ({found.rounds} rounds)"
+    return f"{found.speedup:.2f}×{interval}"
+
+
+def duration(seconds: list[float]) -> str:
+    """Return the median in a unit that suits it."""
+    median = statistics.median(seconds)
+    for unit, size in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
+        if median >= size:
+            return f"{median / size:.3g} {unit}"
+    return f"{median * 1e9:.3g} ns"
+
+
+def nothing() -> None:
+    """Do nothing: what is left is the instrument."""
+
+
+def readings(rounds: int = 200) -> list[Cost]:
+    """Compare a reading of a variant that does nothing with timeit of the same, and a worker's order with a reading."""
+    work = Work()
+    work.prepared = Prepared(nothing)
+    repeats = work.calibrate()["repeats"]
+    sides = {"kit": lambda: work.read()["wall_s"], "timeit": lambda: timeit.timeit(nothing, number=repeats) / repeats}
+    took = interleaved(sides, rounds)
+    own = [cost("an empty call, as a reading reports it", "as `timeit` does", took["kit"], took["timeit"], ticks=False)]
+    return [*own, order_cost(rounds)]
+
+
+def order_cost(rounds: int) -> Cost:
+    """Return what a reading in a worker takes in all, against the time that it reports."""
+    import cloudpickle
+
+    worker = SpawnedWorker(threads=1, limit_s=60)
+    try:
+        worker.order("prepare", cloudpickle.dumps((lambda: nothing, ())))
+        repeats = worker.order("calibrate")["repeats"]
+        reported, whole = [], []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            wall_s = worker.order("read")["wall_s"]
+            whole.append(time.perf_counter() - start)
+            reported.append(wall_s * repeats)
+    finally:
+        worker.end()
+    return cost("a reading, with the order to the worker", "the time that it reports", whole, reported, ticks=False)
+
+
+def interleaved(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Call every side once a round, in random order, and return what they returned."""
+    took = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name in random.sample(list(sides), len(sides)):
+            took[name].append(sides[name]())
+    return took
+
+
+REPORT = """
+import sys, time
+from kit.cli import main
+status = main(["report", sys.argv[1], "-o", sys.argv[2]])
+from kit.measure import memory
+print(time.process_time(), memory.peak().mib)
+sys.exit(status)
+"""
+
+
+def reports(counts: Iterable[int], folder: Path) -> list[Cost]:
+    """Report over growing numbers of records, the largest once, the others three times in random order."""
+    counts = sorted(counts)
+    took = {count: [] for count in counts}
+    for count in counts:
+        lay_out(count, folder / str(count))
+    for count in random.sample([*counts[:-1] * 3, counts[-1]], 3 * len(counts) - 2):
+        took[count].append(report_once(folder / str(count), folder / f"{count}-out"))
+    return [report_cost(count, took[count], counts[0], took[counts[0]]) for count in counts]
+
+
+def report_once(runs: Path, out: Path) -> tuple[float, float, float]:
+    """Return the seconds, the CPU seconds and the peak MiB of one report, in a process of its own."""
+    start = time.perf_counter()
+    said = run([sys.executable, "-c", REPORT, str(runs), str(out)])
+    cpu_s, mib = said.split()[-2:]
+    return time.perf_counter() - start, float(cpu_s), float(mib)
+
+
+def report_cost(count: int, took: list[tuple], least: int, took_least: list[tuple]) -> Cost:
+    """Return the line on a report over `count` records against the one over the fewest."""
+    wall_s, cpu_s, mib = map(statistics.median, zip(*took, strict=True))
+    least_s, _, least_mib = map(statistics.median, zip(*took_least, strict=True))
+    return Cost(
+        f"report over {count:,} records",
+        f"over {least:,}",
+        f"{wall_s / least_s:.1f}× the time, {mib / least_mib:.1f}× the memory",
+        f"{wall_s:.1f} s ({cpu_s:.1f} s of CPU), peak {mib:.0f} MiB",
+        "at most 10 s, 500 MiB" if count == 1000 else "",
+    )
+
+
+def lay_out(count: int, folder: Path) -> None:
+    """Write `count` records as runs leave them: 24 questions over 2 machines, the rest older runs of the same."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from record_factory import machine, make_record
+
+    machines = [machine(), machine("AMD EPYC 9454", cores=48)]
+    asked = [
+        make_record(comparison=f"question {n // 2}", notebook=f"{n // 6 + 1:02}_topic", on=machines[n % 2], rounds=60,
+                    seed=n)
+        for n in range(48)
+    ]  # fmt: skip
+    for number in range(count):
+        record = asked[number % len(asked)]
+        written = f"{datetime(2026, 1, 1) + timedelta(minutes=number):%Y-%m-%dT%H:%M:%SZ}"
+        record = msgspec.structs.replace(record, id=f"{number:08}", written=written)
+        store.write(record, folder / record.asked.notebook / f"{number:08x}" / "records")
+
+
+def table(costs: list[Cost]) -> str:
+    """Return the costs as Markdown, with machine, versions and command."""
+    rows = [["what", "against", "ratio", "seconds", "aim"], ["---"] * 5]
+    rows += [[c.what, c.against, c.ratio, c.seconds, c.aim] for c in costs]
+    lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    versions = fingerprint.versions()
+    named = ", ".join(f"{name} {versions[name]}" for name in ("ml-scaling-kit", "papermill"))
+    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{lines}\n\n{fingerprint.in_words(fingerprint.machine())}, Python {fingerprint.machine().python}, {named}; "
+        f"{store.now()}, {load}. Medians; brackets: 99.2 % sign-test intervals of the ratio within rounds. "
+        f"Command: `{shlex.join(['python', 'benchmarks/own_cost.py', *sys.argv[1:]])}`\n"
+    )
+
+
+def main() -> None:
+    """Measure what is asked for, print the table, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--parts", default="starts,notebook,readings,reports", help="what to measure")
+    parser.add_argument("--seconds", type=float, default=60, help="budget for starts; five times as much for notebook")
+    parser.add_argument("--records", default="100,1000,10000", help="numbers of records to report over")
+    parser.add_argument("--out", type=Path, default=Path("runs/own_cost.md"), help="file for the table")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="own_cost_") as made:
+        folder = Path(made)
+        parts = {
+            "starts": lambda: starts(asked.seconds, folder),
+            "notebook": lambda: notebook(5 * asked.seconds, folder),
+            "readings": readings,
+            "reports": lambda: reports(map(int, asked.records.split(",")), folder),
+        }
+        costs = [line for part in asked.parts.split(",") for line in parts[part]()]
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(table(costs))
+    print(table(costs))
+
+
+if __name__ == "__main__":
+    main()
