@@ -217,7 +217,7 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, **facts: Any
     except BaseException:
         close()
         raise
-    return Prepared(lambda: query().compute(), proof, close)
+    return Prepared(lambda: query().compute().reset_index(drop=True), proof, close)
 
 
 def _cudf_pandas_engaged(calls: dict[str, dict[str, list[float]]], **facts: Any) -> Engagement:

@@ -5,6 +5,8 @@ A missing key is a group of its own; the sum of no values is 0; quantiles interp
 at once (medians, quantiles, the two largest) is computed where a shuffle has brought each group together.
 """
 
+from typing import Any
+
 import dask.dataframe as dd
 from dask.dataframe import DataFrame
 
@@ -14,8 +16,93 @@ ROW_GROUPS = 4
 """Row groups of the file that make one partition: half a million rows, some 60 MB as pandas frames."""
 
 
-def read(path: str, columns: list[str] | None = None) -> DataFrame:
-    return dd.read_parquet(path, columns=columns, split_row_groups=ROW_GROUPS)
+def read(path: str, columns: list[str] | None = None, **options: Any) -> DataFrame:
+    return dd.read_parquet(path, columns=columns, split_row_groups=ROW_GROUPS, **options)
+
+
+def _by(x: DataFrame, keys: str | list[str]) -> Any:
+    return x.groupby(keys, observed=True, sort=False, dropna=False)
+
+
+def groupby_1(x: DataFrame) -> DataFrame:
+    return _by(x, "id1")[["v1"]].sum().fillna(0).reset_index()
+
+
+def groupby_2(x: DataFrame) -> DataFrame:
+    return _by(x, ["id1", "id2"])[["v1"]].sum().fillna(0).reset_index()
+
+
+def groupby_3(x: DataFrame) -> DataFrame:
+    return _by(x, "id3").agg(v1=("v1", "sum"), v3=("v3", "mean")).fillna({"v1": 0}).reset_index()
+
+
+def groupby_4(x: DataFrame) -> DataFrame:
+    return _by(x, "id4")[["v1", "v2", "v3"]].mean().reset_index()
+
+
+def groupby_5(x: DataFrame) -> DataFrame:
+    return _by(x, "id6")[["v1", "v2", "v3"]].sum().fillna(0).reset_index()
+
+
+def groupby_6(x: DataFrame) -> DataFrame:
+    return x[["id4", "id5", "v3"]].shuffle(["id4", "id5"]).map_partitions(in_pandas.groupby_6)
+
+
+def groupby_7(x: DataFrame) -> DataFrame:
+    ends = _by(x, "id3").agg(v1=("v1", "max"), v2=("v2", "min")).reset_index()
+    return ends.assign(range_v1_v2=ends["v1"] - ends["v2"])[["id3", "range_v1_v2"]]
+
+
+def groupby_8(x: DataFrame) -> DataFrame:
+    """The two largest of all are among the two largest of each partition, so that only those are shuffled."""
+    few = x.map_partitions(in_pandas.groupby_8).rename(columns={"largest2_v3": "v3"})
+    return few.shuffle("id6").map_partitions(in_pandas.groupby_8)
+
+
+def groupby_9(x: DataFrame) -> DataFrame:
+    sums = _by(x.map_partitions(in_pandas.products), ["id2", "id4"]).sum()
+    return sums.reset_index().map_partitions(in_pandas.r2)
+
+
+def groupby_10(x: DataFrame) -> DataFrame:
+    """Groups are nearly as many as rows: partitions are not summed up first, and one key brings groups together."""
+    columns = ["id1", "id2", "id3", "id4", "id5", "id6", "v1", "v3"]
+    return x[columns].shuffle("id6").map_partitions(in_pandas.groupby_10)
+
+
+def join_1(x: DataFrame, small: DataFrame) -> DataFrame:
+    return x.merge(small, on="id1", suffixes=("", "_small"))
+
+
+def join_2(x: DataFrame, medium: DataFrame) -> DataFrame:
+    return x.merge(medium, on="id2", suffixes=("", "_medium"))
+
+
+def join_3(x: DataFrame, medium: DataFrame) -> DataFrame:
+    return x.merge(medium, on="id2", how="left", suffixes=("", "_medium"))
+
+
+def join_4(x: DataFrame, medium: DataFrame) -> DataFrame:
+    return x.merge(medium, on="id5", suffixes=("", "_medium"))
+
+
+def join_5(x: DataFrame, big: DataFrame) -> DataFrame:
+    return x.merge(big, on="id3", suffixes=("", "_big"))
+
+
+def own_groupby(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
+    sums = {f"{value}_{how}": (value, how) for value in values for how in ("sum", "mean", "min", "max")}
+    answer = _by(x.assign(rows=1), by).agg(rows=("rows", "sum"), **sums)
+    return answer.fillna({f"{value}_sum": 0 for value in values}).reset_index()
+
+
+def own_sort(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
+    ordered = x.sort_values([*by, *values], na_position="last")
+    return ordered.assign(position=ordered.assign(position=1)["position"].cumsum() - 1)
+
+
+def own_join(x: DataFrame, keys: DataFrame, by: list[str]) -> DataFrame:
+    return x.merge(keys, on=by)
 
 
 def delay_features(paths: dict[str, str]) -> DataFrame:

@@ -47,21 +47,26 @@ def groupby_7(x: Frame) -> Frame:
 
 def groupby_8(x: Frame) -> Frame:
     falling = x[["id6", "v3"]].dropna(subset=["v3"]).sort_values("v3", ascending=False)
-    return _by(falling, "id6").head(2).rename(columns={"v3": "largest2_v3"})
+    return _by(falling, "id6").head(2).rename(columns={"v3": "largest2_v3"}).reset_index(drop=True)
 
 
 def groupby_9(x: Frame) -> Frame:
-    """r² from sums of products, which are exact for whole numbers; rows with a missing value take no part."""
-    pairs = x[["id2", "id4", "v1", "v2"]].astype({"v1": "float64", "v2": "float64"})
-    both = (pairs["v1"] * pairs["v2"]).notna()
-    v1, v2 = pairs["v1"].where(both), pairs["v2"].where(both)
-    pairs = pairs.assign(n=v1, v1=v1, v2=v2, v11=v1 * v1, v22=v2 * v2, v12=v1 * v2)
-    sums = _by(pairs, ["id2", "id4"]).agg(
-        n=("n", "count"), v1=("v1", "sum"), v2=("v2", "sum"), v11=("v11", "sum"), v22=("v22", "sum"), v12=("v12", "sum")
-    )
-    covariance = sums["n"] * sums["v12"] - sums["v1"] * sums["v2"]
-    variances = (sums["n"] * sums["v11"] - sums["v1"] ** 2) * (sums["n"] * sums["v22"] - sums["v2"] ** 2)
-    return sums.assign(r2=covariance**2 / variances)[["r2"]].reset_index()
+    return r2(_by(products(x), ["id2", "id4"]).sum().reset_index())
+
+
+def products(x: Frame) -> Frame:
+    """What r² is summed from: exact for whole numbers. Rows with a missing value count nothing."""
+    v1, v2 = x["v1"].astype("float64"), x["v2"].astype("float64")
+    both = (v1 * v2).notna()
+    v1, v2 = v1.where(both).fillna(0), v2.where(both).fillna(0)
+    return x[["id2", "id4"]].assign(n=both.astype("int64"), v1=v1, v2=v2, v11=v1 * v1, v22=v2 * v2, v12=v1 * v2)
+
+
+def r2(sums: Frame) -> Frame:
+    n, v1, v2 = sums["n"], sums["v1"], sums["v2"]
+    variances = (n * sums["v11"] - v1 * v1) * (n * sums["v22"] - v2 * v2)
+    covariance = n * sums["v12"] - v1 * v2
+    return sums[["id2", "id4"]].assign(r2=covariance * covariance / variances)
 
 
 def groupby_10(x: Frame) -> Frame:
@@ -96,7 +101,7 @@ def own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
 
 
 def own_sort(x: Frame, by: list[str], values: list[str]) -> Frame:
-    return x.sort_values([*by, *values], na_position="last", ignore_index=True)
+    return x.sort_values([*by, *values], na_position="last", ignore_index=True).assign(position=range(len(x)))
 
 
 def own_join(x: Frame, keys: Frame, by: list[str]) -> Frame:

@@ -78,7 +78,7 @@ def own_groupby(x: LazyFrame, by: list[str], values: list[str]) -> LazyFrame:
 
 
 def own_sort(x: LazyFrame, by: list[str], values: list[str]) -> LazyFrame:
-    return x.sort([*by, *values], nulls_last=True)
+    return x.sort([*by, *values], nulls_last=True).with_row_index("position")
 
 
 def own_join(x: LazyFrame, keys: LazyFrame, by: list[str]) -> LazyFrame:

@@ -98,7 +98,7 @@ def own_groupby(x: str, by: list[str], values: list[str]) -> str:
 
 def own_sort(x: str, by: list[str], values: list[str]) -> str:
     order = ", ".join(f"{_name(column)} NULLS LAST" for column in [*by, *values])
-    return f"SELECT * FROM {x} ORDER BY {order}"
+    return f"SELECT *, row_number() OVER () - 1 AS position FROM (FROM {x} ORDER BY {order})"
 
 
 def own_join(x: str, keys: str, by: list[str]) -> str:

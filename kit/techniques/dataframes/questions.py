@@ -26,7 +26,7 @@ JOIN = {
 FLIGHTS = {"delay_features": "read, join, group and roll real flights into a table of delay features"}
 OWN = {
     "own_groupby": "sum, mean, least and greatest of your values by your keys",
-    "own_sort": "your table sorted by your keys and values",
+    "own_sort": "your table sorted by your keys and values, each row with its position",
     "own_join": "your table joined with a table of its keys",
 }
 WORKLOADS = {"flights": FLIGHTS, "groupby": GROUPBY, "join": JOIN, "own": OWN}

@@ -58,7 +58,9 @@ def _cell(idiom: str, source: str) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    code = highlight(source, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True, nowrap=True, style=_style()))
+    code = highlight(
+        source, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True, nowrap=True, style=_style())
+    )
     pre = f'<pre style="margin:0;background:transparent;color:inherit;line-height:1.35">{code}</pre>'
     return f'<div style="flex:none"><div><b>{html.escape(idiom)}</b></div>{pre}</div>'
 
