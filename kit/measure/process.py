@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import select
+import pickle
 import signal
 import socket
 import subprocess
@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
+
+import psutil
 
 from kit.measure.worker import Work, one_line
 
@@ -48,7 +50,7 @@ class SpawnedWorker:
         environment.pop("KIT_RUN", None)  # a comparison inside a variant must not write into this run
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kit.measure.worker", str(theirs.fileno()), str(lifeline)],
+                [sys.executable, "-P", "-m", "kit.measure.worker", str(theirs.fileno()), str(lifeline)],
                 pass_fds=(theirs.fileno(), lifeline),
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -60,49 +62,59 @@ class SpawnedWorker:
             theirs.close()
             os.close(lifeline)
         self._connection = Connection(ours.detach())
+        self._unanswered = 0
 
     def order(self, name: str, *arguments: Any) -> Any:
         """Give one order of `kit.measure.worker.Work` and return its answer. Raise `WorkerFailed` with the reason if
         the variant raises, the process ends, or nothing comes within the limit; the worker is then at its end."""
         try:
-            self._connection.send((name, arguments))
-            if not self._wait(self.limit_s):
+            self._send(name, *arguments)
+            if not self._connection.poll(self.limit_s):
                 raise WorkerFailed(f"over {self.limit_s:g} s")
-            state, *answer = self._connection.recv()
+            state, *answer = _unpacked(self._receive())
         except (EOFError, OSError):
             raise WorkerFailed(self._how_it_ended(), self._said()) from None
         if state == "raised":
+            self.end()
             raise WorkerFailed(answer[0], answer[1])
         return answer[0]
 
     def end(self) -> None:
-        """End the process and everything that it started; first let it close, if it is idle and well."""
+        """End the process and everything that it started; first give it a moment to finish its call and to close."""
         try:
-            if self._process.poll() is None and not self._connection.closed:
-                self._connection.send(("close", ()))
-                self._wait(GRACE_S)
-        except OSError:
+            if not self._connection.closed and self._process.poll() is None:
+                self._send("close")
+                deadline = time.monotonic() + GRACE_S
+                while self._unanswered and self._connection.poll(max(0.0, deadline - time.monotonic())):
+                    self._receive()
+        except (EOFError, OSError):
             pass
         finally:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the process group, without asking. Safe to call twice."""
+        """Kill the process, its group, and what it started outside of its group, without asking. Safe to call twice."""
+        if self._connection.closed:
+            return
+        started = _descendants(self._process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        for process in started:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         self._process.wait()
-        if not self._connection.closed:
-            self._connection.close()
-            os.close(self._lifeline)
-            self._output.close()
+        self._connection.close()
+        os.close(self._lifeline)
+        self._output.close()
 
-    def _wait(self, seconds: float) -> bool:
-        """Return whether an answer (or the end of the process) came within `seconds`."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self._connection], [], [], min(left, 0.5))[0]:
-                return True
-        return False
+    def _send(self, name: str, *arguments: Any) -> None:
+        self._unanswered += 1  # first: a Ctrl-C may come in between
+        self._connection.send((name, arguments))
+
+    def _receive(self) -> bytes:
+        packed = self._connection.recv_bytes()
+        self._unanswered -= 1
+        return packed
 
     def _how_it_ended(self) -> str:
         try:
@@ -119,6 +131,20 @@ class SpawnedWorker:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - 4000))
         return self._output.read().decode(errors="replace")
+
+
+def _unpacked(answer: bytes) -> tuple:
+    try:
+        return pickle.loads(answer)
+    except Exception as error:  # whatever a class of the variant does when it is made anew
+        return "raised", f"its answer cannot be read here: {one_line(error)}", ""
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 class InProcessWorker:

@@ -5,6 +5,7 @@
 the parent ended: the lifeline is a pipe that nobody writes to and that closes with the parent.
 """
 
+import math
 import os
 import random
 import signal
@@ -101,14 +102,17 @@ class Work:
             "wall_s": _own_seconds(answer, wall_s),
             "cpu_s": (_cpu_s(self.children) - cpu_s) / self.repeats,
             "switches": _switches() - switches,
-            "metrics": answer.metrics if isinstance(answer, Reading) else {},
+            "metrics": _metrics(answer),
         }
 
     def engagement(self) -> Engagement:
         """Return the variant's own proof that it ran, or `not stated`."""
         if self.prepared.engagement is None:
             return Engagement(state="not stated")
-        return self.prepared.engagement()
+        proof = self.prepared.engagement()
+        if not isinstance(proof, Engagement):
+            raise TypeError(f"engagement returns an Engagement, by engaged() or fell_back(); got {proof!r:.80}")
+        return proof
 
     def close(self) -> None:
         """Let the variant close what it opened."""
@@ -121,7 +125,25 @@ def _answer(returned: Any) -> Any:
 
 
 def _own_seconds(returned: Any, wall_s: float) -> float:
-    return returned.seconds if isinstance(returned, Reading) else wall_s
+    if not isinstance(returned, Reading):
+        return wall_s
+    seconds = _number("the seconds", returned.seconds)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"the seconds of a Reading must be 0 or more; got {seconds}")
+    return seconds
+
+
+def _metrics(returned: Any) -> dict[str, float]:
+    if not isinstance(returned, Reading):
+        return {}
+    return {str(name): _number(f"the metric {name!r}", value) for name, value in returned.metrics.items()}
+
+
+def _number(what: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} of a Reading must be a number; got {value!r:.60}") from None
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -169,6 +191,18 @@ def _switches() -> int:
 
 
 def _die_with_parent(lifeline: int) -> None:
+    """Have this process and its group killed when the lifeline closes: by the kernel where it can, else by a thread,
+    which waits for Python's lock, and C code may hold that for good."""
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgid(0))
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_wait_and_die, args=(lifeline,), daemon=True).start()
+
+
+def _wait_and_die(lifeline: int) -> None:
     os.read(lifeline, 1)  # returns at the parent's end only
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
@@ -187,9 +221,18 @@ def serve(connection: Connection) -> None:
             answer = ("raised", one_line(error), traceback.format_exc(limit=-8))
             if isinstance(error, SystemExit):
                 raise
-        connection.send(answer)
+        connection.send_bytes(_packed(answer))
         if order == "close":
             return
+
+
+def _packed(answer: tuple) -> bytes:
+    import cloudpickle  # an answer may be of a class that a notebook defines
+
+    try:
+        return cloudpickle.dumps(answer)
+    except Exception as error:
+        return cloudpickle.dumps(("raised", f"its answer cannot be sent: {one_line(error)}", ""))
 
 
 def one_line(error: BaseException) -> str:
@@ -199,5 +242,5 @@ def one_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_die_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
+    _die_with_parent(int(sys.argv[2]))
     serve(Connection(int(sys.argv[1])))
