@@ -4,7 +4,7 @@ import statistics as plain
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kit.machine.fingerprint import available_mib
 from kit.measure import statistics
@@ -21,10 +21,11 @@ Check = Callable[[Any, Any], Quality | bool]
 
 @dataclass(frozen=True)
 class Skipped:
-    """Why a variant is not run, and what to do to have it."""
+    """Why a variant is not run, and what to do to have it. state: skipped, or failed if it could not even be sent."""
 
     reason: str
     remedy: str
+    state: Literal["skipped", "failed"] = "skipped"
 
 
 class Measurement:
@@ -105,12 +106,20 @@ class Measurement:
     def _in_pairs(self) -> None:
         others = self._others()
         rules = Rules(self.rules.seconds / max(1, len(others)), self.rules.target, self.rules.max_rounds)
-        for seat in others:
-            for each in (self._seats[self.baseline], self._control, seat):
-                each.failed, each.readings = "", []
-                self._bring_up(each)
-            self._play([seat], rules)
+        for name in [seat.name for seat in others]:
+            seats = [self._fresh(self.baseline), self._fresh(CONTROL), self._fresh(name)]
+            for seat in seats:
+                self._bring_up(seat)
+            self._play(seats[2:], rules)
             self._end_all()
+
+    def _fresh(self, name: str) -> Seat:
+        """Put a new seat in the place of the one called `name`: a session's readings stay with its own seats."""
+        if name == CONTROL:
+            self._control = Seat(CONTROL, self._control.packed)
+            return self._control
+        self._seats[name] = Seat(name, self._seats[name].packed)
+        return self._seats[name]
 
     def _bring_up(self, seat: Seat) -> None:
         """Start a worker, prepare, make the cold call, weigh, and check the first two answers."""
@@ -188,8 +197,15 @@ class Measurement:
             seat.engagement = seat.order("engagement")
 
     def _end_all(self) -> None:
-        for seat in self._everyone():
-            seat.leave()
+        """End all workers; if a second Ctrl-C interrupts that, without waiting for any."""
+        try:
+            for seat in self._everyone():
+                seat.leave()
+        except BaseException:
+            for seat in self._everyone():
+                if seat.worker is not None:
+                    seat.worker.kill()
+            raise
 
     def _table_of(self, seat: Seat) -> int | None:
         return next((i for i, table in enumerate(self._tables) if seat in table.seats), None)
@@ -197,7 +213,7 @@ class Measurement:
     def _variant(self, name: str) -> Variant:
         if name in self._skipped:
             why = self._skipped[name]
-            return Variant(name=name, state="skipped", verdict="skipped", reason=why.reason, remedy=why.remedy)
+            return Variant(name=name, state=why.state, verdict=why.state, reason=why.reason, remedy=why.remedy)
         seat, position = self._seats[name], self._table_of(self._seats[name])
         known = dict(
             name=name,
@@ -218,8 +234,9 @@ class Measurement:
         if name == self.baseline:
             return Variant(**known, verdict="baseline")
         verdict, reason = self._verdict(seat, table)
-        saving = plain.median(self._seats[self.baseline].wall_s()) - known["warm_s"]
-        extra = _once_s(seat) - _once_s(self._seats[self.baseline])
+        baseline = table.seats[0]
+        saving = plain.median(baseline.wall_s()) - known["warm_s"]
+        extra = _once_s(seat) - _once_s(baseline)
         return Variant(
             **known,
             effect=table.effect(seat),
@@ -237,13 +254,14 @@ class Measurement:
 
     def _verdict(self, seat: Seat, table: Table) -> tuple[str, str]:
         """Return the verdict and its reason: quality and engagement first, then speed."""
-        baseline = self._seats[self.baseline]
+        baseline, control = table.seats[:2]
         if seat.quality and seat.quality.state == "broken":
             return "invalid", f"its answer is not good enough: {seat.quality.note or _against_bound(seat.quality)}"
         if seat.engagement and seat.engagement.state == "fell back":
             return "invalid", f"it fell back to {seat.engagement.note}"
-        if baseline.quality and baseline.quality.state == "broken":
-            return "unresolved", f"{self.baseline}'s own answers differ: {baseline.quality.note}"
+        for own in (baseline, control):
+            if own.quality and own.quality.state == "broken":
+                return "unresolved", f"{self.baseline}'s own answers differ: {own.quality.note}"
         if baseline.engagement and baseline.engagement.state == "fell back":
             return "unresolved", f"{self.baseline} fell back to {baseline.engagement.note}"
         if seat.quality and seat.quality.state == "unchecked" and seat.quality.asked:
