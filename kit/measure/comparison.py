@@ -1,9 +1,11 @@
 """A comparison as a person writes it: a name, a baseline, sizes, variants; `run()` measures and keeps the record."""
 
 import inspect
+import math
 import os
 import secrets
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +23,7 @@ from kit.measure.process import InProcessWorker, SpawnedWorker, Start
 from kit.measure.progress import Progress
 from kit.measure.result import Result
 from kit.measure.rounds import CONTROL, Rules
+from kit.measure.worker import one_line
 from kit.record import store
 from kit.record.document import Asked, How, Point, Record, Scaling
 
@@ -75,18 +78,16 @@ class Comparison:
 
         Raises UserError if an argument makes no sense.
         """
-        if size is not None and sizes is not None:
-            raise UserError(f"comparison {name!r} got size= and sizes=; give just one of them")
-        if sizes is not None and not len(sizes):
-            raise UserError(f"comparison {name!r} got no sizes; give at least one, as sizes=[100_000, 1_000_000]")
-        if sizes is not None and any(not isinstance(s, int | float) or s <= 0 for s in sizes):
-            raise UserError(f"comparison {name!r} got the sizes {list(sizes)}; they must be numbers above 0")
-        if seconds <= 0 or limit_s <= 0:
+        if not (0 < seconds < math.inf and 0 < limit_s < math.inf):
             raise UserError(f"comparison {name!r} got seconds={seconds:g}, limit_s={limit_s:g}; both must be above 0")
         if threads is not None and threads < 1:
             raise UserError(f"comparison {name!r} got threads={threads}; it must be at least 1")
+        if max_rounds < 1:
+            raise UserError(f"comparison {name!r} got max_rounds={max_rounds}; it must be at least 1")
+        if seed is not None and seed < 0:
+            raise UserError(f"comparison {name!r} got seed={seed}; it must be 0 or more")
         self.name, self.baseline, self.unit, self.title = name, baseline, unit, title
-        self.sizes = sorted(set(sizes)) if sizes is not None else [size]
+        self.sizes = _plain_sizes(name, size, sizes)
         self.result: Result | None = None
         """The newest result; after an interruption, what was measured until then."""
         self._takes_sizes = sizes is not None
@@ -114,7 +115,7 @@ class Comparison:
         """
         if function is None:
             return partial(self.variant, name, needs=needs)
-        if name in self._variants and self._variants[name].function.__qualname__ != function.__qualname__:
+        if name in self._variants and _written_as(self._variants[name].function) != _written_as(function):
             raise UserError(f"comparison {self.name!r} has a variant {name!r} already; give this one another name")
         if name == CONTROL:
             raise UserError(f"{CONTROL!r} is the name of the baseline's own control; give the variant another name")
@@ -192,8 +193,13 @@ class Comparison:
             missing = capabilities.missing(declared.needs)
             if missing:
                 packed[name] = Skipped(missing.reason, missing.remedy)
-            else:
+                continue
+            try:
                 packed[name] = cloudpickle.dumps((declared.function, arguments))
+            except Exception as error:  # what a variant holds on to may refuse in any way
+                packed[name] = Skipped(f"it cannot be sent to its process: {one_line(error)}", "", "failed")
+        if isinstance(packed[self.baseline], Skipped):
+            raise UserError(f"the baseline {self.baseline!r} cannot run: {packed[self.baseline].reason}")
         return packed
 
     def _keep(self, points: list[Point], ceiling: dict[str, float], complete: bool) -> Result:
@@ -232,6 +238,27 @@ class Comparison:
         return found
 
 
+def _plain_sizes(name: str, size: float | None, sizes: Sequence[float] | None) -> list[float | None]:
+    """Return the sizes asked for as plain numbers, ascending; [None] if none was given."""
+    if size is not None and sizes is not None:
+        raise UserError(f"comparison {name!r} got size= and sizes=; give just one of them")
+    if size is None and sizes is None:
+        return [None]
+    given = [s.item() if hasattr(s, "item") else s for s in ([size] if sizes is None else sizes)]
+    if not given:
+        raise UserError(f"comparison {name!r} got no sizes; give at least one, as sizes=[100_000, 1_000_000]")
+    if not all(isinstance(s, int | float) and 0 < s < math.inf for s in given):
+        raise UserError(f"comparison {name!r} got the sizes {given}; they must be numbers above 0")
+    return sorted(set(given))
+
+
+def _written_as(function: Callable) -> str:
+    """Return the name that a function was written under: the same when a notebook's cell is run again."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
 def run_folder() -> Path | None:
     """Return the folder of the run that executes this notebook, or None where nobody runs it in batch."""
     return Path(os.environ["KIT_RUN"]) if os.environ.get("KIT_RUN") else None
@@ -265,6 +292,6 @@ def source(function: Callable) -> str:
     while isinstance(function, partial):
         function = function.func
     try:
-        return inspect.cleandoc(inspect.getsource(function))
+        return textwrap.dedent(inspect.getsource(function)).strip()
     except (OSError, TypeError):
         return ""
