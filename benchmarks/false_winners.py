@@ -61,6 +61,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tools", default=",".join(tools.TOOLS), help="some of " + ", ".join(tools.TOOLS))
     parser.add_argument("--cases", default=",".join(CASES), help="some of " + ", ".join(CASES))
     parser.add_argument("--out", type=Path, default=Path("runs/false_winners.jsonl"), help="where outcomes are added")
+    parser.add_argument("--keep", action="store_true", help="keep what the tools wrote in every trial")
     parser.add_argument("--report", type=Path, help="print the table of such a file and measure nothing")
     return parser.parse_args()
 
@@ -112,7 +113,7 @@ def order(chosen: list[str], cases: list[str], blocks: int, done: Counter):
 
 
 def trial(tool: str, case: str, asked: argparse.Namespace) -> dict:
-    """Put one question to one tool. What it wrote is kept if it called a winner that is none."""
+    """Put one question to one tool. What it wrote is kept if it called a winner that is none, or if all is kept."""
     folder = Path(tempfile.mkdtemp(prefix="false_winners_"))
     second = round(asked.iterations * (1 + CASES[case][0] / 100))
     question = tools.Question(folder, asked.iterations, second, asked.budget, call_s(asked.iterations))
@@ -123,7 +124,7 @@ def trial(tool: str, case: str, asked: argparse.Namespace) -> dict:
         found = {"call": "broke", "measured_s": None, "said": {"output": str(error)[-2000:]}}
     took_s = time.monotonic() - started
     kept = None
-    if found["call"] == "faster" or (found["call"] == "slower" and case == "same"):
+    if asked.keep or found["call"] == "faster" or (found["call"] == "slower" and case == "same"):
         kept = str(asked.out.with_suffix("") / f"{tool}-{case}-{at.replace(':', '')}")
         shutil.copytree(folder, kept)
     shutil.rmtree(folder)

@@ -36,6 +36,12 @@ from kit.record import store
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+STARTS = {
+    "python -c pass": [sys.executable, "-c", "pass"],
+    "import kit": [sys.executable, "-c", "import kit"],
+    "kit list": [str(BIN / "kit"), "list"],
+    "papermill --help": [str(BIN / "papermill"), "--help"],
+}
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,7 @@ class Cost:
 
 def starts(seconds: float, folder: Path) -> list[Cost]:
     """Compare starting the kit with starting Python and Papermill, each in a process of its own."""
-    commands = {
-        "python -c pass": [sys.executable, "-c", "pass"],
-        "import kit": [sys.executable, "-c", "import kit"],
-        "kit list": [str(BIN / "kit"), "list"],
-        "papermill --help": [str(BIN / "papermill"), "--help"],
-    }
-    walls = measured(folder, "starts", seconds, {name: partial(process, line) for name, line in commands.items()})
+    walls = measured(folder, "starts", seconds, {name: partial(process, line) for name, line in STARTS.items()})
     pairs = [("import kit", "python -c pass"), ("kit list", "python -c pass"), ("kit list", "papermill --help")]
     return [cost(what, against, walls[what], walls[against]) for what, against in pairs]
 
