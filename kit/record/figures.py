@@ -49,7 +49,7 @@ FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.5,
+    "font.size": 10.5,
     "text.parse_math": False,
     "text.color": INK,
     "axes.edgecolor": GRID,
@@ -116,7 +116,7 @@ def scaling_curve(record: Record, look: dict | None = None) -> "Figure":
     curves = _curves(record)
     unit = words.shown(record.asked.unit, 40)
     with _style():
-        figure, axes = _canvas(3.9, left=0.85, right=1.5, bottom=0.52)
+        figure, axes = _canvas(3.9, left=0.9, right=1.6, bottom=0.56)
         ends = [
             _draw_curve(axes, name, sizes, found, look, name == record.asked.baseline)
             for name, sizes, found in curves[:MOST_DRAWN]
@@ -135,7 +135,7 @@ def speedups(record: Record, point: Point, look: dict | None = None) -> "Figure"
     others = [variant for variant in point.variants if variant.name != record.asked.baseline]
     drawn = others[:MOST_DRAWN]
     with _style():
-        figure, axes = _canvas(_height(drawn), right=2.05)
+        figure, axes = _canvas(_height(drawn), right=2.2)
         _band_and_line(axes, point)
         edges = [edge for row, variant in enumerate(drawn) for edge in _draw_effect(axes, row, variant, look)]
         _name_rows(axes, [variant.name for variant in drawn])
@@ -315,14 +315,14 @@ def _draw_strip(axes: "Axes", row: int, ratios: list[float], colour: str, invali
 
 
 def _height(rows: list) -> float:
-    return 1.2 + 0.34 * max(1, len(rows))
+    return 1.24 + 0.35 * max(1, len(rows))
 
 
-def _canvas(height: float, left: float = 1.2, right: float = 0.4, bottom: float = 0.42) -> "tuple[Figure, Axes]":
+def _canvas(height: float, left: float = 1.3, right: float = 0.4, bottom: float = 0.44) -> "tuple[Figure, Axes]":
     """Return a figure and axes with fixed margins in inches, so that equal figures stand in line on a page."""
     from matplotlib.figure import Figure
 
-    figure, top = Figure(figsize=(WIDTH, height), dpi=100), 0.72
+    figure, top = Figure(figsize=(WIDTH, height), dpi=100), 0.76
     box = (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (bottom + top) / height)
     return figure, figure.add_axes(box)
 
@@ -335,8 +335,8 @@ def _title(figure: "Figure", title: str, marks: str, variants: int) -> None:
     """Write the title with its direction, and under it what the marks mean and how many variants are left out."""
     left, height = 0.1 / WIDTH, figure.get_figheight()
     more = f" · {variants - MOST_DRAWN} more in the table" if variants > MOST_DRAWN else ""
-    figure.text(left, 1 - 0.28 / height, title, size=11, weight="bold", color=INK)
-    figure.text(left, 1 - 0.49 / height, words.shown(marks + more, 110), size=8.5, color=MUTED)
+    figure.text(left, 1 - 0.27 / height, title, size=12, weight="bold", color=INK)
+    figure.text(left, 1 - 0.5 / height, words.shown(marks + more, 110), size=9.5, color=MUTED)
 
 
 def _short_count(size: float) -> str:
@@ -420,7 +420,7 @@ def _name_rows(axes: "Axes", names: list[str], invalid: frozenset | set = frozen
 def _label_ends(axes: "Axes", ends: list[tuple]) -> None:
     """Name each curve beside its last point, names pushed apart where they would touch; there is no legend."""
     placed = sorted(((axes.transData.transform((x, y))[1], name, colour) for x, y, name, colour in ends))
-    height = axes.figure.dpi * 0.175
+    height = axes.figure.dpi * 0.19
     heights = spread([where for where, _, _ in placed], height)
     bottom = axes.bbox.y0
     for at, (_, name, colour) in zip(heights, placed, strict=True):

@@ -299,14 +299,19 @@ def from_what_size(scaling: Scaling | None, unit: str = "") -> str:
     return "—"
 
 
-def summary(record: Record) -> str:
-    """Return what a record says over all its sizes as one paragraph: the largest size, and from what size on."""
+def sentences(record: Record) -> list[str]:
+    """Return what a record says over all its sizes, a sentence a variant: at the largest size, and from what size on;
+    then a sentence for each reason why variants were not run."""
     point = largest(record)
     if point is None:
-        return "Nothing was measured."
-    sentences = [_over_sizes(record, point, v) for v in point.variants if v.verdict not in ("baseline", "skipped")]
-    sentences += not_run(point)
-    return " ".join(f"{text}." for text in sentences) or "Nothing but the baseline was asked for."
+        return ["Nothing was measured."]
+    told = [_over_sizes(record, point, v) for v in point.variants if v.verdict not in ("baseline", "skipped")]
+    return [f"{text}." for text in told + not_run(point)] or ["Nothing but the baseline was asked for."]
+
+
+def summary(record: Record) -> str:
+    """Return the sentences of a record as one paragraph."""
+    return " ".join(sentences(record))
 
 
 def _over_sizes(record: Record, point: Point, variant: Variant) -> str:

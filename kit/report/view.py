@@ -1,0 +1,438 @@
+"""Turns records into what the page shows: plain text and numbers, ready for the template, which escapes them."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from kit.record import words
+from kit.record.document import Machine, Point, Record, Variant
+from kit.report import choose
+from kit.report.choose import Brief, Shelf
+
+MOST_ROWS = 60
+MOST_SIZES = 12
+MOST_PARAMETERS = 40
+MOST_OLDER = 30
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One variant's interval on a small logarithmic scale: places in percent of the width."""
+
+    dot: float
+    low: float
+    high: float
+    one: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One variant of a verdict: what the first screen says of it."""
+
+    name: str
+    verdict: str
+    speedup: str
+    said: str
+    memory: str
+    quality: str
+    since: str
+    place: int
+    """Which of the page's colours it has."""
+    strip: Strip | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """All variants at one size."""
+
+    at: str
+    rows: list[words.Row]
+    more: int
+    """Rows that are left out."""
+    metrics: list[str]
+    metric_rows: list[list[str]]
+    said: str
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How one variant's time grows with size."""
+
+    name: str
+    exponent: str
+    since: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One comparison, in full."""
+
+    anchor: str
+    technique: str
+    title: str
+    label: str
+    """What tells it from others of the same name."""
+    where: str
+    """The machine, where there are several."""
+    headline: str
+    sentences: list[str]
+    lines: list[Line]
+    not_run: list[tuple[str, str]]
+    """Clause and remedy."""
+    tables: list[Table]
+    more_sizes: int
+    growth: list[Growth]
+    parameters: list[tuple[str, str]]
+    sources: list[tuple[str, str]]
+    facts: list[str]
+    """How this one was measured, with its own numbers."""
+    warnings: list[str]
+    older: list[Brief]
+    more_older: int
+    elsewhere: list[Brief]
+    notebook_page: str
+    figures: list[str] = field(default_factory=list)
+    """Themed SVG."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A variant that failed or whose answer was wrong."""
+
+    anchor: str
+    comparison: str
+    at: str
+    variant: str
+    verdict: str
+    reason: str
+
+
+def technique(notebook: str) -> str:
+    """Return a notebook's name for people: `01_dataframes` is `Dataframes`."""
+    bare = re.sub(r"^\d+[_-]*", "", words.shown(notebook, 80)).replace("_", " ").strip()
+    return bare[:1].upper() + bare[1:] if bare else "Outside a notebook"
+
+
+def slug(*parts: str) -> str:
+    """Return a name that is safe as anchor and file name."""
+    joined = "-".join(re.sub(r"[^a-z0-9_]+", "-", part.lower()).strip("-")[:40] for part in parts)
+    return joined.strip("-") or "unnamed"
+
+
+def section(record: Record, brief: Brief, shelf: Shelf, label: str, where: str, look: dict, page: str) -> Section:
+    """Return one comparison as the page tells it. label: what tells it from its like; where: the machine, or empty;
+    look: the variants' colours; page: of its notebook, or empty."""
+    point = words.largest(record)
+    older, asked = shelf.older(brief), record.asked
+    return Section(
+        anchor=slug("c", brief.notebook, brief.comparison, brief.parameters[:6], brief.machine[:8]),
+        technique=technique(asked.notebook),
+        title=words.shown(asked.title or asked.comparison, 160),
+        label=label,
+        where=where,
+        headline=words.headline(record),
+        sentences=words.sentences(record),
+        lines=lines(record, point, look) if point else [],
+        not_run=_not_run(point) if point else [],
+        tables=_tables(record),
+        more_sizes=max(0, len(record.points) - MOST_SIZES),
+        growth=_growth(record),
+        parameters=[(words.shown(n, 60), choose.value(v)) for n, v in list(asked.parameters.items())[:MOST_PARAMETERS]],
+        sources=[(words.shown(name, 60), code) for name, code in list(asked.sources.items())[:MOST_ROWS]],
+        facts=_facts(record),
+        warnings=_warnings(record),
+        older=older[:MOST_OLDER],
+        more_older=max(0, len(older) - MOST_OLDER),
+        elsewhere=shelf.elsewhere(brief),
+        notebook_page=page,
+    )
+
+
+def lines(record: Record, point: Point, look: dict) -> list[Line]:
+    """Return a line for each variant that took part, the fastest first, the ones that do not count last."""
+    told = [v for v in point.variants if v.verdict not in ("baseline", "skipped")][:MOST_ROWS]
+    rank = {"faster": 0, "same": 1, "unresolved": 1, "slower": 1, "invalid": 2, "failed": 3}
+    told.sort(key=lambda v: (rank.get(v.verdict, 4), -(v.effect.speedup if v.effect else 0)))
+    scale = _scale(told)
+    return [_line(record, point, variant, scale, look) for variant in told]
+
+
+def _line(record: Record, point: Point, variant: Variant, scale: tuple[float, float], look: dict) -> Line:
+    effect = variant.effect if variant.verdict != "failed" else None
+    ratio = words.memory_ratio(point, variant, record.asked.baseline)
+    return Line(
+        name=words.shown(variant.name, 60),
+        verdict=variant.verdict,
+        speedup=words.with_interval(effect.speedup, effect.low, effect.high) if effect else "—",
+        said=words.note(variant),
+        memory=words.times(ratio),
+        quality=words.quality(variant.quality),
+        since=words.from_what_size(record.scaling.get(variant.name), record.asked.unit),
+        place=_place(look, variant.name),
+        strip=_strip(variant, scale),
+    )
+
+
+def _place(look: dict, name: str) -> int:
+    from kit.record.figures import PALETTE
+
+    colour = look.get(name, ("", ""))[0]
+    return PALETTE.index(colour) + 1 if colour in PALETTE else 0
+
+
+def _ends(variant: Variant) -> list[float]:
+    effect = variant.effect if variant.verdict != "failed" else None
+    found = [effect.speedup, effect.low, effect.high] if effect else []
+    return [end for end in found if end is not None and 1e-300 < end < 1e300]
+
+
+def _scale(variants: list[Variant]) -> tuple[float, float]:
+    ends = [end for variant in variants for end in _ends(variant)]
+    return min([0.8, *ends]), max([1.25, *ends])
+
+
+def _strip(variant: Variant, scale: tuple[float, float]) -> Strip | None:
+    from math import log
+
+    ends, (low, high) = _ends(variant), scale
+    if not ends:
+        return None
+    place = lambda ratio: round(4 + 92 * (log(ratio) - log(low)) / (log(high) - log(low)), 2)  # noqa: E731
+    return Strip(dot=place(ends[0]), low=place(min(ends)), high=place(max(ends)), one=place(1))
+
+
+def _not_run(point: Point) -> list[tuple[str, str]]:
+    remedies: dict[str, str] = {}
+    for variant in point.variants:
+        if variant.verdict == "skipped":
+            remedies.setdefault(words.shown(variant.reason), words.shown(variant.remedy))
+    return list(zip(words.not_run(point), remedies.values(), strict=False))
+
+
+def _tables(record: Record) -> list[Table]:
+    """Return the tables of the sizes, the largest first."""
+    points = sorted(record.points, key=lambda point: (point.size is not None, point.size or 0), reverse=True)
+    return [_table(record, point) for point in points[:MOST_SIZES]]
+
+
+def _table(record: Record, point: Point) -> Table:
+    shown = point.variants[:MOST_ROWS]
+    metrics = list(dict.fromkeys(name for variant in shown for name in variant.metrics))[:12]
+    return Table(
+        at=words.count(point.size, record.asked.unit),
+        rows=[words.row(record, point, variant) for variant in shown],
+        more=len(point.variants) - len(shown),
+        metrics=[words.shown(name, 40) for name in metrics],
+        metric_rows=[
+            [words.shown(v.name, 60), *(words.number(v.metrics.get(n)) for n in metrics)] for v in shown if v.metrics
+        ],
+        said=_measured(point),
+    )
+
+
+_STOPPED = {
+    "settled": "stopped when all was settled",
+    "budget": "stopped when the time was spent",
+    "rounds": "stopped at the most rounds allowed",
+    "interrupted": "interrupted",
+    "baseline failed": "ended because the baseline failed",
+}
+
+
+def _measured(point: Point) -> str:
+    """Return how many rounds one size took, in what time, and its noise floor."""
+    rounds = [len(session.order) for session in point.sessions]
+    floors = [session.noise_floor for session in point.sessions if session.noise_floor is not None]
+    parts = [f"{_span(rounds)} rounds" if rounds else "no rounds", f"{words.duration(point.seconds)} in all"]
+    parts += [f"noise floor {words.percent(max(floors))}"] if floors else ["no noise floor"]
+    parts += sorted({_STOPPED[session.stopped] for session in point.sessions})
+    return ", ".join(parts)
+
+
+def _span(values: list) -> str:
+    return f"{min(values):,}" if min(values) == max(values) else f"{min(values):,} to {max(values):,}"
+
+
+def _growth(record: Record) -> list[Growth]:
+    return [
+        Growth(words.shown(name, 60), _exponent(found), words.from_what_size(found, record.asked.unit))
+        for name, found in list(record.scaling.items())[:MOST_ROWS]
+    ]
+
+
+def _exponent(found) -> str:
+    if found.exponent is None:
+        return "—"
+    return f"{found.exponent:.2f} {words.interval(found.exponent_low, found.exponent_high)}".strip()
+
+
+def _facts(record: Record) -> list[str]:
+    """Return on what and how one comparison was measured, in its own numbers."""
+    how, git = record.how, record.git
+    commit = f"commit {words.shown(git.commit)[:10]}{' with changes' if git.dirty else ''}" if git else ""
+    packages = ", ".join(f"{words.shown(n, 40)} {words.shown(v, 20)}" for n, v in list(record.versions.items())[:24])
+    memory = next((v.memory.method for p in record.points for v in p.variants if v.memory), "")
+    return [
+        text
+        for text in (
+            f"Measured {day(record.written)} on {machine_line(record.machine)}.",
+            f"Kit {words.shown(how.kit, 20)}{', ' + commit if commit else ''}; {packages}.",
+            f"Budget {_whole(how.seconds)} a size, {how.threads} threads a variant, seed {how.seed},"
+            f" at most {how.max_looks} looks at the data, {words.percent(how.alpha)} chance of a false call over all.",
+            f"Memory read by {words.shown(memory, 60)}." if memory else "",
+        )
+        if text
+    ]
+
+
+def _whole(seconds: float) -> str:
+    return re.sub(r"\.0+(?= )", "", words.duration(seconds))
+
+
+def _warnings(record: Record) -> list[str]:
+    """Return what a reader must know before believing the numbers."""
+    found = [] if record.complete else ["Interrupted: what was measured until then is told here."]
+    if not record.how.isolated:
+        found.append("Measured in one process, for debugging: memory and threads are not each variant's own.")
+    if any(not point.together for point in record.points):
+        found.append(
+            "Memory did not hold all variants at once: each was measured in a session with the baseline alone."
+        )
+    drifting = {
+        words.shown(variant.name, 60)
+        for point in record.points
+        for variant in point.variants
+        if variant.effect and variant.effect.drift_p is not None and variant.effect.drift_p < 0.001
+    }
+    if drifting:
+        found.append(f"The speed-up of {words.listing(sorted(drifting))} drifted over the rounds.")
+    steal = [s for point in record.points for session in point.sessions for s in session.steal if s is not None]
+    if steal and max(steal) > 0.05:
+        found.append(
+            f"Up to {words.percent(min(max(steal), 1))} of processor time was taken by other virtual machines."
+        )
+    return found
+
+
+def troubles(record: Record, section: Section) -> list[Trouble]:
+    """Return every variant that failed or is invalid, at every size."""
+    return [
+        Trouble(
+            anchor=section.anchor,
+            comparison=section.title,
+            at=words.count(point.size, record.asked.unit),
+            variant=words.shown(variant.name, 60),
+            verdict=variant.verdict,
+            reason=words.note(variant),
+        )
+        for point in record.points
+        for variant in point.variants
+        if variant.verdict in ("failed", "invalid")
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ machines and dates
+
+
+def machine_name(machine: Machine) -> str:
+    """Return a machine's processor and GPU: `AMD EPYC 9654, NVIDIA H100`."""
+    gpus = [words.shown(gpu.name, 40) for gpu in machine.gpus[:1]]
+    return ", ".join([words.shown(machine.cpu, 60), *gpus])
+
+
+def machine_line(machine: Machine) -> str:
+    """Return a machine on one line: `Intel Xeon …, 2 of 8 cores, 15.5 GiB of memory, no GPU`."""
+    cores = (
+        f"{machine.cores} cores"
+        if machine.cores == machine.cores_total
+        else f"{machine.cores} of {machine.cores_total} cores"
+    )
+    limit = f" (limit {words.mib(machine.memory_limit_mib)})" if machine.memory_limit_mib else ""
+    gpus = Counter(words.shown(gpu.name, 60) for gpu in machine.gpus[:64])
+    listed = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in gpus.items()) or "no GPU"
+    return f"{words.shown(machine.cpu, 80)}, {cores}, {words.mib(machine.memory_mib)} of memory{limit}, {listed}"
+
+
+def machine_details(machine: Machine) -> list[tuple[str, str]]:
+    """Return what else is known of a machine, by name."""
+    details = [
+        ("System", words.shown(f"{machine.system}, {machine.arch}, Python {machine.python}", 120)),
+        *((_ceiling(name), words.number(found)) for name, found in list(machine.ceilings.items())[:24]),
+    ]
+    for gpu in machine.gpus[:8]:
+        details.append(("GPU", words.shown(f"{gpu.name}, {words.mib(gpu.memory_mib)}, driver {gpu.driver}", 120)))
+    return [*details, ("CUDA", words.shown(machine.cuda, 20))] if machine.cuda else details
+
+
+def _ceiling(name: str) -> str:
+    """Return the name of a ceiling with its unit: `memory_copy_gib_per_s` is `memory copy, GiB/s`."""
+    shown = words.shown(name, 60)
+    for ending, unit in (
+        ("_gib_per_s", "GiB/s"),
+        ("_mib_per_s", "MiB/s"),
+        ("_gflops", "GFLOP/s"),
+        ("_us", "µs"),
+        ("_s", "s"),
+    ):
+        if shown.endswith(ending):
+            return f"{shown.removesuffix(ending).replace('_', ' ')}, {unit}"
+    return shown.replace("_", " ")
+
+
+_MONTHS = (
+    "January February March April May June July August September October November December".split()
+)  # not strftime: its names follow the reader's locale
+
+
+def day(written: str) -> str:
+    """Return the day of a time as a record writes it: `23 November 2026`; the text itself if it is none."""
+    found = re.match(r"(\d{4})-(\d{2})-(\d{2})", written)
+    if not found or not 1 <= int(found[2]) <= 12:
+        return words.shown(written, 30) or "on an unknown day"
+    return f"{int(found[3])} {_MONTHS[int(found[2]) - 1]} {found[1]}"
+
+
+def span_of_days(written: list[str]) -> str:
+    """Return the days over which records were written."""
+    days = [day(text) for text in (min(written), max(written))] if written else []
+    return " to ".join(dict.fromkeys(days)) if days else ""
+
+
+# ------------------------------------------------------------------------------------------------ how it was measured
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers that the explanation of the method names, over all records told in full."""
+
+    rounds: str
+    floors: str
+    looks: int
+    alpha: str
+    target: str
+    budget: str
+    threads: str
+    spent: str
+    afresh: bool
+    """Whether the processes were started anew between looks."""
+
+
+def numbers(records: list[Record]) -> Numbers | None:
+    """Return the method's numbers; None if nothing was measured."""
+    points = [point for record in records for point in record.points]
+    sessions = [session for point in points for session in point.sessions]
+    floors = [session.noise_floor for session in sessions if session.noise_floor is not None]
+    if not sessions:
+        return None
+    hows = [record.how for record in records]
+    return Numbers(
+        rounds=_span([len(session.order) for session in sessions]),
+        floors=" to ".join(dict.fromkeys(words.percent(f) for f in (min(floors), max(floors)))) if floors else "",
+        looks=max(how.max_looks for how in hows),
+        alpha=words.percent(max(how.alpha for how in hows)),
+        target=words.plus_minus(max(how.target for how in hows)),
+        budget=_whole(max(how.seconds for how in hows)),
+        threads=_span([how.threads for how in hows]),
+        spent=words.duration(sum(point.seconds for point in points)),
+        afresh=any(len(session.starts) > 1 for session in sessions),
+    )
