@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kit.errors import UserError
-    from kit.machine.fingerprint import machine
     from kit.measure.comparison import Comparison
     from kit.measure.result import Result
     from kit.measure.work import Prepared, Reading, engaged, fell_back
@@ -23,7 +22,6 @@ _HOMES = {
     "Engagement": "kit.record.document",
     "Record": "kit.record.document",
     "read": "kit.record.store",
-    "machine": "kit.machine.fingerprint",
     "UserError": "kit.errors",
 }
 

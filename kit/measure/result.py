@@ -115,7 +115,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         tables = "".join(self._html_table(point) for point in self.record.points)
-        told = "".join(f"<p>{escape(text)}</p>" for text in [self.sentence, *self._caveats()])
+        told = "".join(f"<p>{escape(text)}</p>" for text in self._caveats())
         return f'{_IN_JUPYTER}<div class="kit">{tables}{told}</div>'
 
     def _largest(self) -> Point:
@@ -156,7 +156,7 @@ class Result:
             table.add_column(heading, no_wrap=heading != "engagement", max_width=48)
         for row in words.rows(self.record, point):
             table.add_row(*(getattr(row, name) for name in words.COLUMNS))
-        page = Console(file=StringIO(), width=200, highlight=False, markup=False, emoji=False)
+        page = Console(file=StringIO(), width=200, highlight=False, markup=False, emoji=False, force_jupyter=False)
         page.print(table)
         return "\n".join(line.rstrip() for line in page.file.getvalue().splitlines()) + "\n"
 

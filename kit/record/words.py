@@ -96,7 +96,7 @@ def times(ratio: float | None) -> str:
     """Return a ratio: `6.1×`, `0.42×`, `13×`, and `1.02×` where two digits would say 1."""
     if ratio is None or not math.isfinite(ratio):
         return "—"
-    return f"{number(ratio, 3 if 0.9 <= ratio <= 1.1 else 2)}×"
+    return f"{number(ratio, 3 if 0.995 <= ratio <= 1.1 else 2)}×"
 
 
 def interval(low: float | None, high: float | None, decimals: int = 2) -> str:
