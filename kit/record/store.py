@@ -16,8 +16,14 @@ from kit.record.document import VERSION, Record
 LARGEST_BYTES = 256 * 2**20
 """A file above this is not read: no comparison writes such a record."""
 
-_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
-_HOME = re.escape(os.path.expanduser("~"))
+_USERINFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/\s'\"]{1,2000}@")
+_SIGNATURE = re.compile(
+    r"(?P<name>[?&](?:x-(?:amz|goog)-[\w-]{1,60}|[\w.-]{0,60}(?:sig|signature|token|secret|password|credential|key|keyid)))="
+    r"[^&#\s'\"]+",
+    re.IGNORECASE,
+)
+"""A query's part that signs or opens a URL: as dangerous as a password."""
+_HOME = re.compile(rf"(?<![\w.-]){re.escape(os.path.expanduser('~'))}(?![\w.-])")
 
 
 def new_id() -> str:
@@ -38,19 +44,23 @@ def clean(value: Any) -> Any:
     {'url': 's3://***@bucket/x', 'loss': None}
     """
     if isinstance(value, str):
-        masked = _CREDENTIALS.sub(r"\g<scheme>***@", value)
-        return re.sub(rf"{_HOME}(?=/|$)", "~", masked) if _HOME != "/" else masked
+        return _without_secrets(value.encode("utf-8", "replace").decode())  # file names may hold half characters
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None  # float() for NumPy's float64, which is a float too
     if isinstance(value, dict):
         return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [clean(item) for item in value]
-    if hasattr(value, "item"):  # a numpy scalar
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a scalar of NumPy or a tensor
         return clean(value.item())
     return clean(str(value))
+
+
+def _without_secrets(text: str) -> str:
+    text = _SIGNATURE.sub(r"\g<name>=***", _USERINFO.sub(r"\g<scheme>***@", text))
+    return _HOME.sub("~", text) if os.path.expanduser("~") != "/" else text
 
 
 def write(record: Record, folder: Path | str) -> Path:
@@ -60,7 +70,7 @@ def write(record: Record, folder: Path | str) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    document = clean(msgspec.to_builtins(record))
+    document = clean(msgspec.to_builtins(record, enc_hook=clean))
     slug = re.sub(r"[^a-z0-9]+", "-", record.asked.comparison.lower()).strip("-")[:60] or "comparison"
     path = folder / f"{slug}-{record.id}.json"
     partial = path.with_suffix(f".{uuid4().hex[:8]}.partial")
@@ -70,8 +80,12 @@ def write(record: Record, folder: Path | str) -> Path:
         os.fsync(file.fileno())
     try:
         os.link(partial, path)  # fails if the name is taken, unlike a rename
+    except OSError:
+        if path.exists():
+            raise
+        os.replace(partial, path)  # a file system without links; the name is the record's own
     finally:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
     return path
 
 
@@ -80,6 +94,8 @@ def read(path: Path | str) -> Record:
     version that this kit knows. Nothing that is read is ever executed."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise UserError(f"{path.name}: it is not a file; it was not read")
         if (size := path.stat().st_size) > LARGEST_BYTES:
             raise UserError(f"{path.name}: {size / 2**20:.0f} MiB is more than a record can be; it was not read")
         return decode(path.read_bytes(), path.name)

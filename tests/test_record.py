@@ -1,0 +1,346 @@
+"""Records are never lost, never half-written, never trusted when read, and hold no secrets."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jsonschema
+import msgspec
+import numpy as np
+import pytest
+from record_factory import Made, make_record
+
+from kit import Comparison, Reading, UserError, read
+from kit.machine import ceilings
+from kit.record import schema, store
+from kit.record.document import VERSION, Record
+
+
+def with_parameters(**parameters) -> Record:
+    return make_record({"a": Made(), "b": Made(ratio=2)}, sizes=[10], parameters=parameters)
+
+
+def document(**changes) -> bytes:
+    return json.dumps(msgspec.to_builtins(make_record(sizes=[1000])) | changes).encode()
+
+
+# --- the schema -------------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_file_is_the_one_of_the_classes():
+    """The schema in the package is what the classes say now; if not, run `python -m kit.record.schema`."""
+    assert json.loads(schema.PATH.read_text()) == schema.generate()
+
+
+def test_the_schema_is_a_valid_schema():
+    """The file is itself a valid JSON Schema of the draft that it names."""
+    jsonschema.Draft202012Validator.check_schema(schema.generate())
+
+
+def conforms(path) -> None:
+    jsonschema.validate(json.loads(path.read_text()), schema.generate(), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [
+        {"a": Made(), "b": Made(ratio=2)},
+        {"a": Made(), "b": Made(broken="43 instead of 42"), "c": Made(fell_back="pandas")},
+        {"a": Made(), "b": Made(state="failed", reason="SIGKILL"), "c": Made(state="skipped", reason="no GPU")},
+    ],
+)
+@pytest.mark.parametrize("sizes", [[None], [10, 1000.5]])
+@pytest.mark.parametrize("rounds", [1, 30])
+def test_every_written_record_satisfies_the_schema(tmp_path, variants, sizes, rounds):
+    """Whatever came out, what is written satisfies the schema in the package, and is read back as it was."""
+    record = make_record(variants, sizes=sizes, rounds=rounds)
+    path = store.write(record, tmp_path)
+    conforms(path)
+    assert read(path) == msgspec.convert(store.clean(msgspec.to_builtins(record)), Record)
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_measured_record_satisfies_the_schema(monkeypatch, isolate):
+    """What a real comparison writes, with numbers of NumPy, NaN and failures in it, satisfies the schema."""
+    monkeypatch.setattr(ceilings, "measure", lambda: {"memory_copy_gib_per_s": np.float64(8.0)})
+    comparison = Comparison("real", baseline="a", sizes=[1, 2], seconds=0.2, threads=1, isolate=isolate)
+    comparison.variant("a", lambda size: lambda: Reading(0.01 * size, {"loss": float("nan")}, 1))
+    comparison.variant("b", lambda size: lambda: Reading(np.float64(0.02), {"loss": np.float32(0.5)}, 1))
+    comparison.variant("c", lambda size: 1 / 0)
+    comparison.variant("d", lambda size: None, needs="no_such_module_anywhere")
+    conforms(comparison.run().path)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import msgspec
+from record_factory import make_record
+from kit.record import store
+record = make_record(parameters={"writer": int(sys.argv[3])}, sizes=[10])
+for _ in range(25):
+    store.write(msgspec.structs.replace(record, id=store.new_id()), sys.argv[1])
+"""
+
+
+def test_two_writers_at_once_lose_nothing(tmp_path):
+    """Four processes that write into one folder at the same time leave every record, whole."""
+    program = [sys.executable, "-c", WRITER, tmp_path / "records", os.path.dirname(__file__)]
+    writers = [subprocess.Popen([*program, str(number)]) for number in range(4)]
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    paths = list((tmp_path / "records").iterdir())
+    assert len(paths) == 100
+    counts = [read(path).asked.parameters["writer"] for path in paths]
+    assert sorted(counts) == sorted(list(range(4)) * 25)
+
+
+def test_a_record_is_never_overwritten(tmp_path):
+    """A name that is taken is an error, and what stands there stays."""
+    record = with_parameters(x=1)
+    path = store.write(record, tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        store.write(record, tmp_path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_there_are_no_links_a_record_is_still_written(tmp_path, monkeypatch):
+    """On a file system without hard links the record is written all the same, and still never over another."""
+
+    def no_links(*paths):
+        raise PermissionError("operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    record = with_parameters(x=1)
+    path = store.write(record, tmp_path)
+    assert read(path).asked.parameters == {"x": 1}
+    with pytest.raises(OSError):
+        store.write(record, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_dies_leaves_no_half_record(tmp_path):
+    """A process killed while it writes leaves nothing that looks like a record."""
+    code = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from record_factory import make_record\n"
+        "from kit.record import store\n"
+        "os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.write(make_record(), sys.argv[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, os.path.dirname(__file__)])
+    assert done.returncode == -9
+    assert list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "C:\\x", "ü" * 300, "", "\n", "x" * 500])
+def test_a_comparisons_name_stays_within_the_folder(tmp_path, name):
+    """Whatever a comparison is called, its file lies in the folder and has a name that every file system takes."""
+    record = msgspec.structs.replace(
+        with_parameters(), asked=msgspec.structs.replace(make_record().asked, comparison=name)
+    )
+    path = store.write(record, tmp_path)
+    assert path.parent == tmp_path
+    assert len(path.name) < 120
+    assert read(path).asked.comparison == name
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("-inf"),
+        2**70,
+        np.float64(1.5),
+        np.int8(3),
+        np.bool_(True),
+        np.arange(3),
+        np.datetime64("2013-01-01"),
+        {1, 2},
+        (1, 2),
+        b"bytes",
+        object(),
+        "half a character \udcff",
+        {"deep": [{"deeper": float("inf")}]},
+        {3: "three", None: "none"},
+        range(3),
+        lambda: None,
+    ],
+)
+def test_any_parameter_can_be_written(tmp_path, value):
+    """What JSON cannot hold becomes null or its text: no value of a parameter costs the record."""
+    path = store.write(with_parameters(value=value, other="kept"), tmp_path)
+    conforms(path)
+    assert "NaN" not in path.read_text()
+    assert read(path).asked.parameters["other"] == "kept"
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        ("hunter2", "s3://AKIA123:hunter2@bucket/data.parquet"),
+        ("AKIA123", "s3://AKIA123:hunter2@bucket/data.parquet"),
+        ("hunter2", "could not read simplecache::s3://key:hunter2@bucket/x; try again"),
+        ("t@2", "postgresql://alice:hun@t@2@host:5432/db"),
+        ("ghp_abc", "https://ghp_abc@github.com/x/y"),
+        ("c2ln", "https://x.blob.core.windows.net/c/f.parquet?sv=2024&sp=r&sig=c2ln%3D"),
+        ("deadbeef", "https://b.s3.amazonaws.com/f?X-Amz-Credential=A&X-Amz-Signature=deadbeef&X-Amz-Date=1"),
+        ("abc123", "https://host/f?access_token=abc123#part"),
+        ("abc123", "https://host/f?x=1&api_key=abc123"),
+    ],
+)
+def test_credentials_in_urls_are_masked(tmp_path, secret, text):
+    """Names, passwords and signatures in a URL do not reach the file, wherever in the record the URL stands."""
+    record = with_parameters(data=text, deep={"list": [text]})
+    point = record.points[0]
+    failed = msgspec.structs.replace(point.variants[1], reason=f"OSError: {text}", state="failed", verdict="failed")
+    point = msgspec.structs.replace(point, variants=[point.variants[0], failed])
+    sources = msgspec.structs.replace(record.asked, sources={"a": f'read("{text}")'}, title=text)
+    written = store.write(msgspec.structs.replace(record, asked=sources, points=[point]), tmp_path).read_text()
+    assert secret not in written
+    assert "***" in written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://host/path/file@2x.png",
+        "s3://bucket/data/x.parquet?versionId=3",
+        "mail me@example.org",
+        "tcp://scheduler:8786",
+        "a@b, see http://x",
+    ],
+)
+def test_what_is_no_secret_stays(text):
+    """Addresses without credentials are kept as they are: a record says what data it was measured on."""
+    assert store.clean(text) == text
+
+
+def test_home_and_environment_stay_out(tmp_path):
+    """The home folder is written as ~, also between quotes, and no environment variable's value is in the record."""
+    home, name = tmp_path / "home" / "alice", "alice"
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "from record_factory import make_record\n"
+        "from kit.record import store\n"
+        "h = os.path.expanduser('~')\n"
+        "texts = [h, h + '/data/x.csv', f\"no file '{h}'\", f'file://{h}/x', [f'{h}:{h}/bin'], Path(h) / 'y']\n"
+        "store.write(make_record(parameters={'texts': texts, 'near': h + 'xander/z'}), sys.argv[1])\n"
+    )
+    planted = {"HOME": str(home), "MY_API_TOKEN": "planted-8f3a", "AWS_SECRET_ACCESS_KEY": "planted-77"}
+    arguments = [sys.executable, "-c", code, tmp_path / "records", os.path.dirname(__file__)]
+    subprocess.run(arguments, env=os.environ | planted, check=True)
+    (path,) = (tmp_path / "records").iterdir()
+    parameters = read(path).asked.parameters
+    assert parameters["texts"] == ["~", "~/data/x.csv", "no file '~'", "file://~/x", ["~:~/bin"], "~/y"]
+    assert parameters["near"].endswith("alicexander/z")
+    assert "planted-" not in path.read_text()
+    assert f"{name}'" not in path.read_text()
+
+
+def test_a_folder_that_only_ends_like_the_home_is_kept():
+    """A path in which the home folder's path stands further inside is another path."""
+    home = os.path.expanduser("~")
+    assert store.clean(f"/mnt{home}/x") == f"/mnt{home}/x"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def refused(path) -> str:
+    with pytest.raises(UserError) as caught:
+        read(path)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert len(sentence) < 400
+    return sentence
+
+
+@pytest.mark.parametrize(
+    "version", ["kit.record/2", "kit.record/0", "", None, 1, ["kit.record/1"], {"a": 1}, "x" * 999]
+)
+def test_a_record_of_another_version_is_refused_in_one_sentence(tmp_path, version):
+    """It says which version it got and which it reads, and what to do."""
+    path = tmp_path / "other.json"
+    path.write_bytes(document(schema=version))
+    said = refused(path)
+    assert "version" in said
+    assert VERSION in said
+    assert "other.json" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"kit.record/1"',
+        b"\xff\xfe",
+        b"{" * 200_000,
+        b"[" * 200_000,
+        b'{"schema": "kit.record/1"}',
+        document(points=None),
+        document(points=[{"size": "<script>"}]),
+        document(machine="x"),
+        document(complete="yes"),
+        document(written=float("nan")),
+        document(how={"seed": 1e999}),
+        document()[:-1],
+        document()[: len(document()) // 2],
+        document() + b"}",
+        document().replace(b'"verdict": "baseline"', b'"verdict": "best"'),
+    ],
+    ids=range(19),  # else pytest makes names of the texts, which takes minutes
+)
+def test_what_is_not_a_whole_record_is_refused(tmp_path, text):
+    """Empty, cut, wrong, nested without end, not even text: one sentence each, never a traceback."""
+    path = tmp_path / "odd.json"
+    path.write_bytes(text)
+    assert "odd.json" in refused(path)
+
+
+def test_a_record_cut_anywhere_is_refused(tmp_path):
+    """No beginning of a record is taken for a record."""
+    whole, path = document(), tmp_path / "cut.json"
+    for length in range(0, len(whole), max(1, len(whole) // 60)):
+        path.write_bytes(whole[:length])
+        refused(path)
+
+
+def test_what_is_not_a_file_is_refused(tmp_path):
+    """A folder, a missing file and a pipe that nobody writes to are refused, and none is waited for."""
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    for name in ("pipe.json", "folder.json", "missing.json"):
+        assert name in refused(tmp_path / name)
+
+
+def test_a_giant_file_is_refused_unread(tmp_path):
+    """A file larger than any record is not read at all."""
+    path = tmp_path / "giant.json"
+    with open(path, "wb") as file:
+        file.truncate(store.LARGEST_BYTES + 1)
+    assert "MiB" in refused(path)
+
+
+def test_hostile_text_is_only_text(tmp_path):
+    """HTML, control characters and very long texts in a record are read back as what they are."""
+    hostile = {"html": "<script>alert(1)</script>", "control": "\x00\x1b[31m", "long": "x" * 2_000_000}
+    assert read(store.write(with_parameters(**hostile), tmp_path)).asked.parameters == hostile
+
+
+def test_what_a_later_kit_adds_does_not_hinder():
+    """A field that this kit does not know, in a version that it knows, is passed over."""
+    assert store.decode(document(added={"later": 1})).schema == VERSION
