@@ -67,7 +67,7 @@ def dask(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
 
     if not cluster:
         dask.config.set({"dataframe.shuffle.method": "tasks"})
-    own = None if cluster else LocalCluster(1, threads_per_worker=threads(), processes=False, dashboard_address=None)
+    own = None if cluster else LocalCluster(1, threads_per_worker=threads(), processes=False, dashboard_address=":0")
     return _dask(tables, question, Client(own or cluster), own, device="CPU")
 
 
@@ -115,7 +115,7 @@ def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Prep
     from distributed import Client
 
     dask.config.set({"dataframe.backend": "cudf"})
-    own = None if cluster else LocalCUDACluster(dashboard_address=None)
+    own = None if cluster else LocalCUDACluster(dashboard_address=":0")
     return _dask(tables, question, Client(own or cluster), own, device=_device())
 
 

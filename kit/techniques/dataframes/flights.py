@@ -28,7 +28,7 @@ def tables(rows: int | None = None, cache: Path | str = CACHE) -> Tables:
     rows = REAL_ROWS if rows is None else int(rows)
     if rows < 1:
         raise UserError(f"rows={rows}: a table needs at least 1 row; {REAL_ROWS:,} are the real flights")
-    paths = cached(cache, f"flights-{rows}-v{_FORMAT}", lambda folder: _write(folder, rows))
+    paths = cached(cache, f"flights-{rows}-v{_FORMAT}", NAMES, lambda folder: _write(folder, rows))
     return Tables("flights", rows, paths)
 
 

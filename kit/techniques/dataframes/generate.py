@@ -15,6 +15,7 @@ from kit.techniques.dataframes.questions import workload
 from kit.techniques.dataframes.tables import CACHE, ROW_GROUP, Tables, cached
 
 CHUNK = 8 * ROW_GROUP
+JOINED = ("x", "small", "medium", "big")
 _FORMAT = 1
 
 
@@ -59,7 +60,7 @@ def groupby(
         raise UserError(f"keys={keys}: a table of {rows:,} rows has 1 to {rows:,} different keys")
     name = f"groupby-{rows}-{keys}-{missing:g}{'-sorted' if sort else ''}-{seed}-v{_FORMAT}"
     paths = cached(
-        cache, name, lambda folder: _write(folder / "x.parquet", _groupby_rows(rows, keys, missing, seed), sort)
+        cache, name, ("x",), lambda folder: _write(folder / "x.parquet", _groupby_rows(rows, keys, missing, seed), sort)
     )
     return Tables("groupby", rows, paths)
 
@@ -75,7 +76,7 @@ def join(rows: int, missing: float = 0.0, sort: bool = False, seed: int = 1, cac
     """
     _check(rows, missing)
     name = f"join-{rows}-{missing:g}{'-sorted' if sort else ''}-{seed}-v{_FORMAT}"
-    paths = cached(cache, name, lambda folder: _write_join(folder, rows, missing, sort, seed))
+    paths = cached(cache, name, JOINED, lambda folder: _write_join(folder, rows, missing, sort, seed))
     return Tables("join", rows, paths)
 
 

@@ -97,7 +97,11 @@ def own_groupby(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
 
 
 def own_sort(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
-    ordered = x.sort_values([*by, *values], na_position="last")
+    """Partitions are cut at values of the first key, which can't be missing there: rows without one are put last."""
+    order = [*by, *values]
+    whole = x.dropna(subset=by[:1]).sort_values(order, na_position="last")
+    gaps = x[x[by[0]].isna()].repartition(npartitions=1).map_partitions(lambda part: part.sort_values(order))
+    ordered = dd.concat([whole, gaps])
     return ordered.assign(position=ordered.assign(position=1)["position"].cumsum() - 1)
 
 
@@ -112,7 +116,10 @@ def delay_features(paths: dict[str, str]) -> DataFrame:
     planes = dd.read_parquet(paths["planes"], columns=["tailnum", "year", "seats"])
     airports = dd.read_parquet(paths["airports"], columns=["faa", "lat", "lon", "alt"])
     airlines = dd.read_parquet(paths["airlines"])
-    days = flights.groupby(["carrier", "origin", "date"], sort=False).agg(flown=("late", "count"), late=("late", "sum"))
+    days = flights.groupby(["carrier", "origin", "date"], sort=False)
+    days = days.agg(
+        flown=("late", "count"), late=("late", "sum"), split_out=1
+    )  # all days of a carrier in one partition
     weeks = days.reset_index().map_partitions(in_pandas.late_week)
     flights = flights.merge(weeks, on=["carrier", "origin", "date"], how="left")
     flights = flights.map_partitions(in_pandas.located, weather.map_partitions(in_pandas.banded), planes)

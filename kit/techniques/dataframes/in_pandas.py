@@ -171,11 +171,13 @@ def banded(weather: Frame) -> Frame:
 
 
 def located(flights: Frame, weather: Frame, planes: Frame) -> Frame:
-    """Add weather and plane to each flight. Keys get the type they have in flights: equal categories join fast."""
+    """Give each flight its weather and plane for their keys. These get the type they have in flights, since equal
+    categories join fast."""
     weather = weather.astype({"origin": flights["origin"].dtype})
     planes = planes.rename(columns={"year": "built"}).astype({"tailnum": flights["tailnum"].dtype})
     flights = flights.merge(weather, on=["origin", "time_hour"], how="left").merge(planes, on="tailnum", how="left")
-    return flights.assign(band=flights["band"].fillna(3).astype("int8"), age=flights["year"] - flights["built"])
+    flights = flights.assign(band=flights["band"].fillna(3).astype("int8"), age=flights["year"] - flights["built"])
+    return flights.drop(columns=["time_hour", "tailnum", "year", "built"])
 
 
 def features(flights: Frame) -> Frame:

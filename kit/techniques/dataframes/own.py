@@ -27,8 +27,8 @@ def tables(
 
     data: a parquet or CSV file, a glob or a folder, on this machine or at any URL that fsspec knows. rows: only the
     first so many. keys: each whole key once, with its number in their order (`key_number`), but for every tenth.
-    For all engines to mean the same, whole numbers become int32 or int64, other numbers float64, true and false 1 and 0,
-    dates and times microseconds without a zone; NaN becomes a missing value.
+    For all engines to mean the same, whole numbers become int32 or int64, other numbers float64, true and false 1 and
+    0, dates and times microseconds without a zone, NaN a missing value.
     Raise `UserError`, with what to do, if the files or columns are not such as can be used.
     """
     by, values = _names(by), _names(values)
@@ -37,7 +37,9 @@ def tables(
     kinds = _kinds(source.schema, by, values)
     stamp = hashlib.sha256(repr((stamp, kinds, by, rows)).encode()).hexdigest()[:16]
     with _readable(data):
-        paths = cached(cache, f"own-{stamp}-v{_FORMAT}", lambda folder: _write(folder, source, kinds, by, rows))
+        paths = cached(
+            cache, f"own-{stamp}-v{_FORMAT}", ("x", "keys"), lambda folder: _write(folder, source, kinds, by, rows)
+        )
     return Tables("own", _rows(paths["x"]), paths, tuple(by), tuple(values))
 
 

@@ -1,0 +1,209 @@
+"""The questions: every engine gives the same answer, on generated tables, real flights and the user's own."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from kit.errors import UserError
+from kit.measure.answers import equal, portable
+from kit.techniques.dataframes import QUESTIONS, engines, flights, generate, own
+from kit.techniques.dataframes.questions import WORKLOADS
+
+OTHERS = ("polars", "duckdb", "dask")
+GENERATED = [*WORKLOADS["groupby"], *WORKLOADS["join"]]
+TABLES = {"plain": (0.0, False), "with gaps, sorted": (0.2, True)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def budget():
+    """Two threads for each engine, and partitions so small that Dask has several of each table."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_dask = importlib.import_module("kit.techniques.dataframes.in_dask")
+        patch.setenv("KIT_THREADS", "2")
+        patch.setattr(generate, "ROW_GROUP", 1_000)
+        patch.setattr(flights, "ROW_GROUP", 1_000)
+        patch.setattr(own, "ROW_GROUP", 1_000)
+        patch.setattr(in_dask, "ROW_GROUPS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def cluster(budget):
+    """One Dask cluster for all tests of this file, in this process."""
+    import dask
+    from distributed import LocalCluster
+
+    with (
+        dask.config.set({"dataframe.shuffle.method": "tasks"}),
+        LocalCluster(1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+def answer(engine, tables, question, cluster):
+    """Return what an engine answers, as the comparison reads it."""
+    extra = {"cluster": cluster} if engine == "dask" else {}
+    prepared = getattr(engines, engine)(tables, question, **extra)
+    try:
+        return portable(prepared.call())
+    finally:
+        if prepared.close:
+            prepared.close()
+
+
+def differences(tables, question, cluster):
+    """Return engine → what differs from pandas' answer, and that answer."""
+    expected = answer("pandas", tables, question, cluster)
+    found = {engine: equal(answer(engine, tables, question, cluster), expected).note for engine in OTHERS}
+    return {engine: note for engine, note in found.items() if note}, expected
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("question", GENERATED)
+def test_engines_agree_on_generated_tables(question, kind, cache, cluster):
+    """Each benchmark question has one answer, whatever the engine, with and without missing values, sorted or not."""
+    missing, sort = TABLES[kind]
+    tables = generate.tables(question, 6_000, keys=10, missing=missing, sort=sort, cache=cache)
+    different, expected = differences(tables, question, cluster)
+    assert not different
+    assert expected.num_rows > 0
+
+
+@pytest.mark.parametrize(("rows", "row_group"), [(1, 1_000), (5_000, 1_000), (flights.REAL_ROWS + 2_000, 40_000)])
+def test_engines_agree_on_delay_features(rows, row_group, cache, cluster, monkeypatch):
+    """The delay features are the same from every engine: of one flight, of part of the year, and into the next year."""
+    monkeypatch.setattr(flights, "ROW_GROUP", row_group)
+    different, expected = differences(flights.tables(rows, cache), "delay_features", cluster)
+    assert not different
+    assert sum(expected["flights"].to_pylist()) == rows
+
+
+@pytest.mark.parametrize(
+    ("by", "values"),
+    [
+        (["carrier"], ["dep_delay", "distance"]),
+        (["tailnum", "month"], ["arr_delay"]),
+        (["time_hour", "dep_time"], ["air_time"]),
+    ],
+)
+@pytest.mark.parametrize("question", WORKLOADS["own"])
+def test_engines_agree_on_own_tables(question, by, values, cache, cluster):
+    """Keys of text, numbers and times, with missing ones among them, give one answer in every engine."""
+    source = flights.tables(5_000, cache).paths["flights"]
+    different, expected = differences(own.tables(source, by, values, cache=cache), question, cluster)
+    assert not different
+    assert expected.num_rows > 0
+
+
+def test_delay_features_are_what_they_say(cache, cluster):
+    """Counts, mean and 90 % quantile of one group are those computed by hand from the raw rows."""
+    import numpy as np
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    tables = flights.tables(flights.REAL_ROWS, cache)
+    found = answer("duckdb", tables, "delay_features", cluster)
+    raw = pq.read_table(tables.paths["flights"])
+    route = {"carrier": "UA", "origin": "EWR", "dest": "IAH", "hour": 8}
+    for name, value in route.items():
+        found, raw = (table.filter(pc.equal(table[name].cast(raw[name].type), value)) for table in (found, raw))
+    assert sum(found["flights"].to_pylist()) == raw.num_rows
+    assert set(found["weather"].to_pylist()) <= {"fair", "windy", "poor", "unknown"}
+    weighted = np.dot(found["dep_delay_mean"], found["flown"]) / np.sum(found["flown"])
+    assert weighted == pytest.approx(pc.mean(raw["dep_delay"]).as_py())
+
+
+def test_the_rolling_share_looks_back_seven_days_only():
+    """A day's own flights do not count in its rolling share, nor do those of the eighth day before it."""
+    import pandas as pd
+
+    from kit.techniques.dataframes.in_pandas import late_week
+
+    late = [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    days = pd.DataFrame({"carrier": "A", "origin": "X", "date": range(10), "flown": 1, "late": late})
+    share = late_week(days).sort_values("date")["late_week"].tolist()
+    assert share[0] != share[0]
+    assert share[1:] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 7, 0, 0])
+
+
+@pytest.mark.parametrize("engine", ["pandas", "polars", "duckdb", "dask"])
+def test_sorting_is_sorting(engine, cache, cluster):
+    """The sorted table stands in the order that its positions say: keys, then values, missing ones last."""
+    source = flights.tables(5_000, cache).paths["flights"]
+    tables = own.tables(source, ["tailnum", "dep_time"], ["dep_delay"], cache=cache)
+    table = answer(engine, tables, "own_sort", cluster)
+    rows = [[(v is None or v != v, v) for v in row.values()] for row in table.drop("position").to_pylist()]
+    rows = [[(gone, 0 if gone else value) for gone, value in row] for row in rows]
+    assert rows == sorted(rows)
+    assert table["position"].to_pylist() == list(range(5_000))
+
+
+def test_groups_of_missing_keys_and_sums_of_nothing(tmp_path, cluster):
+    """A missing key is a group of its own, joins with nothing, and the sum of no values is 0, in every engine."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    x = pa.table({"id1": ["a", None, None], "v1": pa.array([None, 2, 3], pa.int32())})
+    pq.write_table(x, tmp_path / "x.parquet")
+    tables = generate.Tables("groupby", 3, {"x": str(tmp_path / "x.parquet")})
+    different, expected = differences(tables, "groupby_1", cluster)
+    assert not different
+    assert {row["id1"]: row["v1"] for row in expected.to_pylist()} == {None: 5, "a": 0}
+
+
+def test_the_grid_has_no_holes():
+    """Every question stands in every idiom, with the same tables in its signature."""
+    from inspect import signature
+
+    idioms = [importlib.import_module(f"kit.techniques.dataframes.in_{n}") for n in ("pandas", "polars", "dask", "sql")]
+    for question in QUESTIONS:
+        names = {
+            tuple(n for n in signature(getattr(i, question)).parameters if n not in ("pd", "text")) for i in idioms
+        }
+        assert len(names) == 1, question
+
+
+def test_preparing_imports_one_engine_only():
+    """Importing the engines imports none of them; asking pandas' questions imports pandas only when it is asked."""
+    heavy = "{'pandas', 'polars', 'duckdb', 'dask', 'distributed', 'pyarrow', 'cudf', 'numpy'}"
+    code = f"""
+import sys
+from kit.techniques.dataframes import engines, flights, generate, in_pandas, in_sql, own, show
+show.side_by_side("groupby_1")
+assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_question_names_the_nearest(cache):
+    """A misspelt question is answered with the nearest one, and a question of other tables with what it needs."""
+    with pytest.raises(UserError, match="did you mean 'groupby_3'"):
+        generate.tables("group_by_3", 100, cache=cache)
+    with pytest.raises(UserError, match="asked of tables for join"):
+        engines.polars(generate.groupby(100, 10, cache=cache), "join_1")
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb", "dask", "pandas"])
+def test_engines_prove_their_threads(engine, cache, cluster):
+    """An engine says how many threads it had; with another number than it was allowed it has fallen back."""
+    code = f"""
+import sys
+from kit.techniques.dataframes import engines, generate
+prepared = engines.{engine}(generate.groupby(1_000, 10, cache={str(cache)!r}), "groupby_1")
+prepared.call()
+found = prepared.engagement()
+prepared.close and prepared.close()
+assert found.state == sys.argv[1], found
+"""
+    two = {"KIT_THREADS": "2", "POLARS_MAX_THREADS": "2"}
+    wrong = {"KIT_THREADS": "2", "POLARS_MAX_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, "engaged"], check=True, env=two)
+    if engine == "polars":
+        subprocess.run([sys.executable, "-c", code, "fell back"], check=True, env=wrong)
