@@ -122,22 +122,34 @@ def test_drift_is_told():
 # --- the noise floor and the verdict ----------------------------------------------------------------------------------
 
 
-def test_the_floor_is_at_least_one_per_cent():
-    """A perfectly quiet A/A still leaves a floor of 1 %: less is never called."""
-    assert statistics.noise_floor(effect(-0.0001, 0.0001)) >= 0.01
+def test_the_floor_falls_with_the_sets_of_processes():
+    """A quiet A/A leaves the luck of a start as the floor: smaller with more sets of fresh processes, never zero."""
+    floors = [statistics.noise_floor(effect(-0.0001, 0.0001), starts) for starts in range(1, 7)]
+    assert floors == sorted(floors, reverse=True)
+    assert floors[0] == pytest.approx(statistics.LUCK_OF_A_START)
+    assert floors[-1] > 0.01
 
 
-def test_the_floor_rises_when_the_baseline_differs_from_itself():
+@pytest.mark.parametrize("starts", [1, 6])
+def test_the_floor_is_at_least_what_the_baseline_shows_against_itself(starts):
+    """A/A that is off by 15 % puts the floor there, however wide or narrow its interval is."""
+    assert statistics.noise_floor(effect(-0.5, 0.8, speedup=0.15), starts) == pytest.approx(0.15)
+    assert statistics.noise_floor(effect(-0.8, 0.5, speedup=-0.15), starts) == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("starts", [1, 3, 6])
+def test_the_floor_rises_when_the_baseline_differs_from_itself(starts):
     """An A/A that would itself be called different puts the floor beyond all that it showed."""
-    biased = effect(0.05, 0.09)
-    assert statistics.noise_floor(biased) >= 0.09
-    assert statistics.noise_floor(effect(-0.09, -0.05)) == pytest.approx(statistics.noise_floor(biased))
+    biased = effect(0.15, 0.19)
+    assert statistics.noise_floor(biased, starts) >= 0.19
+    assert statistics.noise_floor(effect(-0.19, -0.15), starts) == pytest.approx(statistics.noise_floor(biased, starts))
+    assert statistics.verdict(biased, statistics.noise_floor(biased, starts), 0.03) == "unresolved"
 
 
 @pytest.mark.parametrize("noise", [None, effect(None, None)])
 def test_without_a_control_interval_there_is_no_floor_and_no_verdict(noise):
     """Where A/A has no interval, nothing is called, however clear it looks."""
-    assert statistics.noise_floor(noise) is None
+    assert statistics.noise_floor(noise, 6) is None
     assert statistics.verdict(effect(2, 3), None, 0.03) == "unresolved"
 
 
@@ -179,7 +191,7 @@ def test_no_interval_and_no_effect_resolve_nothing():
 class Simulated:
     """Answers the order `read` as a worker would, with times drawn from `noise`, slower by the factor `slower`."""
 
-    def __init__(self, noise, slower: float = 1.0):
+    def __init__(self, noise, slower: float):
         self.noise, self.slower = noise, slower
 
     def order(self, name: str) -> dict:
@@ -193,31 +205,56 @@ def busy_machine(random: np.random.Generator):
         yield from 0.01 * np.exp(0.04 * skewed(random, 500).clip(max=5) + spikes)
 
 
-def verdict_of(slower: float, seed: int, rounds: int = 60) -> str:
-    """Play a whole session, looks and stopping included, and return the verdict on a variant `slower` times as slow."""
-    noise = busy_machine(np.random.default_rng(seed))
+def play(slower: float, seed: int, rounds: int, luck: float) -> Table:
+    """Play a whole session, looks, fresh processes and stopping included, with a variant `slower` times as slow.
+
+    luck: standard deviation of what each process adds to all its readings, as 0.02 for 2 %.
+    """
+    random = np.random.default_rng(seed)
+    noise = busy_machine(random)
+
+    def start(seats):
+        for seat, factor in zip(seats, (1.0, 1.0, slower), strict=True):
+            seat.worker = Simulated(noise, factor * math.exp(random.normal(0, luck)))
+
     seats = [Seat(name, b"") for name in ("baseline", CONTROL, "variant")]
-    for seat, factor in zip(seats, (1.0, 1.0, slower), strict=True):
-        seat.worker = Simulated(noise, factor)
-    table = Table(seats, Rules(seconds=1e6, target=0.03, max_rounds=rounds), seed)
+    start(seats)
+    table = Table(seats, Rules(seconds=1e6, target=0.03, max_rounds=rounds), seed, start)
     table.play(lambda *told: None)
-    assert len(table.looks) <= 6
-    floor = statistics.noise_floor(table.noise())
-    return statistics.verdict(table.effect(seats[2]), floor, 0.03)
+    return table
 
 
-def test_the_whole_rule_seldom_calls_a_winner_among_equals():
-    """Over many sessions of a function against itself, with all looks, at most 5 % end in a winner or a loser."""
-    verdicts = [verdict_of(1.0, seed) for seed in range(200)]
+def verdict_of(*arguments) -> str:
+    table = play(*arguments)
+    return statistics.verdict(table.effect(table.seats[2]), table.floor(), 0.03)
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.02])
+def test_the_whole_rule_seldom_calls_a_winner_among_equals(luck):
+    """Of many sessions of a function against itself, with all looks, at most 5 % end in a winner or a loser, also
+    where each process is faster or slower for all its life by where its memory happens to lie."""
+    verdicts = [verdict_of(1.0, seed, 60, luck) for seed in range(300)]
     false = sum(verdict in ("faster", "slower") for verdict in verdicts)
     assert false / len(verdicts) <= 0.05
 
 
 def test_the_whole_rule_calls_a_real_difference_and_never_the_wrong_way():
     """A variant truly 15 % slower is called slower in most sessions of 60 rounds, and faster in none."""
-    verdicts = [verdict_of(1.15, seed) for seed in range(60)]
+    verdicts = [verdict_of(1.15, seed, 60, 0.01) for seed in range(60)]
     assert verdicts.count("faster") == 0
     assert verdicts.count("slower") / len(verdicts) > 0.9
+
+
+@pytest.mark.parametrize("rounds", [3, 10, 11, 60, 300])
+def test_a_session_looks_six_times_at_most_and_starts_afresh_between(rounds):
+    """However long it lasts, a session has at most six looks, as many sets of processes, and no round too many."""
+    table = play(1.05, 1, rounds, 0.02)
+    assert len(table.looks) <= 6
+    assert len(table.order) <= rounds
+    assert table.looks[-1] == len(table.order)
+    assert table.starts[0] == 0
+    assert set(table.starts[1:]) <= set(table.looks[:-1])
+    assert len(table.seats[2].readings) == len(table.order)
 
 
 # --- scaling ----------------------------------------------------------------------------------------------------------
