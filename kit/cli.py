@@ -43,7 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor = _command(commands, "doctor", _doctor, "say what this machine is, and what will run on it")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
-    _run_options(_command(commands, "run", _run, "execute notebooks and keep what they find"))
+    run = _command(commands, "run", _run, "execute notebooks and keep what they find")
+    run.epilog = (
+        "A plan is a TOML file of [[run]] tables, each with a notebook and, if wanted, a timeout in seconds, a table "
+        "`parameters`, and a table `grid` whose lists give one run for each combination. A timeout above all tables "
+        "holds for all."
+    )
+    _run_options(run)
 
     report = _command(commands, "report", _report, "write a report of what runs found")
     report.add_argument("runs", nargs="*", metavar="RUNS", help="folders or URLs of runs (default: runs/)")

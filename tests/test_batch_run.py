@@ -9,10 +9,14 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
-from batch_project import alive, kit, start, statuses, write_notebook
+from batch_project import alive, kit, outputs, start, statuses, write_notebook
+from record_factory import make_record
 
+from kit.batch import notebooks, plans, runs
 from kit.batch.screen import Screen
+from kit.record import store
 
 COUNT = """
 import os
@@ -132,6 +136,18 @@ def test_a_failure_in_another_batch_is_not_repeated(project):
     assert all("ZeroDivisionError" in batch.communicate()[0] for batch in batches)
 
 
+def test_a_run_under_way_elsewhere_is_waited_for(project):
+    """A run that another machine, equal to ours, is at on a shared folder is not executed a second time."""
+    run = plans.Run(notebooks.read(notebooks.find(str(project / "notebooks" / "01_first.ipynb"))), {}, {})
+    place = runs.at(str(project / "runs"))
+    claim = place.claim(run, runs.key(run), 1)
+    batch = start(project, "run", "01")
+    assert "waiting for the same run" in batch.stderr.readline()
+    place.keep(claim, msgspec.structs.replace(claim.status, state="finished"))
+    assert "skipped" in batch.communicate(timeout=30)[0]
+    assert not (project / "executed.txt").exists()
+
+
 def test_runs_are_kept_at_a_url(project):
     """With a URL, a run is executed here and uploaded whole; what is finished there is skipped; nothing stays here."""
     url = (project / "far").as_uri()
@@ -160,6 +176,19 @@ def test_a_run_that_cant_be_uploaded_is_not_lost(project):
     assert f"finished, but it could not be kept at {(project / 'far').as_uri()}" in done.stdout
     assert f"it is in {staged}" in done.stdout
     assert json.loads((staged / "status.json").read_text())["state"] == "finished"
+
+
+def test_the_report_is_written_anew_after_each_run(project):
+    """With --report the page can be read while the batch still runs, and is there even if all was finished before."""
+    record = store.write(make_record(), project / "made")
+    copy = f"import os, shutil\nshutil.copytree({str(record.parent)!r}, os.environ['KIT_RUN'] + '/records')"
+    write_notebook(project / "notebooks" / "04_found.ipynb", copy)
+    write_notebook(project / "notebooks" / "05_reads.ipynb", "print('Polars' in open('page/index.html').read())")
+    assert kit(project, "run", "04", "05", "--report", "page").returncode == 0
+    assert outputs(statuses(project, "05_reads")[0]["folder"]) == "True\n"
+    (project / "page" / "index.html").unlink()
+    assert "report: page/index.html" in kit(project, "run", "04", "05", "--report", "page").stderr
+    assert (project / "page" / "index.html").exists()
 
 
 def test_a_users_own_notebook_runs_in_its_checkout(tmp_path):

@@ -149,7 +149,7 @@ def _only(table: Any, allowed: dict[str, Any], where: str) -> None:
         if name not in allowed:
             raise UserError(f"{where} has an unknown key {name}{_nearest(name, allowed)}")
         if not isinstance(value, allowed[name]) or isinstance(value, bool):
-            raise UserError(f"{name} in {where} is {value!r}: see `kit run --help` for the form of a plan")
+            raise UserError(f"{name} in {where} is {value!r}; `kit run --help` says the form of a plan")
     if table.get("timeout", 1) <= 0:
         raise UserError(f"timeout in {where} is {table['timeout']!r}; it is a number of seconds above 0")
 

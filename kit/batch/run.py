@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from kit.batch.runs import Attempt, Claim, Runs, key, machine_to_ourselves
 from kit.batch.screen import Screen, table
 from kit.errors import UserError
 from kit.record import store, words
-from kit.record.document import Record
+from kit.record.document import Record, Variant
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,11 @@ class Batch:
                     outcomes.append(self._one(turn))
                     self.screen.say(f"{turn.head}: {_in_words(outcomes[-1])}")
                     if outcomes[-1].state == "cancelled":
-                        break
+                        raise KeyboardInterrupt
             except KeyboardInterrupt:
-                self.screen.say("interrupted")
+                self.screen.say("interrupted; the same command goes on from here")
+        if {outcome.state for outcome in outcomes} <= {"skipped"}:
+            self._write_report()  # nothing was executed, so nothing has written it
         return outcomes + [Outcome(run.label, "cancelled") for run in asked[len(outcomes) :]]
 
     def _turns(self, asked: list[Run]) -> list[Turn]:
@@ -111,6 +114,7 @@ class Batch:
             if done := self._done(turn, attempts):
                 return done
             if not self.force and any(attempt.alive for attempt in attempts):
+                self.screen.show(f"{turn.head}: waiting for the same run, which is under way on another machine")
                 time.sleep(1)
                 continue
             for attempt in attempts:
@@ -126,10 +130,10 @@ class Batch:
             error = processes.execute(turn.run, claim, holding, self._watch(turn, claim)) or _faulty(claim.folder)
             state = "failed" if error else "finished"
         except KeyboardInterrupt:
-            state, error = "cancelled", "interrupted; the same command goes on from here"
+            state, error = "cancelled", "interrupted"
         seconds, note = round(time.monotonic() - began, 3), error or _verdicts(claim.folder)
         if problem := self._keep(turn, claim, state, seconds, error):
-            state, note = "failed", problem
+            state, note = "failed" if state == "finished" else state, problem
         return Outcome(turn.run.label, state, seconds, note, self._log(claim.kept))
 
     def _watch(self, turn: Turn, claim: Claim) -> Callable[[], None]:
@@ -161,7 +165,7 @@ class Batch:
         from kit import report
 
         try:
-            report.write([self.runs.url], self.report)
+            self.screen.say(f"report: {report.write([self.runs.url], self.report)}")
         except Exception as error:  # a report that can't be written costs no run
             self.screen.say(f"the report could not be written: {error}")
 
@@ -170,8 +174,7 @@ def execute(asked: list[Run], runs: Runs, force: bool = False, report: str | Non
     """Execute the runs asked for, print a table of how they ended, and return the exit status: 0, 1 if any failed,
     130 if interrupted. The arguments are those of `Batch`."""
     outcomes = Batch(runs, Screen(), force, report).execute(asked)
-    heads = ["run", "result", "seconds", "verdict or last error line", "log"]
-    table("", heads, ([o.label, o.state, _seconds(o), o.note, o.log] for o in outcomes))
+    _print(outcomes)
     states = {outcome.state for outcome in outcomes}
     return 130 if "cancelled" in states else int("failed" in states)
 
@@ -209,19 +212,31 @@ def _verdicts(folder: Path) -> str:
 
 
 def _verdict(record: Record) -> str:
-    """Return a record's verdicts at its largest size: `delays: Polars faster 6.1×, DuckDB same`."""
+    """Return a record's verdicts at its largest size: `delays: Polars faster 6.1×, DuckDB same, 2 skipped`."""
     point = words.largest(record)
-    said = [
-        f"{words.shown(variant.name, 60)} {variant.verdict}"
-        + (
-            f" {words.times(variant.effect.speedup)}"
-            if variant.effect and variant.verdict in ("faster", "slower")
-            else ""
-        )
-        for variant in (point.variants if point else [])
-        if variant.verdict != "baseline"
-    ]
+    others = [variant for variant in (point.variants if point else []) if variant.verdict != "baseline"]
+    said = [_verdict_of(variant) for variant in others if variant.verdict != "skipped"]
+    if skipped := len(others) - len(said):
+        said.append(f"{skipped} skipped")
     return f"{words.shown(record.asked.comparison, 60)}: {', '.join(said) or 'nothing to compare'}"
+
+
+def _verdict_of(variant: Variant) -> str:
+    by = f" {words.times(variant.effect.speedup)}" if variant.effect and variant.verdict in ("faster", "slower") else ""
+    return f"{words.shown(variant.name, 60)} {variant.verdict}{by}"
+
+
+def _print(outcomes: list[Outcome]) -> None:
+    """Print how the runs ended: one row each, the log below the rest on a terminal, which is narrow."""
+    rows = [[outcome.label, outcome.state, _seconds(outcome)] for outcome in outcomes]
+    if sys.stdout.isatty():
+        heads, ends = (
+            ["verdict or last error line, and log"],
+            [["\n".join(filter(None, [o.note, o.log]))] for o in outcomes],
+        )
+    else:
+        heads, ends = ["verdict or last error line", "log"], [[o.note, o.log] for o in outcomes]
+    table("", ["run", "result", "seconds", *heads], [row + end for row, end in zip(rows, ends, strict=True)])
 
 
 def _in_words(outcome: Outcome) -> str:

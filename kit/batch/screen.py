@@ -48,6 +48,8 @@ def in_words(doing: dict[str, Any]) -> str:
     ...           "round": 7, "half_width": 0.03})
     'step: measuring DDP at 2 ranks, round 7, ±3 %'
     """
+    if doing.get("stage") == "done":
+        return f"{doing.get('comparison', '')}: done"
     size, half = doing.get("size"), doing.get("half_width")
     parts = [
         " ".join(filter(None, [doing.get("stage"), doing.get("variant"), size and f"at {_count(doing)}"])),
