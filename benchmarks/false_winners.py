@@ -114,22 +114,25 @@ def order(chosen: list[str], cases: list[str], blocks: int, done: Counter):
 
 def trial(tool: str, case: str, asked: argparse.Namespace) -> dict:
     """Put one question to one tool. What it wrote is kept if it called a winner that is none, or if all is kept."""
-    folder = Path(tempfile.mkdtemp(prefix="false_winners_"))
     second = round(asked.iterations * (1 + CASES[case][0] / 100))
-    question = tools.Question(folder, asked.iterations, second, asked.budget, call_s(asked.iterations))
-    started, at, load = time.monotonic(), now(), os.getloadavg()[0]
-    try:
-        found = dataclasses.asdict(tools.TOOLS[tool].ask(question))
-    except tools.ToolBroke as error:
-        found = {"call": "broke", "measured_s": None, "said": {"output": str(error)[-2000:]}}
-    took_s = time.monotonic() - started
-    kept = None
-    if asked.keep or found["call"] == "faster" or (found["call"] == "slower" and case == "same"):
-        kept = str(asked.out.with_suffix("") / f"{tool}-{case}-{at.replace(':', '')}")
-        shutil.copytree(folder, kept)
-    shutil.rmtree(folder)
+    at, load, now_s, kept = now(), os.getloadavg()[0], call_s(asked.iterations), None
+    with tempfile.TemporaryDirectory(prefix="false_winners_") as folder:
+        started = time.monotonic()
+        try:
+            question = tools.Question(Path(folder), asked.iterations, second, asked.budget, now_s)
+            found = dataclasses.asdict(tools.TOOLS[tool].ask(question))
+        except Exception as error:  # no answer is an outcome too: it is counted, and told under the table
+            found = {
+                "call": "broke",
+                "measured_s": None,
+                "said": {"output": f"{type(error).__name__}: {error}"[-2000:]},
+            }
+        took_s = time.monotonic() - started
+        if asked.keep or found["call"] == "faster" or (found["call"] == "slower" and case == "same"):
+            kept = str(asked.out.with_suffix("") / f"{tool}-{case}-{at.replace(':', '')}")
+            shutil.copytree(folder, kept)
     return {"kind": "outcome", "tool": tool, "case": case, **found, "at": at, "took_s": took_s, "load": load,
-            "call_s": question.call_s, "kept": kept}  # fmt: skip
+            "call_s": now_s, "kept": kept}  # fmt: skip
 
 
 def call_s(iterations: int) -> float:
@@ -200,9 +203,10 @@ def now() -> str:
 
 
 def append(path: Path, line: dict) -> None:
-    """Add one line to the file."""
+    """Add one line to the file, below whatever a crash left half-written there."""
+    whole = not path.exists() or path.read_bytes().endswith(b"\n")
     with open(path, "a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(("" if whole else "\n") + json.dumps(line) + "\n")
 
 
 def read(path: Path) -> list[dict]:

@@ -49,11 +49,14 @@ def kit(question: Question) -> Finding:
 
     from kit import Comparison
 
-    os.environ["KIT_RUN"] = str(question.folder)  # the record goes there, and no bar is drawn
     comparison = Comparison("second against first", baseline="first", seconds=question.budget_s, quality=None)
     comparison.variant("first", lambda: work.prepared(question.first))
     comparison.variant("second", lambda: work.prepared(question.second))
-    result = comparison.run()
+    os.environ["KIT_RUN"] = str(question.folder)  # the record goes there, and no bar is drawn
+    try:
+        result = comparison.run()
+    finally:
+        del os.environ["KIT_RUN"]
     second, session = result["second"], result.record.points[0].sessions[0]
     repeats = {variant.name: variant.repeats for variant in result.record.points[0].variants}
     measured_s = sum(sum(r.wall_s) * repeats.get(name, repeats["first"]) for name, r in session.readings.items())
