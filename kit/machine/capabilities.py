@@ -2,11 +2,15 @@
 device, running one query), never by an import alone, and in a process of its own, so that a probe that crashes or hangs
 is reported as broken and harms nobody."""
 
+import contextlib
 import ctypes.util
 import functools
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -116,13 +120,36 @@ def _importable(module: str) -> bool:
 
 
 def _run(name: str, capability: Capability) -> Missing | None:
-    command = [sys.executable, "-c", capability.probe]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_LIMIT_S, errors="replace")
-    except subprocess.TimeoutExpired:
-        return Missing(f"{name} is broken: its probe took over {PROBE_LIMIT_S:g} s", capability.remedy, broken=True)
-    if done.returncode == 0:
+    code, errors = _executed(capability.probe)
+    if code == 0:
         return None
-    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    last = said[-1] if said else f"its process ended with status {done.returncode}"
+    if code is None:
+        return Missing(f"{name} is broken: its probe took over {PROBE_LIMIT_S:g} s", capability.remedy, broken=True)
+    said = [line.strip() for line in errors.splitlines() if line.strip()]
+    last = said[-1] if said else f"its process ended with status {code}"
     return Missing(f"{name} is broken: {last[:200]}", capability.remedy, broken=True)
+
+
+def _executed(code: str) -> tuple[int | None, str]:
+    """Run Python code in a process that finds the modules that this one finds. Return its status (None: it took too
+    long, and was ended with all that it started) and what it wrote to stderr."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(PROBE_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        errors.seek(0)
+        return status, errors.read().decode(errors="replace")
