@@ -75,7 +75,9 @@ class Rules:
 
 
 RENEWAL_SHARE = 0.4
-"""Share of the time budget that may go into starting all processes afresh between looks."""
+"""Share of the time budget that may go into starting all processes afresh."""
+MAX_STARTS = 6
+"""Sets of fresh processes in one session."""
 
 
 class Table:
@@ -97,11 +99,11 @@ class Table:
         self._half_width: float | None = None
 
     def play(self, tell: Callable[[str, int, int, float | None], None]) -> None:
-        """Take rounds, with fresh processes after each look, until all is settled or the budget is spent.
+        """Take rounds, with fresh processes after each equal share of them, until all is settled or time is up.
 
         tell(variant, round, rounds, half width) is called before each reading.
         """
-        start, planned = time.monotonic(), []
+        start, planned, share = time.monotonic(), [], math.inf
         rounds = self._affordable(sum(seat.reading_s for seat in self.seats))
         while True:
             self._round(lambda name, rounds=rounds: tell(name, len(self.order), rounds, self._half_width))
@@ -112,7 +114,7 @@ class Table:
                 return
             if taken == statistics.MIN_ROUNDS:  # the real cost of a round is known now
                 rounds = max(taken, self._affordable(round_s))
-                planned = statistics.plan_looks(rounds)
+                planned, share = statistics.plan_looks(rounds), math.ceil(rounds / (1 + self._most_renewals()))
             last = spent + round_s > self.rules.seconds or taken in (self.rules.max_rounds, *planned[-1:])
             if taken in planned or last:
                 self.looks.append(taken)
@@ -122,6 +124,7 @@ class Table:
                 if last:
                     self.stopped = "rounds" if taken == self.rules.max_rounds else "budget"
                     return
+            if taken - self.starts[-1] >= share and len(self.starts) <= self._most_renewals():
                 self._start_afresh(spent)
 
     def session(self) -> Session:
@@ -149,7 +152,7 @@ class Table:
 
     def floor(self) -> float | None:
         """Return the smallest log-ratio that can count so far."""
-        return statistics.noise_floor(self.noise(), len(self.starts))
+        return statistics.noise_floor(self.noise(), statistics.effective_starts(self.starts, len(self.order)))
 
     def _affordable(self, round_s: float) -> int:
         renewing_s = self._most_renewals() * self._renewal_s()
@@ -162,10 +165,10 @@ class Table:
 
     def _most_renewals(self) -> int:
         affordable = RENEWAL_SHARE * self.rules.seconds / max(self._renewal_s(), 1e-6)
-        return min(statistics.MAX_LOOKS - 1, int(affordable))
+        return min(MAX_STARTS - 1, int(affordable))
 
     def _start_afresh(self, spent_s: float) -> None:
-        if len(self.starts) > self._most_renewals() or spent_s + self._renewal_s() > self.rules.seconds:
+        if spent_s + self._renewal_s() > self.rules.seconds:
             return
         began = time.monotonic()
         self._renew(self.seats)

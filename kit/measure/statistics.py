@@ -106,12 +106,24 @@ def half_width(found: Effect | None) -> float | None:
     return (math.log(found.high) - math.log(found.low)) / 2
 
 
-def noise_floor(noise: Effect | None, starts: int) -> float | None:
+def effective_starts(starts: Sequence[int], rounds: int) -> float:
+    """Return how many sets of processes of equal size would average luck as well (Kish's effective sample size).
+
+    starts: numbers of rounds after which all processes were fresh, the first 0; rounds: how many were taken.
+
+    >>> effective_starts([0, 10, 20], 30), effective_starts([0, 10], 11)
+    (3.0, 1.2)
+    """
+    sizes = np.diff([*starts, max(rounds, starts[-1])])
+    return round(float(sizes.sum() ** 2 / (sizes**2).sum()), 1) if rounds else 1.0
+
+
+def noise_floor(noise: Effect | None, starts: float) -> float | None:
     """Return the smallest log-ratio that can count; None without an interval of A/A.
 
-    noise: the baseline's ratio to itself; starts: how many sets of fresh processes have been seen. The floor is what
-    the baseline shows against itself, and at least the luck that so many starts leave. If A/A itself would be called
-    different, the instrument is biased, and the floor rises to three times the far end of A/A's interval.
+    noise: the baseline's ratio to itself; starts: sets of fresh processes seen, see `effective_starts`. The floor is
+    what the baseline shows against itself, and at least the luck that so many starts leave. If A/A itself would be
+    called different, the instrument is biased, and the floor rises to three times the far end of A/A's interval.
     """
     if noise is None or noise.low is None or noise.high is None:
         return None
