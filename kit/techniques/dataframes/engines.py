@@ -222,12 +222,12 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, **facts: Any
 
 def _cudf_pandas_engaged(calls: dict[str, dict[str, list[float]]], **facts: Any) -> Engagement:
     """Judge by the profiler's seconds of each call: function → {"gpu": […], "cpu": […]}."""
-    slow = sorted(name for name, seconds in calls.items() if seconds.get("cpu"))
-    fallbacks = sum(len(seconds.get("cpu", ())) for seconds in calls.values())
-    facts |= {"calls_on_gpu": sum(len(seconds.get("gpu", ())) for seconds in calls.values()), "fallbacks": fallbacks}
-    if fallbacks:
-        return fell_back(f"pandas on the CPU in {', '.join(slow)}", **facts)
-    return engaged(**facts)
+    fast, slow = (sum(len(seconds.get(where, ())) for seconds in calls.values()) for where in ("gpu", "cpu"))
+    facts |= {"calls_on_gpu": fast, "fallbacks": slow}
+    if fast and not slow:
+        return engaged(**facts)
+    names = sorted(name for name, seconds in calls.items() if seconds.get("cpu"))
+    return fell_back(f"pandas on the CPU in {', '.join(names) or 'everything'}", **facts)
 
 
 def _device() -> str:

@@ -25,7 +25,7 @@ def groupby_2(x: Frame) -> Frame:
 
 
 def groupby_3(x: Frame) -> Frame:
-    return _by(x, "id3").agg(v1=("v1", "sum"), v3=("v3", "mean")).fillna({"v1": 0}).reset_index()
+    return _by(x, "id3").agg({"v1": "sum", "v3": "mean"}).fillna({"v1": 0}).reset_index()
 
 
 def groupby_4(x: Frame) -> Frame:
@@ -41,7 +41,7 @@ def groupby_6(x: Frame) -> Frame:
 
 
 def groupby_7(x: Frame) -> Frame:
-    ends = _by(x, "id3").agg(v1=("v1", "max"), v2=("v2", "min")).reset_index()
+    ends = _by(x, "id3").agg({"v1": "max", "v2": "min"}).reset_index()
     return ends.assign(range_v1_v2=ends["v1"] - ends["v2"])[["id3", "range_v1_v2"]]
 
 
@@ -95,8 +95,10 @@ def join_5(x: Frame, big: Frame) -> Frame:
 
 
 def own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
-    sums = {f"{value}_{how}": (value, how) for value in values for how in ("sum", "mean", "min", "max")}
-    answer = _by(x.assign(rows=1), by).agg(rows=("rows", "sum"), **sums)
+    answer = _by(x.assign(rows=1), by).agg(
+        {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
+    )
+    answer.columns = ["rows", *(f"{value}_{how}" for value in values for how in ("sum", "mean", "min", "max"))]
     return answer.fillna({f"{value}_sum": 0 for value in values}).reset_index()
 
 
@@ -140,25 +142,24 @@ FLIGHTS = [
 
 
 def dated(flights: Frame) -> Frame:
-    """Add the date as a number, and whether the flight left late: 1, 0 or, where it never left, missing."""
+    """Add the date as a number, whether the flight left, and whether late: 1, 0 or, where it never left, missing."""
     date = flights["year"] * 10_000 + flights["month"] * 100 + flights["day"]
-    late = (flights["dep_delay"] > 15).astype("float64").where(flights["dep_delay"].notna())
-    return flights.assign(date=date, late=late).drop(columns=["month", "day"])
+    flown = flights["dep_delay"].notna()
+    late = (flights["dep_delay"] > 15).astype("float64").where(flown)
+    return flights.assign(date=date, flown=flown.astype("int64"), late=late).drop(columns=["month", "day"])
 
 
 def late_days(flights: Frame) -> Frame:
     """Count the departures of each carrier, origin and date, and the late ones."""
     days = flights.groupby(["carrier", "origin", "date"], observed=True, sort=False)
-    return days.agg(flown=("late", "count"), late=("late", "sum")).reset_index()
+    return days[["flown", "late"]].sum().fillna(0).reset_index()
 
 
 def late_week(days: Frame) -> Frame:
     """Share of late departures of each carrier at each origin, over the seven days with flights before each date."""
     days = days.sort_values(["carrier", "origin", "date"], ignore_index=True)
-    counts = days[["flown", "late"]].astype("float64").fillna(0)
-    eight = days.assign(flown=counts["flown"], late=counts["late"])
-    eight = eight.groupby(["carrier", "origin"], observed=True, sort=True)[["flown", "late"]].rolling(8, min_periods=1)
-    before = eight.sum().reset_index(drop=True) - counts
+    eight = days.groupby(["carrier", "origin"], observed=True, sort=True).rolling(8, min_periods=1)[["flown", "late"]]
+    before = eight.sum().reset_index(drop=True) - days[["flown", "late"]]
     share = (before["late"] / before["flown"]).where(before["flown"] > 0)
     return days[["carrier", "origin", "date"]].assign(late_week=share)
 
@@ -186,7 +187,7 @@ def features(flights: Frame) -> Frame:
     groups = flights.groupby(keys, observed=True, sort=False)
     answer = groups.agg(
         flights=("date", "count"),
-        flown=("dep_delay", "count"),
+        flown=("flown", "sum"),
         dep_delay_mean=("dep_delay", "mean"),
         dep_delay_median=("dep_delay", "median"),
         arr_delay_mean=("arr_delay", "mean"),
