@@ -297,6 +297,11 @@ def test_markup_in_every_text_of_a_record_is_text(tmp_path):
         ("binary", os.urandom(4096), "not whole JSON"),
         ("deep", b"[" * 200_000, "it is not"),
         ("array", b"[1, 2]", "not a record"),
+        (
+            "nested",
+            msgspec.json.encode(make_record(sizes=[10])).replace(b'"flights"', b"[" * 100 + b"]" * 100),
+            "nested more than 64 levels",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_listed_with_its_reason(tmp_path, name, content, reason):

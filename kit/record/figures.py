@@ -41,6 +41,9 @@ MOST_DRAWN = 12
 
 HOLLOW = ("same", "unresolved")
 
+LONGEST_LABEL = 24
+"""Characters of a row's name."""
+
 WIDTH = 6.4
 """Inches, at 100 SVG units an inch."""
 
@@ -93,13 +96,14 @@ def _style():
 
 
 def looks(*records: Record) -> dict[str, tuple[str, str]]:
-    """Return colour and marker of each variant by name, in order of declaration over all `records`.
+    """Return colour and marker of each variant by name, the measured ones first, in order of declaration.
 
     Every baseline is grey. Give it all records of one page to have a variant look the same in each of its figures.
     """
     baselines = {record.asked.baseline for record in records}
-    names = dict.fromkeys(v.name for record in records for point in record.points for v in point.variants)
-    others = [name for name in names if name not in baselines]
+    variants = [variant for record in records for point in record.points for variant in point.variants]
+    measured_first = sorted(variants, key=lambda variant: variant.state != "measured")
+    others = [name for name in dict.fromkeys(variant.name for variant in measured_first) if name not in baselines]
     found = {name: (BASELINE, "o") for name in [*baselines, "A/A"]}
     for place, name in enumerate(others):
         turn = place // len(PALETTE)
@@ -135,7 +139,7 @@ def speedups(record: Record, point: Point, look: dict | None = None) -> "Figure"
     others = [variant for variant in point.variants if variant.name != record.asked.baseline]
     drawn = others[:MOST_DRAWN]
     with _style():
-        figure, axes = _canvas(_height(drawn), right=2.2)
+        figure, axes = _canvas(_height(drawn), _room([variant.name for variant in drawn]), right=2.2)
         _band_and_line(axes, point)
         edges = [edge for row, variant in enumerate(drawn) for edge in _draw_effect(axes, row, variant, look)]
         _name_rows(axes, [variant.name for variant in drawn])
@@ -158,7 +162,7 @@ def memory(record: Record, point: Point | None = None, look: dict | None = None)
     measured = [variant for variant in valid if _positive([words.memory_mib(variant.memory)])]
     drawn = measured[:MOST_DRAWN]
     with _style():
-        figure, axes = _canvas(_height(drawn))
+        figure, axes = _canvas(_height(drawn), _room([variant.name for variant in drawn]))
         for row, variant in enumerate(drawn):
             _draw_memory(axes, row, variant, look[variant.name][0])
         _name_rows(axes, [variant.name for variant in drawn])
@@ -177,11 +181,11 @@ def readings(record: Record, point: Point, look: dict | None = None) -> "Figure"
     drawn = found[: MOST_DRAWN + 1]
     invalid = {variant.name for variant in point.variants if variant.verdict == "invalid"}
     with _style():
-        figure, axes = _canvas(_height(drawn))
+        figure, axes = _canvas(_height(drawn), _room(_row_labels([name for name, _ in drawn], invalid)))
         _band_and_line(axes, point)
         for row, (name, ratios) in enumerate(drawn):
             _draw_strip(axes, row, ratios, look.get(name, (BASELINE, "o"))[0], name in invalid)
-        _name_rows(axes, [name for name, _ in drawn], invalid)
+        _name_rows(axes, _row_labels([name for name, _ in drawn], invalid))
         _ratio_axis(axes, [1.0, *(ratio for _, ratios in drawn for ratio in ratios)])
         title = f"Speed-up over {words.shown(record.asked.baseline, 24)} in every round, higher is better"
         marks = "a dot a round · line: median · band: noise floor"
@@ -407,11 +411,18 @@ def _memory_axis(axes: "Axes", highest: float) -> None:
     _fixed_ticks(axes.xaxis, [t * unit for t in ticks if 0 <= t * unit <= highest], lambda v, _: f"{v / unit:g} {name}")
 
 
-def _name_rows(axes: "Axes", names: list[str], invalid: frozenset | set = frozenset()) -> None:
-    axes.set_yticks(
-        range(len(names)), [words.shown(name, 18) + (", invalid" if name in invalid else "") for name in names]
-    )
-    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
+def _row_labels(names: list[str], invalid: set[str]) -> list[str]:
+    return [words.shown(name, 14) + (", invalid" if name in invalid else "") for name in names]
+
+
+def _room(labels: list[str]) -> float:
+    """Inches that the rows' labels take at the left."""
+    return 0.2 + 0.085 * max([7, *(len(words.shown(label, LONGEST_LABEL)) for label in labels)])
+
+
+def _name_rows(axes: "Axes", labels: list[str]) -> None:
+    axes.set_yticks(range(len(labels)), [words.shown(label, LONGEST_LABEL) for label in labels])
+    axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)
     axes.yaxis.grid(False)
     for text in axes.get_yticklabels():
         text.set_color(INK)

@@ -14,6 +14,7 @@ from kit.record.document import Record
 NOT_RECORDS = ("status.json", "progress.json", "parameters.json")
 """Files of a run that are JSON and no record, where a folder of records is named itself."""
 
+DEEPEST = 64
 LARGEST_STATUS = 2**20
 LARGEST_NOTEBOOK = 64 * 2**20
 
@@ -132,6 +133,8 @@ def read_records(files: list[File], unreadable: list[Unreadable]) -> Iterator[tu
         try:
             text = file.read(store.LARGEST_BYTES)
             record = store.decode(text, file.name)
+            if _depth(record.asked.parameters) > DEEPEST:
+                raise UserError(f"its parameters are nested more than {DEEPEST} levels deep")
         except UserError as error:
             reason = words.shown(error, 400).removeprefix(f"{words.shown(file.name)}: ")
             unreadable.append(Unreadable(file.shown, reason))
@@ -139,6 +142,15 @@ def read_records(files: list[File], unreadable: list[Unreadable]) -> Iterator[tu
         if (copy := (record.id, len(text))) not in seen:
             seen.add(copy)
             yield file, record
+
+
+def _depth(value: Any) -> int:
+    """Return how deep containers are nested, without recursion, which deep ones would exhaust."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def read_statuses(files: list[File], unreadable: list[Unreadable]) -> list[Status]:

@@ -180,15 +180,18 @@ class Writer:
     def _flush(self) -> None:
         import pyarrow as pa
 
-        columns = {
-            name: pa.array([_cell(row.get(name), kind) for row in self._rows], type=self._schema.field(name).type)
-            for name, kind in COLUMNS.items()
-        }
+        columns = {}
+        for name, kind in COLUMNS.items():
+            values = [row.get(name) for row in self._rows]
+            columns[name] = pa.array(
+                list(map(_text, values)) if kind == TEXT else values, self._schema.field(name).type
+            )
         self._file.write_table(pa.table(columns, schema=self._schema))
         self._rows = []
 
 
-def _cell(value: Any, kind: str) -> Any:
-    if kind == TEXT and value is not None:
-        return value[:LONGEST].encode("utf-8", "replace").decode()
-    return float(value) if kind == REAL and value is not None else value
+def _text(value: str | None) -> str | None:
+    """Return a text that Arrow can hold: cut, and without half characters."""
+    if value is None or (value.isascii() and len(value) <= LONGEST):
+        return value
+    return value[:LONGEST].encode("utf-8", "replace").decode()

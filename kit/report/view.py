@@ -364,16 +364,21 @@ def machine_details(machine: Machine) -> list[tuple[str, str]]:
     return [*details, ("CUDA", words.shown(machine.cuda, 20))] if machine.cuda else details
 
 
+_UNITS = {
+    "_gib_per_s": "GiB/s",
+    "_mib_per_s": "MiB/s",
+    "_gflop_per_s": "GFLOP/s",
+    "_tflop_per_s": "TFLOP/s",
+    "_us": "µs",
+    "_ms": "ms",
+    "_s": "s",
+}
+
+
 def _ceiling(name: str) -> str:
     """Return the name of a ceiling with its unit: `memory_copy_gib_per_s` is `memory copy, GiB/s`."""
     shown = words.shown(name, 60)
-    for ending, unit in (
-        ("_gib_per_s", "GiB/s"),
-        ("_mib_per_s", "MiB/s"),
-        ("_gflops", "GFLOP/s"),
-        ("_us", "µs"),
-        ("_s", "s"),
-    ):
+    for ending, unit in _UNITS.items():
         if shown.endswith(ending):
             return f"{shown.removesuffix(ending).replace('_', ' ')}, {unit}"
     return shown.replace("_", " ")
