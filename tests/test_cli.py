@@ -82,6 +82,7 @@ def test_help_alone_is_the_programs(project, capsys):
         (["run", "01", "--runs", "nope://x"], "kit: runs can't be kept at nope://x: Protocol not known"),
         (["run", "R.ipynb"], "kit: R.ipynb is a notebook in R; the kit executes Python notebooks"),
         (["run", "old.ipynb"], "kit: old.ipynb is not a notebook of format 4"),
+        (["run", "cells.ipynb"], "kit: cells.ipynb is not a notebook of format 4"),
         (["run", "text.ipynb"], "kit: text.ipynb is not a notebook: it is not whole JSON"),
     ],
 )
@@ -89,6 +90,7 @@ def test_a_mistake_is_one_sentence(project, capsys, arguments, complaint):
     """A user's mistake ends with exit status 2 and one line on stderr, the remedy in it."""
     write_notebook(project / "R.ipynb", kernelspec={"language": "R"})
     (project / "old.ipynb").write_text(json.dumps({"nbformat": 3, "worksheets": []}))
+    (project / "cells.ipynb").write_text(json.dumps({"nbformat": 4, "cells": ["print(1)"]}))
     (project / "text.ipynb").write_text("hello")
     assert cli.main(arguments) == 2
     printed = capsys.readouterr()

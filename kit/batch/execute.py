@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar, NoReturn
 
 from kit.batch.processes import FAILED, end_descendants
+from kit.record import words
 
 _MISLEADING = ("Input Notebook", "Output Notebook", "Unable to parse line", "Passed unknown parameter")
 """Lines of papermill's that say nothing true here: it reads parameters line by line, and we have checked them."""
@@ -92,7 +93,7 @@ def plain(text: str) -> str:
 
 def fail(reason: str) -> NoReturn:
     """End this process, the last line of its log saying why."""
-    print(FAILED + " ".join(plain(reason).split()), file=sys.stderr)
+    print(FAILED + words.shown(plain(reason), 1000), file=sys.stderr)
     sys.exit(1)
 
 

@@ -112,12 +112,20 @@ def read(path: Path) -> Notebook:
         raise UserError(f"{path.name} could not be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path.name} is not a notebook: it is not whole JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("nbformat") != 4 or not isinstance(document.get("cells"), list):
+    if not _is_whole(document):
         raise UserError(f"{path.name} is not a notebook of format 4: open it in JupyterLab and save it again")
     language = document.get("metadata", {}).get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise UserError(f"{path.name} is a notebook in {language}; the kit executes Python notebooks")
     return Notebook(path.stem, path, _bare(document))
+
+
+def _is_whole(document: Any) -> bool:
+    """Return whether a document has the parts of a notebook that the kit relies on."""
+    if not isinstance(document, dict) or document.get("nbformat") != 4:
+        return False
+    cells = document.get("cells")
+    return isinstance(cells, list) and all(isinstance(cell, dict) and "cell_type" in cell for cell in cells)
 
 
 def _bare(document: dict[str, Any]) -> dict[str, Any]:

@@ -279,10 +279,10 @@ def example(parameter: Parameter) -> str:
     if parameter.default not in (None, "", []):
         return as_text(parameter.default)
     options = get_args(parameter.kind) if get_origin(parameter.kind) in (Union, UnionType) else [parameter.kind]
-    kind = next(option for option in options if option is not NoneType)
+    kind = next((option for option in options if option is not NoneType), NoneType)
     if get_origin(kind) is Literal:
         return as_text(get_args(kind)[0])
-    return {int: "1000", float: "0.5", str: "text", bool: "true"}.get(kind, "[]")
+    return {int: "1000", float: "0.5", str: "text", bool: "true", NoneType: "none"}.get(kind, "[]")
 
 
 def as_text(value: Any) -> str:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 from kit.batch import notebooks, processes
+from kit.batch.locks import machine_to_ourselves
 from kit.batch.plans import Run
-from kit.batch.runs import Attempt, Claim, Runs, key, machine_to_ourselves
+from kit.batch.runs import Attempt, Claim, Runs, key
 from kit.batch.screen import Screen, table
 from kit.errors import UserError
 from kit.record import store, words

@@ -7,7 +7,6 @@ runs/<notebook>/<key>/    the first attempt; <key>.2, <key>.3 … stand beside i
     status.json           `Status`
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ import msgspec
 from fsspec.core import url_to_fs
 
 import kit
+from kit.batch.locks import is_locked, lock
 from kit.batch.plans import Run
 from kit.errors import UserError
 from kit.record.store import clean, now
@@ -103,7 +103,7 @@ class Runs:
             ) from None
 
     def _attempt(self, folder: str, number: int) -> Attempt:
-        return Attempt(number, folder, self._status(folder), not self.staged and _locked(Path(folder, "log.txt")))
+        return Attempt(number, folder, self._status(folder), not self.staged and is_locked(Path(folder, "log.txt")))
 
     def _status(self, folder: str) -> Status:
         try:
@@ -190,51 +190,6 @@ def version() -> str:
     return f"{metadata.version('ml-scaling-kit')}+{digest.hexdigest()[:8]}"
 
 
-@contextmanager
-def machine_to_ourselves(say: Any) -> Iterator[int]:
-    """Hold the machine, of which there is one: two runs at once would measure each other.
-
-    Yield the lock's file descriptor, to be left open in the run's process: the lock then lasts as long as any of the
-    two. The lock lies in the folder for temporary files; the system lets go of it when its holders die.
-    """
-    descriptor = _open_lock(Path(tempfile.gettempdir(), "ml-scaling-kit.lock"))
-    try:
-        if not _lock(descriptor, wait=False):
-            say("waiting for another run on this machine to end")
-            _lock(descriptor, wait=True)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(path: Path) -> int:
-    """Open the file, which may be another user's: a lock needs no more than reading."""
-    with suppress(FileNotFoundError):
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-
-
-def _lock(descriptor: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return not _lock(descriptor, wait=False)
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(descriptor)
-
-
 def _number(folder: str, key: str) -> int:
     match = re.fullmatch(rf"{key}(?:\.(\d+))?", folder.rstrip("/").rpartition("/")[2])
     return int(match[1] or 1) if match else 0
@@ -259,7 +214,7 @@ def _take(folder: Path, run: Run, status: Status) -> Claim | None:
 def _draft(folder: Path, run: Run, status: Status) -> BinaryIO:
     log = open(folder / "log.txt", "ab")  # noqa: SIM115 (whoever claims the folder closes it)
     with suppress(OSError):  # a file system without locks
-        _lock(log.fileno(), wait=False)
+        lock(log.fileno(), wait=False)
     (folder / "notebook.ipynb").write_text(json.dumps(run.notebook.document, indent=1), encoding="utf-8")
     _write_status(folder, status)
     return log
