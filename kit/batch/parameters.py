@@ -18,9 +18,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 from kit.batch.notebooks import Notebook, source, tags
 from kit.errors import UserError
 
-MOST = 10
-"""Parameters a notebook may have: what does not fit on one screen is not a notebook's parameters but a program's."""
-
 MISFIT = (TypeError, ValueError, LookupError, StopIteration)
 """What `parse` raises when a text is no value of the type."""
 
@@ -44,7 +41,7 @@ class Parameter:
 def read(notebook: Notebook) -> list[Parameter]:
     """Return the parameters of `notebook`, in order; none if no cell is tagged `parameters`.
 
-    Raise `UserError` if there are several such cells, or more than ten parameters, or one that is not a plain literal.
+    Raise `UserError` if there are several such cells, or a parameter that is not a plain literal.
     """
     cells = [cell for cell in notebook.document["cells"] if cell["cell_type"] == "code" and "parameters" in tags(cell)]
     if len(cells) > 1:
@@ -67,8 +64,6 @@ def _parameters(text: str) -> list[Parameter]:
     names = [parameter.name for parameter in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{twice[0]} is set twice: keep one")
-    if len(found) > MOST:
-        raise UserError(f"it has {len(found)} parameters; at most {MOST} are allowed: make the others plain variables")
     return found
 
 

@@ -213,7 +213,7 @@ def _verdicts(folder: Path) -> str:
 
 
 def _verdict(record: Record) -> str:
-    """Return a record's verdicts at its largest size: `delays: Polars faster 6.1×, DuckDB same, 2 skipped`."""
+    """Return a record's verdicts at its largest size: `delays: Polars 6.1× faster, DuckDB same, 2 skipped`."""
     point = words.largest(record)
     others = [variant for variant in (point.variants if point else []) if variant.verdict != "baseline"]
     said = [_verdict_of(variant) for variant in others if variant.verdict != "skipped"]
@@ -223,8 +223,11 @@ def _verdict(record: Record) -> str:
 
 
 def _verdict_of(variant: Variant) -> str:
-    by = f" {words.times(variant.effect.speedup)}" if variant.effect and variant.verdict in ("faster", "slower") else ""
-    return f"{words.shown(variant.name, 60)} {variant.verdict}{by}"
+    name = words.shown(variant.name, 60)
+    if variant.effect is None or variant.verdict not in ("faster", "slower"):
+        return f"{name} {variant.verdict}"
+    ratio = variant.effect.speedup if variant.verdict == "faster" else 1 / variant.effect.speedup
+    return f"{name} {words.times(ratio)} {variant.verdict}"
 
 
 def _print(outcomes: list[Outcome]) -> None:
