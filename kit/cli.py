@@ -112,17 +112,17 @@ def _run(asked: argparse.Namespace) -> int:
     names = [name for name in asked.names if name not in plan_files]
     todo = plans.asked(names, asked.plan + plan_files, asked.given, asked.timeout)
 
+    from kit import places
     from kit.batch import run, runs
 
-    place = asked.runs or str(notebooks.own_project() / "runs")
+    place = asked.runs or str(places.project() / "runs")
     return run.execute(todo, runs.at(place), asked.force, asked.report)
 
 
 def _report(asked: argparse.Namespace) -> int:
-    from kit import report
-    from kit.batch import notebooks
+    from kit import places, report
 
-    return report.main(asked.runs or [str(notebooks.own_project() / "runs")], asked.out)
+    return report.main(asked.runs or [str(places.project() / "runs")], asked.out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from kit import places
 from kit.batch import notebooks, parameters
 from kit.batch.screen import table
 from kit.errors import UserError
@@ -13,7 +14,7 @@ def print_list() -> None:
     found = notebooks.known()
     if not found:
         raise UserError("there is no notebooks/ folder with notebooks here or above: go to a checkout of the kit")
-    runs = notebooks.own_project() / "runs"
+    runs = places.project() / "runs"
     counts = {name: sum(1 for _ in (runs / name).glob("[!.]*/status.json")) for name in found}
     rows = ([name, _title(path), str(counts[name] or "")] for name, path in found.items())
     table("", ["notebook", "title", "runs"], rows)

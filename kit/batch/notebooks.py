@@ -67,12 +67,6 @@ def project() -> Path | None:
     return next((folder for folder in places if any((folder / "notebooks").glob("*.ipynb"))), None)
 
 
-def own_project() -> Path:
-    """Return the project that the working directory lies in, else the working directory: runs are kept there."""
-    here, found = Path.cwd(), project()
-    return found if found and (found == here or found in here.parents) else here
-
-
 def known() -> dict[str, Path]:
     """Return the project's notebooks, by name, in order."""
     folder = project()

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from kit import places
 from kit.errors import UserError
 from kit.machine import capabilities, ceilings, fingerprint
 from kit.measure import answers, statistics
@@ -268,9 +269,7 @@ def records_folder(comparison: str) -> Path:
     """Return where records go: into the run's folder, or under `runs/interactive/` of the project."""
     if folder := run_folder():
         return folder / "records"
-    here = Path.cwd()
-    root = next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() or (p / ".git").exists()), here)
-    return root / "runs" / "interactive" / (notebook_name() or "outside") / "records"
+    return places.project() / "runs" / "interactive" / (notebook_name() or "outside") / "records"
 
 
 def notebook_name() -> str:
