@@ -102,6 +102,21 @@ def test_engines_agree_on_own_tables(question, by, values, cache, cluster):
     assert expected.num_rows > 0
 
 
+@pytest.mark.parametrize("question", WORKLOADS["own"])
+def test_engines_agree_on_odd_names_and_large_numbers(question, tmp_path, cluster):
+    """Names with quotes and blanks, and whole numbers beyond 2⁵³ with missing ones among them, stay what they are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    large = [2**53 + i % 7 if i % 5 else None for i in range(4_000)]
+    table = pa.table({'say "id"': large, "a café's": ["x", "y", None, "z"] * 1_000, "% of; it": range(4_000)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    tables = own.tables(str(tmp_path / "t.parquet"), table.column_names[:2], table.column_names[2:], cache=tmp_path)
+    different, expected = differences(tables, question, cluster)
+    assert not different
+    assert set(expected['say "id"'].to_pylist()) - {None} == {2**53 + i for i in range(7)}
+
+
 def test_delay_features_are_what_they_say(cache, cluster):
     """Counts, mean and 90 % quantile of one group are those computed by hand from the raw rows."""
     import numpy as np

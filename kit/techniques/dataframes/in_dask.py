@@ -17,11 +17,16 @@ ROW_GROUPS = 4
 """Row groups of the file that make one partition: half a million rows, some 60 MB as pandas frames."""
 
 
-def read(path: str, columns: list[str] | None = None) -> DataFrame:
-    """Return a table of several partitions. cuDF's are larger, by a rule of its own: a share of the GPU's memory."""
+def read(path: str, columns: list[str] | None = None, nullable: bool = False) -> DataFrame:
+    """Return a table of several partitions. cuDF's are larger, by a rule of its own: a share of the GPU's memory.
+
+    nullable: with pandas' nullable types, in which whole numbers stay whole where some are missing, as in cuDF's.
+    """
     if dask.config.get("dataframe.backend") == "cudf":
         return dd.read_parquet(path, columns=columns)
-    return dd.read_parquet(path, columns=columns, split_row_groups=ROW_GROUPS)
+    return dd.read_parquet(
+        path, columns=columns, split_row_groups=ROW_GROUPS, **({"dtype_backend": "numpy_nullable"} if nullable else {})
+    )
 
 
 def _by(x: DataFrame, keys: str | list[str]) -> Any:

@@ -89,27 +89,28 @@ def join_5(x: str, big: str) -> str:
 
 def own_groupby(x: str, by: list[str], values: list[str]) -> str:
     sums = [
-        f"coalesce(sum({_name(v)}), 0) AS {_name(v + '_sum')}, avg({_name(v)}) AS {_name(v + '_mean')}, "
-        f"min({_name(v)}) AS {_name(v + '_min')}, max({_name(v)}) AS {_name(v + '_max')}"
+        f"coalesce(sum({quoted(v)}), 0) AS {quoted(v + '_sum')}, avg({quoted(v)}) AS {quoted(v + '_mean')}, "
+        f"min({quoted(v)}) AS {quoted(v + '_min')}, max({quoted(v)}) AS {quoted(v + '_max')}"
         for v in values
     ]
-    return f"SELECT {_names(by)}, count(*) AS rows, {', '.join(sums)} FROM {x} GROUP BY {_names(by)}"
+    return f"SELECT {_listed(by)}, count(*) AS rows, {', '.join(sums)} FROM {x} GROUP BY {_listed(by)}"
 
 
 def own_sort(x: str, by: list[str], values: list[str]) -> str:
-    order = ", ".join(f"{_name(column)} NULLS LAST" for column in [*by, *values])
+    order = ", ".join(f"{quoted(column)} NULLS LAST" for column in [*by, *values])
     return f"SELECT *, row_number() OVER () - 1 AS position FROM (FROM {x} ORDER BY {order})"
 
 
 def own_join(x: str, keys: str, by: list[str]) -> str:
-    return f"SELECT * FROM {x} JOIN {keys} USING ({_names(by)})"
+    return f"SELECT * FROM {x} JOIN {keys} USING ({_listed(by)})"
 
 
-def _names(columns: list[str]) -> str:
-    return ", ".join(_name(column) for column in columns)
+def _listed(columns: list[str]) -> str:
+    return ", ".join(quoted(column) for column in columns)
 
 
-def _name(column: str) -> str:
+def quoted(column: str) -> str:
+    """Return a column's name as SQL writes one that may hold anything."""
     return '"' + column.replace('"', '""') + '"'
 
 
