@@ -106,7 +106,7 @@ def _doctor(asked: argparse.Namespace) -> int:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    from kit.batch import notebooks, plans
+    from kit.batch import plans
 
     plan_files = [name for name in asked.names if name.endswith(".toml")]
     names = [name for name in asked.names if name not in plan_files]

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from kit import places
+
 CACHE = "data"
-"""Folder of the cache, under the working directory unless another is named."""
+"""Folder of the cache, at the root of the project unless an absolute one is named."""
 
 ROW_GROUP = 131_072
 """Rows of a parquet row group: what engines read in parallel. Small enough that one million rows feed eight cores."""
@@ -38,7 +40,7 @@ def cached(cache: Path | str, name: str, names: Sequence[str], write: Callable[[
     read, and of two processes that write at once one wins and both read the same. A file that was lost or cut short
     later (a full disk, a copy that broke) is noticed by its missing footer, and all are made again.
     """
-    folder = Path(cache).resolve() / name
+    folder = (places.project() / cache).resolve() / name
     paths = {name: folder / f"{name}.parquet" for name in names}
     if not _whole(paths.values()):
         folder.parent.mkdir(parents=True, exist_ok=True)
