@@ -71,7 +71,8 @@ class Comparison:
         """
         name: what is compared, in a word. baseline: the variant that the others are measured against.
         size or sizes: where on the scaling curve; unit: what a size counts, as "rows".
-        seconds: time budget of the rounds at one size (preparation comes on top).
+        seconds: time budget of the rounds at one size; preparation comes on top, and up to three times as much is
+            spent where ten rounds need it.
         quality: check(answer, baseline's answer) -> Quality or bool; default: equal answers; None: no check.
         target: differences up to this may be called "same", as 0.03 for 3 %.
         threads: allowed to every variant, set before its imports; default: all usable cores.

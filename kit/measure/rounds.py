@@ -76,6 +76,8 @@ class Rules:
 
 RENEWAL_SHARE = 0.4
 """Share of the time budget that may go into starting all processes afresh."""
+OVERTIME = 3
+"""Up to so many times the budget may be spent to reach the smallest number of rounds that resolves anything."""
 MAX_STARTS = 6
 """Sets of fresh processes in one session."""
 
@@ -115,7 +117,7 @@ class Table:
             if taken == statistics.MIN_ROUNDS:  # the real cost of a round is known now
                 rounds = max(taken, self._affordable(round_s))
                 planned, share = statistics.plan_looks(rounds), math.ceil(rounds / (1 + self._most_renewals()))
-            last = spent + round_s > self.rules.seconds or taken in (self.rules.max_rounds, *planned[-1:])
+            last = self._out_of_time(spent, round_s) or taken in (self.rules.max_rounds, *planned[-1:])
             if taken in planned or last:
                 self.looks.append(taken)
                 if self._settled():
@@ -157,6 +159,13 @@ class Table:
     def _affordable(self, round_s: float) -> int:
         renewing_s = self._most_renewals() * self._renewal_s()
         return max(1, min(self.rules.max_rounds, int((self.rules.seconds - renewing_s) / max(round_s, 1e-6))))
+
+    def _out_of_time(self, spent_s: float, round_s: float) -> bool:
+        """Return whether the next round would pass the budget. What was spent on fewer rounds than can resolve
+        anything would be lost, so up to that number the budget may be overrun."""
+        needed_s = statistics.MIN_ROUNDS * round_s
+        overrun = len(self.order) < statistics.MIN_ROUNDS and needed_s <= OVERTIME * self.rules.seconds
+        return not overrun and spent_s + round_s > self.rules.seconds
 
     def _renewal_s(self) -> float:
         if len(self.starts) > 1:
