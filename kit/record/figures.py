@@ -125,7 +125,7 @@ def scaling_curve(record: Record, look: dict | None = None) -> "Figure":
             _draw_curve(axes, name, sizes, found, look, name == record.asked.baseline)
             for name, sizes, found in curves[:MOST_DRAWN]
         ]
-        _time_axis(axes, [spot[0] for _, _, found in curves[:MOST_DRAWN] for spot in found])
+        _time_axis(axes, [t for _, _, found in curves[:MOST_DRAWN] for spot in found for t in spot[:3]])
         _size_axis(axes, {size for _, sizes, _ in curves for size in sizes}, unit or "size")
         _label_ends(axes, ends)
         _title(figure, "Time of one call, lower is better", "bars: 95 % interval of the median", len(curves))
