@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from kit.measure.answers import equal, portable
+from kit.measure.answers import equal, is_lazy, portable
 
 ROWS = {"key": ["b", "a", "c"], "n": [1, 2, 3], "mean": [0.5, 1.5, 2.5]}
 
@@ -141,6 +141,17 @@ def test_one_column_is_an_answer(made_by):
     """A variant may return a single column, as `frame["x"].cumsum()` does."""
     assert state(made_by([1.0, 2.0, 3.0]), pd.Series([1.0, 2.0, 3.0])) == "held"
     assert state(made_by([1.0, 2.0, 4.0]), pd.Series([1.0, 2.0, 3.0])) == "broken"
+
+
+def test_a_plan_is_not_an_answer():
+    """What is only computed when it is read would be computed after the timing, and is told apart."""
+    import dask.dataframe
+
+    frame = pd.DataFrame(ROWS)
+    plans = [pl.LazyFrame(ROWS), duckdb_table(frame), dask.dataframe.from_pandas(frame), (x for x in [1])]
+    assert [is_lazy(plan) for plan in plans] == [True] * 4
+    answers = [frame, pl.DataFrame(ROWS), pa.table(ROWS), frame["n"], [1], {"a": 1}, np.ones(2), None, 1, "text"]
+    assert not any(is_lazy(answer) for answer in answers)
 
 
 # --- everything else --------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Whether two answers are equal: tables by content, whatever engine made them, and numbers within a tolerance."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
@@ -8,6 +9,12 @@ from kit.record.document import Quality
 
 RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-9
+
+
+def is_lazy(answer: Any) -> bool:
+    """Return whether `answer` is only a plan, which is carried out when somebody reads it: after the timing."""
+    planned = type(answer).__name__ in ("DuckDBPyRelation", "LazyFrame") or hasattr(answer, "__dask_graph__")
+    return planned or inspect.isgenerator(answer) or inspect.isawaitable(answer)
 
 
 def portable(answer: Any) -> Any:

@@ -139,7 +139,7 @@ class Measurement:
         if weighed is None:
             return
         if quality.state in ("held", "reference"):
-            quality = self._quality(seat, weighed["answer"], again=True)
+            quality = self._quality(seat, weighed["answer"], again="second")
         seat.quality = quality
         seat.resident_mib = weighed["resident_mib"]
         seat.memory = Memory(
@@ -164,8 +164,9 @@ class Measurement:
             seat.order("prepare", seat.packed)
             seat.order("resume", seat.repeats)
 
-    def _quality(self, seat: Seat, answer: Any, again: bool = False) -> Quality:
-        """Check one answer against the baseline's first. A check that breaks is `unchecked`, never a pass."""
+    def _quality(self, seat: Seat, answer: Any, again: str = "") -> Quality:
+        """Check one answer against the baseline's first; again: which one it is, if not the first. A check
+        that breaks is `unchecked`, never a pass."""
         is_reference = seat.name == self.baseline
         if self._check is None:
             state = "reference" if is_reference else "unchecked"
@@ -181,7 +182,7 @@ class Measurement:
         if is_reference and not (again and found.state == "broken"):
             return Quality(state="reference", measure=found.measure, value=found.value, bound=found.bound)
         if again and found.state == "broken":
-            note = f"the second answer is not the first: {found.note}"
+            note = f"the {again} answer is not the first: {found.note}"
             return Quality(state="broken", measure=found.measure, value=found.value, bound=found.bound, note=note)
         return found
 
@@ -194,7 +195,16 @@ class Measurement:
         self._tables.append(table)
         table.play(self._progress.measuring)
         for seat in seats:
+            self._check_last(seat)
             seat.engagement = seat.order("engagement")
+
+    def _check_last(self, seat: Seat) -> None:
+        """Check an answer after the rounds too: work that only began well is not work well done."""
+        if seat.quality is None or seat.quality.state not in ("held", "reference"):
+            return
+        last = seat.order("again")
+        if last is not None:
+            seat.quality = self._quality(seat, last["answer"], again="last")
 
     def _end_all(self) -> None:
         """End all workers; if a second Ctrl-C interrupts that, without waiting for any."""
@@ -282,7 +292,7 @@ class Measurement:
             needed = f"{statistics.MIN_ROUNDS} take about {round_s * statistics.MIN_ROUNDS:.0f} s"
             return f"only {_rounds(rounds)} fitted in {self.rules.seconds:g} s; {needed}"
         sets = "1 set" if len(session.starts) == 1 else f"{len(session.starts)} sets"
-        return f"{_rounds(rounds)} in {sets} of processes are not enough to tell; give it more seconds="
+        return f"{_rounds(rounds)} in {sets} of processes are not enough to tell; raise seconds="
 
 
 def _rounds(number: int) -> str:

@@ -54,7 +54,7 @@ class Work:
     def cold(self) -> dict:
         """Make the first call. Return {"cold_s", "answer"}."""
         wall_s, answer = _timed(self.prepared.call)
-        return {"cold_s": _own_seconds(answer, wall_s), "answer": answers.portable(_answer(answer))}
+        return {"cold_s": _own_seconds(answer, wall_s), "answer": _portable(answer)}
 
     def weigh(self) -> dict:
         """Make one untimed call and read its peak memory. Return peak, method, device memory, the answer, resident."""
@@ -67,7 +67,7 @@ class Work:
             "peak_mib": max(0.0, peak.mib - self.standing_mib),
             "method": peak.method,
             "device_mib": memory.device_mib(),
-            "answer": answers.portable(_answer(answer)),
+            "answer": _portable(answer),
             "resident_mib": memory.resident_mib(),
         }
 
@@ -105,6 +105,10 @@ class Work:
             "metrics": _metrics(answer),
         }
 
+    def again(self) -> dict:
+        """Make one more untimed call, after the rounds. Return {"answer"}."""
+        return {"answer": _portable(self.prepared.call())}
+
     def engagement(self) -> Engagement:
         """Return the variant's own proof that it ran, or `not stated`."""
         if self.prepared.engagement is None:
@@ -120,8 +124,14 @@ class Work:
             self.prepared.close()
 
 
-def _answer(returned: Any) -> Any:
-    return returned.answer if isinstance(returned, Reading) else returned
+def _portable(returned: Any) -> Any:
+    answer = returned.answer if isinstance(returned, Reading) else returned
+    if answers.is_lazy(answer):
+        kind = type(answer).__name__
+        raise TypeError(
+            f"the answer is a {kind}, which is not computed yet; compute it in the call, or nothing is timed"
+        )
+    return answers.portable(answer)
 
 
 def _own_seconds(returned: Any, wall_s: float) -> float:
