@@ -214,6 +214,7 @@ def test_different_values(answer, reference):
     assert found.state == "broken"
     assert found.note
     assert len(found.note) < 400
+    assert "\n" not in found.note
 
 
 def test_nothing_to_compare_is_not_a_pass():

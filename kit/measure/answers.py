@@ -180,7 +180,7 @@ def _sorted(columns: dict, keys: list[str], floats: list[str]) -> dict:
 
 def _short(value: Any) -> str:
     plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
-    text = f"{plain:.9g}" if isinstance(plain, float) else repr(plain)
+    text = f"{plain:.9g}" if isinstance(plain, float) else " ".join(repr(plain).split())
     return text if len(text) <= 60 else text[:59] + "…"
 
 
