@@ -4,12 +4,15 @@ import importlib
 import subprocess
 import sys
 
+import pyarrow
 import pytest
 
 from kit.errors import UserError
 from kit.measure.answers import equal, portable
 from kit.techniques.dataframes import QUESTIONS, engines, flights, generate, own
 from kit.techniques.dataframes.questions import WORKLOADS
+
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # Dask's own, with pandas 3.1
 
 OTHERS = ("polars", "duckdb", "dask")
 GENERATED = [*WORKLOADS["groupby"], *WORKLOADS["join"]]
@@ -195,6 +198,18 @@ show.side_by_side("groupby_1")
 assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_engine_gets_text_as_its_users_would_give_it(cache):
+    """pandas reads the flights' text, and every engine but Dask the text to group by, as categories."""
+    assert (
+        "carrier"
+        in engines.pandas(flights.tables(100, cache), "delay_features").call.keywords["text"]["read_dictionary"]
+    )
+    tables = generate.groupby(1_000, 10, cache=cache)
+    for engine in ("pandas", "polars", "duckdb"):
+        prepared = getattr(engines, engine)(tables, "groupby_1")
+        assert "dictionary" in str(pyarrow.table(prepared.call())["id1"].type), engine
 
 
 def test_an_unknown_question_names_the_nearest(cache):

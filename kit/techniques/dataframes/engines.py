@@ -61,21 +61,19 @@ def duckdb(tables: Tables, question: str) -> Prepared:
 def dask(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
     """Dask dataframe: on a cluster of its own within the thread budget, or on the one at `cluster` (tcp://…).
 
-    Its own cluster is one process with threads, not one-threaded processes: answers and shuffled partitions then need
-    no copy from process to process, which on two cores made delay_features at a million rows 1.8 times as fast. For the
-    same reason it shuffles by tasks, in memory: the shuffle between processes took 1.5 times as long.
+    Its own cluster is one process with threads, not one-threaded processes: shuffled partitions and answers need no
+    copy from process to process then. At a million rows on two cores processes took 1.5 to 8 times as long, whatever
+    the question. For the same reason it shuffles by tasks, in memory: the shuffle that is made for many machines (p2p)
+    took 1.4 to 1.9 times as long where whole tables are shuffled.
     """
     import dask
     from distributed import Client, LocalCluster
 
-    if not cluster:
-        dask.config.set({"dataframe.shuffle.method": "tasks"})
-    own = (
-        None
-        if cluster
-        else LocalCluster(1, threads_per_worker=threads(), processes=False, dashboard_address=":0", silence_logs=ERROR)
-    )
-    return _dask(tables, question, Client(own or cluster), own, device="CPU")
+    if cluster:
+        return _dask(tables, question, Client(cluster), None, device="CPU")
+    dask.config.set({"dataframe.shuffle.method": "tasks"})
+    own = LocalCluster(1, threads_per_worker=threads(), processes=False, dashboard_address=":0", silence_logs=ERROR)
+    return _dask(tables, question, Client(own), own, device="CPU")
 
 
 def cudf(tables: Tables, question: str) -> Prepared:
@@ -111,9 +109,11 @@ def polars_gpu(tables: Tables, question: str) -> Prepared:
     """Polars' lazy questions on one GPU. What the GPU engine can't do raises; it never falls back in silence."""
     import polars as pl
 
+    def proof() -> Engagement:
+        return engaged(version=pl.__version__, device=_device(), fallbacks=0)
+
     engine = pl.GPUEngine(executor="in-memory", raise_on_fail=True)
-    proof = lambda: engaged(version=pl.__version__, device=_device(), fallbacks=0)  # noqa: E731
-    return _polars(tables, question, engine, proof, categories=False)  # which its GPU engine has not
+    return _polars(tables, question, engine, proof, categories=False)  # which the GPU engine does not have
 
 
 def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
@@ -147,10 +147,8 @@ def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str]
         raise UserError(f"{question} is asked of tables for {workload(question)}, and these are for {tables.workload}")
     function = getattr(idiom, question)
     given |= {"paths": tables.paths, "by": list(tables.by), "values": list(tables.values)}
-    needed = {
-        name for name, parameter in signature(function).parameters.items() if parameter.default is parameter.empty
-    }
-    return partial(function, **{n: given[n] if n in given else load(tables.paths[n]) for n in needed})
+    names = [name for name, p in signature(function).parameters.items() if name in given or p.default is p.empty]
+    return partial(function, **{name: given[name] if name in given else load(tables.paths[name]) for name in names})
 
 
 def _pandas_frame(path: str, categories: bool) -> Any:
@@ -231,8 +229,10 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, **facts: Any
 
     from kit.techniques.dataframes import in_dask
 
+    nullable = any(map(_has_gaps, tables.paths.values()))  # for all, since keys of one type join
+
     def load(path: str) -> Any:
-        frame = in_dask.read(path, nullable=_has_gaps(path)).persist()
+        frame = in_dask.read(path, nullable=nullable).persist()
         wait(frame)
         return frame
 

@@ -172,13 +172,17 @@ def banded(weather: Frame) -> Frame:
 
 
 def located(flights: Frame, weather: Frame, planes: Frame) -> Frame:
-    """Give each flight its weather and plane for their keys. These get the type they have in flights, since equal
-    categories join fast."""
-    weather = weather.astype({"origin": flights["origin"].dtype})
-    planes = planes.rename(columns={"year": "built"}).astype({"tailnum": flights["tailnum"].dtype})
+    """Give each flight its weather and plane for their keys."""
+    weather = _alike(weather, "origin", flights["origin"])
+    planes = _alike(planes.rename(columns={"year": "built"}), "tailnum", flights["tailnum"])
     flights = flights.merge(weather, on=["origin", "time_hour"], how="left").merge(planes, on="tailnum", how="left")
     flights = flights.assign(band=flights["band"].fillna(3).astype("int8"), age=flights["year"] - flights["built"])
     return flights.drop(columns=["time_hour", "tailnum", "year", "built"])
+
+
+def _alike(table: Frame, key: str, keys: Any) -> Frame:
+    """Return the rows of `table` whose key is among `keys`, in the type of those: equal categories join fast."""
+    return table[table[key].isin(keys.dropna().unique())].astype({key: keys.dtype})
 
 
 def features(flights: Frame) -> Frame:
@@ -206,7 +210,7 @@ def named(answer: Frame, airlines: Frame, airports: Frame) -> Frame:
     """Give bands and airlines their names, and each destination its place."""
     bands = {0: "fair", 1: "windy", 2: "poor", 3: "unknown"}
     answer = answer.assign(weather=answer["band"].map(bands)).drop(columns="band")
-    airlines = airlines.rename(columns={"name": "airline"}).astype({"carrier": answer["carrier"].dtype})
+    airlines = _alike(airlines.rename(columns={"name": "airline"}), "carrier", answer["carrier"])
     airports = airports.rename(columns={"faa": "dest", "lat": "dest_lat", "lon": "dest_lon", "alt": "dest_alt"})
-    airports = airports.astype({"dest": answer["dest"].dtype})
+    airports = _alike(airports, "dest", answer["dest"])
     return answer.merge(airlines, on="carrier", how="left").merge(airports, on="dest", how="left")

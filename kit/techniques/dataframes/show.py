@@ -26,7 +26,7 @@ class SideBySide:
         cells = "".join(_cell(idiom, source) for idiom, source in self.sources.items())
         return (
             f"<div><b>{html.escape(self.question)}</b>: {html.escape(QUESTIONS[self.question])}</div>"
-            f'<div style="display:flex;gap:1.5em;overflow-x:auto;align-items:flex-start">{cells}</div>'
+            f'<div style="display:flex;gap:2em;overflow-x:auto;align-items:flex-start;padding:.5em 0 1em">{cells}</div>'
         )
 
 
