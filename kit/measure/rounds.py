@@ -16,7 +16,7 @@ CONTROL = "A/A"
 """Name of the baseline's second process."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Seat:
     """One variant's place at the table: its worker while it lives, and all that is known of it so far."""
 
@@ -78,7 +78,7 @@ RENEWAL_SHARE = 0.4
 """Share of the time budget that may go into starting all processes afresh."""
 OVERTIME = 3
 """Up to so many times the budget may be spent to reach the smallest number of rounds that resolves anything."""
-MAX_STARTS = 6
+MAX_STARTS = 10
 """Sets of fresh processes in one session."""
 
 
@@ -146,7 +146,7 @@ class Table:
 
     def effect(self, seat: Seat) -> Effect | None:
         """Return the paired ratio of `seat` to the baseline over the rounds so far."""
-        return statistics.effect(statistics.log_ratios(self.seats[0].wall_s(), seat.wall_s()))
+        return statistics.effect(statistics.log_ratios(self.seats[0].wall_s(), seat.wall_s()), self.starts)
 
     def noise(self) -> Effect | None:
         """Return the baseline's ratio to itself."""

@@ -29,7 +29,10 @@ class Readings(Struct, frozen=True, kw_only=True):
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """A paired ratio to the baseline: median over rounds, exact sign-test interval."""
+    """A paired ratio to the baseline: median over rounds with its interval.
+
+    The interval is the exact sign-test one over rounds, widened from four sets of processes on to hold Student's 90 %
+    interval over the medians of the sets."""
 
     speedup: float
     """exp(median of log(baseline seconds / variant seconds)), paired within rounds."""
@@ -38,7 +41,7 @@ class Effect(Struct, frozen=True, kw_only=True):
     high: float | None
     rounds: int
     confidence: float
-    """Coverage of the interval at this look (1 − alpha / looks)."""
+    """Coverage of the sign-test interval at this look (1 − alpha / looks)."""
     drift: float | None = None
     """Spearman correlation of the log-ratio with the round number; null under 10 rounds."""
     drift_p: float | None = None
