@@ -199,12 +199,13 @@ class Table:
         self.steal.append(_steal_share(cpu, _cpu_times()))
 
     def _settled(self) -> bool:
-        """Look at the data: is every variant that can still get a verdict from speed known?"""
+        """Look at the data: has every variant that speed can judge its verdict, and a speed-up known well enough?"""
         floor = self.floor()
         open_seats = [s for s in self.seats[2:] if not s.failed and not (s.quality and s.quality.state == "broken")]
         effects = [self.effect(seat) for seat in open_seats]
         self._half_width = max((h for e in effects if (h := statistics.half_width(e)) is not None), default=None)
-        return all(statistics.verdict(e, floor, self.rules.target) != "unresolved" for e in effects)
+        resolved = all(statistics.verdict(e, floor, self.rules.target) != "unresolved" for e in effects)
+        return resolved and (self._half_width or 0.0) <= statistics.PRECISION
 
 
 def _columns(readings: list[dict]) -> Readings:

@@ -30,6 +30,8 @@ SETS_CONFIDENCE = 0.9
 false calls however many rounds are taken, and a true 10 % is called in nine cases of ten from four sets on."""
 UNSTABLE_FACTOR = 3
 """If A/A itself would be called different, a difference must be this many times the far end of its interval."""
+PRECISION = 0.10
+"""Half-width of a log-ratio's interval at which a speed-up is known well enough to stop: by how much is asked, too."""
 BOOTSTRAPS = 400
 
 
