@@ -271,6 +271,7 @@ def test_a_session_looks_six_times_at_most_and_ten_sets_of_processes(rounds):
     assert table.starts[0] == 0
     assert len(table.starts) <= 10
     shares = np.diff([*table.starts, len(table.order)])
+    assert all(share >= 10 for share in shares[:-1])
     assert len(shares) < 3 or max(shares[1:-1]) - min(shares[1:-1]) <= 1  # of equal size, but for the first and last
     assert len(table.seats[2].readings) == len(table.order)
 

@@ -15,7 +15,7 @@ _IN_JUPYTER = """<style>
 .kit { color: var(--ink, inherit); overflow-x: auto; }
 .kit table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .2em 0 1em; }
 .kit caption { text-align: left; font-weight: 600; padding: .5em 0; }
-.kit th, .kit td { text-align: left; padding: .3em .9em .3em 0; border-bottom: 1px solid var(--grid, #8884);
+.kit th, .kit td { text-align: left !important; padding: .3em .9em .3em 0; border-bottom: 1px solid var(--grid, #8884);
   background: none; vertical-align: top; white-space: nowrap; }
 .kit td.wide { white-space: normal; min-width: 14em; max-width: 30em; }
 .kit th { font-weight: 500; color: var(--muted, inherit); }
@@ -155,7 +155,7 @@ class Result:
         for heading in words.COLUMNS.values():
             table.add_column(heading, no_wrap=heading != "engagement", max_width=48)
         for row in words.rows(self.record, point):
-            table.add_row(*(getattr(row, name) for name in words.COLUMNS))
+            table.add_row(*_cells(row))
         page = Console(file=StringIO(), width=200, highlight=False, markup=False, emoji=False, force_jupyter=False)
         page.print(table)
         return "\n".join(line.rstrip() for line in page.file.getvalue().splitlines()) + "\n"
@@ -163,13 +163,19 @@ class Result:
     def _html_table(self, point: Point) -> str:
         heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in words.COLUMNS.values())
         body = "".join(
-            f"<tr>{''.join(_cell(name, getattr(row, name)) for name in words.COLUMNS)}</tr>"
-            for row in words.rows(self.record, point)
+            f"<tr>{''.join(map(_html_cell, words.COLUMNS, _cells(row)))}</tr>" for row in words.rows(self.record, point)
         )
         return f"<table><caption>{escape(self._title(point))}</caption><tr>{heads}</tr>{body}</table>"
 
 
-def _cell(name: str, text: str) -> str:
+def _cells(row: words.Row) -> list[str]:
+    """Return a row's cells in order; where nothing ran, why stands in the place of the proof that it ran."""
+    return [
+        row.note if name == "engagement" and row.engagement == "—" else getattr(row, name) for name in words.COLUMNS
+    ]
+
+
+def _html_cell(name: str, text: str) -> str:
     wide = ' class="wide"' if name in ("engagement", "quality") and len(text) > 24 else ""
     return f"<td{wide}>{escape(text)}</td>"
 

@@ -116,7 +116,8 @@ class Table:
                 return
             if taken == statistics.MIN_ROUNDS:  # the real cost of a round is known now
                 rounds = max(taken, self._affordable(round_s))
-                planned, share = statistics.plan_looks(rounds), math.ceil(rounds / (1 + self._most_renewals()))
+                planned = statistics.plan_looks(rounds)
+                share = max(statistics.MIN_ROUNDS, math.ceil(rounds / (1 + self._most_renewals())))
             last = self._out_of_time(spent, round_s) or taken in (self.rules.max_rounds, *planned[-1:])
             if taken in planned or last:
                 self.looks.append(taken)

@@ -25,7 +25,7 @@ class SideBySide:
     def _repr_html_(self) -> str:
         cells = "".join(_cell(idiom, source) for idiom, source in self.sources.items())
         return (
-            f"<div><b>{html.escape(self.question)}</b>: {html.escape(QUESTIONS[self.question])}</div>"
+            f"<p><b>{html.escape(self.question)}</b>: {html.escape(QUESTIONS[self.question])}</p>"
             f'<div style="display:flex;gap:2em;overflow-x:auto;align-items:flex-start;padding:.5em 0 1em">{cells}</div>'
         )
 
@@ -52,6 +52,9 @@ def _source(module: str, question: str) -> str:
     return "\n\n\n".join(ast.get_source_segment(text, functions[name]) for name in first)
 
 
+_FONT = "font:0.9em/1.4 var(--jp-code-font-family, ui-monospace), monospace"
+
+
 def _cell(idiom: str, source: str) -> str:
     """Return one idiom as HTML. Its colours are of middle lightness, so that they can be read on white and on black."""
     from pygments import highlight
@@ -61,7 +64,7 @@ def _cell(idiom: str, source: str) -> str:
     code = highlight(
         source, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True, nowrap=True, style=_style())
     )
-    pre = f'<pre style="margin:0;background:transparent;color:inherit;line-height:1.35">{code}</pre>'
+    pre = f'<pre style="margin:0;background:transparent;color:inherit;{_FONT}">{code}</pre>'
     return f'<div style="flex:none"><div><b>{html.escape(idiom)}</b></div>{pre}</div>'
 
 
