@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,11 @@ class Comparison:
 
         Raises UserError if an argument makes no sense.
         """
-        if not (0 < seconds < math.inf and 0 < limit_s < math.inf):
-            raise UserError(f"comparison {name!r} got seconds={seconds:g}, limit_s={limit_s:g}; both must be above 0")
-        if threads is not None and threads < 1:
-            raise UserError(f"comparison {name!r} got threads={threads}; it must be at least 1")
-        if max_rounds < 1:
-            raise UserError(f"comparison {name!r} got max_rounds={max_rounds}; it must be at least 1")
-        if seed is not None and seed < 0:
-            raise UserError(f"comparison {name!r} got seed={seed}; it must be 0 or more")
+        _check_numbers(name, seconds=seconds, limit_s=limit_s, target=target)
+        _check_whole(name, 1, max_rounds=max_rounds, **({} if threads is None else {"threads": threads}))
+        _check_whole(name, 0, **({} if seed is None else {"seed": seed}))
+        if quality is not None and not callable(quality):
+            raise UserError(f"comparison {name!r} got quality={quality!r}; it takes a function of two answers, or None")
         self.name, self.baseline, self.unit, self.title = name, baseline, unit, title
         self.sizes = _plain_sizes(name, size, sizes)
         self.result: Result | None = None
@@ -97,13 +95,13 @@ class Comparison:
         self._variants: dict[str, Declared] = {}
         self._how = How(
             kit=metadata.version("ml-scaling-kit"),
-            seed=seed if seed is not None else secrets.randbits(32),
+            seed=int(seed) if seed is not None else secrets.randbits(32),
             seconds=float(seconds),
-            target=target,
+            target=float(target),
             alpha=statistics.ALPHA,
             max_looks=statistics.MAX_LOOKS,
-            max_rounds=max_rounds,
-            threads=threads or fingerprint.usable_cores(),
+            max_rounds=int(max_rounds),
+            threads=int(threads or fingerprint.usable_cores()),
             limit_s=float(limit_s),
             isolated=isolate,
         )
@@ -115,6 +113,8 @@ class Comparison:
         callable to time (or `Prepared`). needs: names of capabilities (see `kit doctor`) or of importable modules;
         where one is missing, the variant is skipped, with the reason.
         """
+        if not isinstance(name, str):
+            raise UserError(f'a variant of {self.name!r} has no name; write @comparison.variant("its name")')
         if function is None:
             return partial(self.variant, name, needs=needs)
         if name in self._variants and _written_as(self._variants[name].function) != _written_as(function):
@@ -240,12 +240,28 @@ class Comparison:
         return found
 
 
+def _check_numbers(name: str, **options: Any) -> None:
+    """Raise UserError for an option that is not a number above 0."""
+    for option, value in options.items():
+        if not (isinstance(value, Real) and 0 < value < math.inf):
+            raise UserError(f"comparison {name!r} got {option}={value!r}; it must be a number above 0")
+
+
+def _check_whole(name: str, least: int, **options: Any) -> None:
+    """Raise UserError for an option that is not a whole number of at least `least`."""
+    for option, value in options.items():
+        if not (isinstance(value, Integral) and value >= least):
+            raise UserError(f"comparison {name!r} got {option}={value!r}; it must be a whole number, at least {least}")
+
+
 def _plain_sizes(name: str, size: float | None, sizes: Sequence[float] | None) -> list[float | None]:
     """Return the sizes asked for as plain numbers, ascending; [None] if none was given."""
     if size is not None and sizes is not None:
         raise UserError(f"comparison {name!r} got size= and sizes=; give just one of them")
     if size is None and sizes is None:
         return [None]
+    if isinstance(sizes, Real):
+        raise UserError(f"comparison {name!r} got sizes={sizes}; sizes= takes a list, and size= takes one number")
     given = [s.item() if hasattr(s, "item") else s for s in ([size] if sizes is None else sizes)]
     if not given:
         raise UserError(f"comparison {name!r} got no sizes; give at least one, as sizes=[100_000, 1_000_000]")
