@@ -27,6 +27,10 @@ SHORTEST_READING_S = 1e-3
 """Faster calls are repeated to fill about this time: long against the clock, short against preemption."""
 
 
+_CORES = random.SystemRandom()
+"""Draws apart from Python's own generator, which a variant may have seeded."""
+
+
 class Work:
     """One variant at work. Its methods are the orders that a parent may give."""
 
@@ -170,7 +174,7 @@ def _change_core() -> None:
     if not hasattr(os, "sched_setaffinity"):
         return
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {random.choice(sorted(cores))})
+    os.sched_setaffinity(0, {_CORES.choice(sorted(cores))})
     os.sched_setaffinity(0, cores)
 
 
