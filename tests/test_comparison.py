@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from kit import Comparison, Prepared, Quality, Reading, UserError, engaged, fell_back, read
 from kit.machine import ceilings
 from kit.measure import point as point_module
+from kit.measure import worker
 from kit.measure.process import THREAD_VARIABLES, SpawnedWorker, WorkerFailed
 from kit.record import document, store
 
@@ -256,7 +258,7 @@ def test_the_others_finish(zoo, name):
     """Beside all the faults the healthy variants take every round and get a verdict from speed."""
     result, _ = zoo
     session = result.record.points[0].sessions[0]
-    assert len(session.readings[name].wall_s) == len(session.order) == 12
+    assert len(session.readings[name].wall_s) == len(session.order) >= 10  # 12, where the machine has the time
     assert result[name].verdict in ("same", "unresolved", "faster", "slower")
     assert result.record.complete
 
@@ -266,7 +268,7 @@ def test_readings_before_a_failure_are_kept(zoo):
     session = zoo[0].record.points[0].sessions[0]
     assert len(session.readings["raises in round 5"].wall_s) == 4
     position = session.variants.index("raises in round 5")
-    assert [position in visits for visits in session.order] == [True] * 5 + [False] * 7
+    assert [position in visits for visits in session.order] == [True] * 5 + [False] * (len(session.order) - 5)
 
 
 def test_a_hung_worker_and_its_children_are_gone(zoo):
@@ -423,6 +425,11 @@ def check_with_bound(answer, reference):
         (lambda answer, reference: np.bool_(False), "invalid", ""),
         (lambda answer, reference: True, "faster", ""),
         (check_with_bound, "faster", ""),
+        (lambda answer, reference: 0.2, "unresolved", "it returned 0.2; a check returns True, False or a Quality"),
+        (lambda answer, reference: "no", "unresolved", "it returned 'no'"),
+        (lambda answer, reference: np.array([True, False]), "unresolved", "it returned array"),
+        (lambda answer, reference: Quality(state="ok", measure="loss"), "unresolved", "held, broken or unchecked"),
+        (lambda answer, reference: Quality(state="broken", measure="loss", bound=1), "invalid", "loss"),
         (None, "faster", ""),
     ],
 )
@@ -456,6 +463,20 @@ def test_the_budget_is_kept_and_too_few_rounds_resolve_nothing():
     assert spent <= 0.6 + spent / len(session.order)
     assert result["other"].verdict == "unresolved"
     assert re.search(r"only \d rounds? fitted in 0\.6 s; 10 take about \d+ s", result["other"].reason)
+
+
+@pytest.mark.parametrize(("most", "told"), [(5, "max_rounds=5 allows too few"), (12, "raise max_rounds=")])
+def test_where_rounds_ran_out_the_reason_says_so(most, told):
+    """Where `max_rounds` ended the rounds, more seconds would not help, and none are asked for."""
+    result = compare({"baseline": own(1.0), "other": own(1.0)}, max_rounds=most, isolate=False)
+    assert told in result["other"].reason
+
+
+def test_a_variant_may_seed_pythons_own_generator():
+    """Drawing a core leaves alone what a variant seeded."""
+    before = random.getstate()
+    worker._change_core()
+    assert random.getstate() == before
 
 
 def test_fast_calls_are_repeated():
@@ -786,7 +807,12 @@ def test_real_loops_scale_as_they_should():
         (dict(limit_s=-1), "above 0"),
         (dict(threads=0), "at least 1"),
         (dict(max_rounds=0), "at least 1"),
-        (dict(seed=-1), "0 or more"),
+        (dict(seed=-1), "at least 0"),
+        (dict(seconds="5"), "seconds='5'; it must be a number above 0"),
+        (dict(threads=1.5), "whole number"),
+        (dict(target=-0.1), "above 0"),
+        (dict(sizes=5), "takes a list"),
+        (dict(quality="equal"), "function of two answers"),
     ],
 )
 def test_arguments_that_make_no_sense_are_told_at_once(arguments, told):
@@ -815,6 +841,8 @@ def test_declarations_that_contradict_are_told():
         comparison.variant("b", quadratic)
     with pytest.raises(UserError, match="control"):
         comparison.variant("A/A", linear)
+    with pytest.raises(UserError, match="has no name"):
+        comparison.variant(linear)
     comparison.variant("a", linear)
     with pytest.raises(UserError, match="function of the size"):
         comparison.run([1, 2, 3])

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from kit.machine.fingerprint import available_mib
 from kit.measure import statistics
 from kit.measure.process import Start
@@ -172,13 +174,9 @@ class Measurement:
             state = "reference" if is_reference else "unchecked"
             return Quality(state=state, measure="not asked", asked=False)
         try:
-            found = self._check(answer, self._reference)
+            found = _found(self._check(answer, self._reference))
         except Exception as error:
             found = Quality(state="unchecked", measure="the check", note=f"it raised {type(error).__name__}: {error}")
-        if not isinstance(found, Quality):
-            found = Quality(
-                state="held" if found else "broken", measure="the check", note="" if found else "it said no"
-            )
         if is_reference and not (again and found.state == "broken"):
             return Quality(state="reference", measure=found.measure, value=found.value, bound=found.bound)
         if again and found.state == "broken":
@@ -287,12 +285,31 @@ class Measurement:
             return f"{self.baseline} failed in round {rounds}"
         if session.stopped == "interrupted" and rounds < statistics.MIN_ROUNDS:
             return f"it was interrupted after {_rounds(rounds)}; {statistics.MIN_ROUNDS} are needed"
+        if session.stopped == "rounds" and rounds < statistics.MIN_ROUNDS:
+            return f"max_rounds={self.rules.max_rounds} allows too few; {statistics.MIN_ROUNDS} are needed"
         if rounds < statistics.MIN_ROUNDS:
             round_s = sum(sum(r.wall_s) for r in session.readings.values()) / max(rounds, 1)
             needed = f"{statistics.MIN_ROUNDS} take about {round_s * statistics.MIN_ROUNDS:.0f} s"
             return f"only {_rounds(rounds)} fitted in {self.rules.seconds:g} s; {needed}"
+        if session.stopped == "rounds":
+            return f"{_rounds(rounds)} are not enough to tell; raise max_rounds="
         sets = "1 set" if len(session.starts) == 1 else f"{len(session.starts)} sets"
         return f"{_rounds(rounds)} in {sets} of processes are not enough to tell; raise seconds="
+
+
+def _found(said: Any) -> Quality:
+    """Return what a check said as a Quality. Anything but yes, no or a whole Quality is no pass: an accuracy of 0.2 or
+    a text is as true as True is."""
+    if isinstance(said, Quality):
+        if said.state not in ("held", "broken", "unchecked"):
+            raise ValueError(f"the state of a Quality is held, broken or unchecked; got {said.state!r}")
+        value, bound = (number if number is None else float(number) for number in (said.value, said.bound))
+        return msgspec.structs.replace(said, value=value, bound=bound)
+    yes = said.item() if getattr(said, "ndim", None) == 0 else said  # NumPy's and a tensor's yes and no
+    if isinstance(yes, bool):
+        return Quality(state="held" if yes else "broken", measure="the check", note="" if yes else "it said no")
+    note = f"it returned {said!r:.60}; a check returns True, False or a Quality"
+    return Quality(state="unchecked", measure="the check", note=" ".join(note.split()))
 
 
 def _rounds(number: int) -> str:
@@ -307,7 +324,7 @@ def _once_s(seat: Seat) -> float:
 def _against_bound(quality: Quality) -> str:
     return (
         f"{quality.measure} {quality.value:.6g}, bound {quality.bound:.6g}"
-        if quality.bound is not None
+        if quality.value is not None and quality.bound is not None
         else quality.measure
     )
 
