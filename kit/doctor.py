@@ -22,19 +22,29 @@ def main(notebooks: dict[str, Path], as_json: bool = False) -> int:
 def examine(notebooks: dict[str, Path]) -> dict:
     """Return {"machine", "versions", "capabilities", "notebooks"} as plain data.
 
-    notebooks: by name the path. A variant is {"comparison", "variant", "needs", "will", "because", "remedy", "broken"}.
+    notebooks: by name the path. A variant is {"variant", "needs", "will", "because", "remedy", "broken"}.
     """
     return {
         "machine": msgspec.to_builtins(fingerprint.machine()),
         "versions": fingerprint.versions(),
         "capabilities": {name: _state((name,)) for name in capabilities.CAPABILITIES},
-        "notebooks": {name: [_verdict(v) for v in declared_variants(path)] for name, path in notebooks.items()},
+        "notebooks": {name: _examined(path) for name, path in notebooks.items()},
     }
+
+
+def _examined(path: Path) -> list[dict]:
+    try:
+        return [variant | _state(variant["needs"]) for variant in declared_variants(path)]
+    except (OSError, ValueError, KeyError, TypeError) as error:  # one broken notebook hides no other
+        because = f"{path.name} is not a whole notebook ({type(error).__name__}: {error})"
+        remedy = "open it in JupyterLab and save it again"
+        unread = {"variant": "(can't be read)", "needs": [], "will": "skip"}
+        return [unread | {"because": because, "remedy": remedy, "broken": True}]
 
 
 def declared_variants(path: Path) -> list[dict]:
     """Return the variants that a notebook declares by `x.variant("name", …, needs=…)`, read from its code, not run."""
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text(encoding="utf-8"))
     cells = ("".join(cell["source"]) for cell in document["cells"] if cell["cell_type"] == "code")
     found: dict[str, dict] = {}
     for code in cells:
@@ -63,10 +73,6 @@ def _literal(node: ast.expr):
         return ast.literal_eval(node)
     except ValueError:
         return ()
-
-
-def _verdict(variant: dict) -> dict:
-    return variant | _state(variant["needs"])
 
 
 def _state(needs) -> dict:

@@ -1,6 +1,7 @@
 """The machine is told as it is: capabilities by doing, broken ones as broken, no names of hosts or users."""
 
 import getpass
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import msgspec
 import psutil
 import pytest
 
+from kit import doctor
 from kit.errors import UserError
 from kit.machine import capabilities, ceilings, fingerprint
 from kit.machine.capabilities import Capability
@@ -100,6 +102,17 @@ def test_a_module_found_by_this_process_is_found_by_its_probe(tmp_path, monkeypa
     (tmp_path / "kit_test_mine.py").write_text("x = 1")
     monkeypatch.syspath_prepend(tmp_path)
     assert capabilities.probe("kit_test_mine") is None
+
+
+def test_a_broken_notebook_hides_no_other_from_doctor(tmp_path):
+    """`kit doctor` tells of a notebook that it can't read, and examines the others."""
+    (tmp_path / "torn.ipynb").write_text('{"cells": [')
+    code = {"cell_type": "code", "source": ["c.variant('mine', f, needs='no_such_module')"]}
+    (tmp_path / "whole.ipynb").write_text(json.dumps({"cells": [code]}))
+    found = doctor.examine({path.stem: path for path in tmp_path.iterdir()})["notebooks"]
+    assert found["torn"][0]["broken"]
+    assert "torn.ipynb is not a whole notebook" in found["torn"][0]["because"]
+    assert (found["whole"][0]["variant"], found["whole"][0]["will"]) == ("mine", "skip")
 
 
 def test_a_probe_that_hangs_is_broken_and_gone(declare, monkeypatch, tmp_path):
