@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import cloudpickle
@@ -19,8 +20,8 @@ import pytest
 
 from kit import Comparison, Prepared, Quality, Reading, UserError, engaged, fell_back, read
 from kit.machine import ceilings
+from kit.measure import memory, worker
 from kit.measure import point as point_module
-from kit.measure import worker
 from kit.measure.process import THREAD_VARIABLES, SpawnedWorker, WorkerFailed
 from kit.record import document, store
 
@@ -625,6 +626,25 @@ def touches(mib: int):
         return call
 
     return prepare
+
+
+@pytest.mark.parametrize(
+    ("running", "told"), [({"own": 3 * 2**20, "other": 2**30}, 3.0), ({"other": 2**30}, None), ({"own": None}, None)]
+)
+def test_device_memory_is_what_the_driver_tells_of_this_process(monkeypatch, running, told):
+    """A driver that tells nothing of this process is no device memory of 0, and one that refuses costs no variant."""
+    pids = {"own": os.getpid(), "other": 1}
+    processes = [SimpleNamespace(pid=pids[whose], usedGpuMemory=used) for whose, used in running.items()]
+    driver = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetComputeRunningProcesses=lambda device: processes,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    assert memory.device_mib() == told
+    monkeypatch.setattr(driver, "nvmlDeviceGetComputeRunningProcesses", lambda device: 1 / 0)
+    assert memory.device_mib() is None
 
 
 def keeps(mib: int):

@@ -51,18 +51,19 @@ def resident_mib() -> float:
 
 
 def device_mib() -> float | None:
-    """Return the device memory of this process, by the driver; None where there is no device or no pynvml."""
+    """Return the device memory of this process and its children now, by the driver; None where it does not tell: no
+    device, no pynvml, or a container in which the driver knows the processes by other numbers."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:
+        devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        running = [process for device in devices for process in pynvml.nvmlDeviceGetComputeRunningProcesses(device)]
+    except Exception:  # a driver may refuse any of these, which must not cost a variant
         return None
-    pids, used = set(_pids()), 0
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index)):
-            used += (process.usedGpuMemory or 0) if process.pid in pids else 0
-    return used / MIB
+    pids = set(_pids())
+    used = [process.usedGpuMemory for process in running if process.pid in pids and process.usedGpuMemory]
+    return sum(used) / MIB if used else None
 
 
 def _pids() -> list[int]:
