@@ -81,7 +81,8 @@ class Memory(Struct, frozen=True, kw_only=True):
     method: str
     """How it was read, as `VmHWM` or `VmHWM summed over 3 processes`."""
     device_peak_mib: float | None = None
-    """Highest device memory of the process, by the driver; null where there is no device."""
+    """Device memory of the process and its children after the call, by the driver: a peak only where the allocator
+    keeps what it took; null where the driver does not tell."""
 
 
 class Quality(Struct, frozen=True, kw_only=True):
@@ -227,9 +228,9 @@ class How(Struct, frozen=True, kw_only=True):
     seconds: float
     """Time budget of the rounds at one size."""
     target: float
-    """Half-width of the interval at which a difference counts as known, as 0.03 for 3 %."""
+    """Largest difference that may be called "same", as 0.03 for 3 %."""
     alpha: float
-    """Chance of a false call allowed over all looks together."""
+    """Chance of a false call of one variant at one size allowed over all looks together."""
     max_looks: int
     max_rounds: int
     threads: int
