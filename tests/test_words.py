@@ -80,6 +80,12 @@ def test_a_ratio_has_as_many_digits_as_its_interval_deserves(ratio, low, high, t
     assert words.with_interval(ratio, low, high) == text
 
 
+def test_absurd_ratios_keep_an_interval_that_says_something():
+    """Neither `[0.00, 0.00]` nor hundredths of a millionfold speed-up."""
+    assert words.with_interval(3.2e6, 3_126_010.0, 3_357_626.0) == "3,200,000× [3,130,000, 3,360,000]"
+    assert words.with_interval(1e-4, 9e-5, 1.2e-4) == "0.00010× [9.00e-05, 0.000120]"
+
+
 def test_faster_says_ratio_size_and_memory():
     """A faster variant's sentence says how much, with its interval, at what size, and at what memory."""
     said = clause(verdict="faster", effect=effect(6.1, 5.8, 6.4))

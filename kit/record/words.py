@@ -109,8 +109,10 @@ def interval(low: float | None, high: float | None, decimals: int = 2) -> str:
 
 def with_interval(ratio: float, low: float | None, high: float | None) -> str:
     """Return a ratio and its interval with as many decimals as the interval deserves: `6.1× [5.8, 6.4]`."""
-    if low is None or high is None or not math.isfinite(ratio) or not 1e-3 < ratio < 1e6:
+    if low is None or high is None or not math.isfinite(ratio):
         return f"{times(ratio)} {interval(low, high)}".strip()
+    if not 1e-3 < ratio < 1e6:
+        return f"{times(ratio)} [{number(low)}, {number(high)}]"
     decimals = _decimals(ratio, (high - low) / 2)
     return f"{ratio:,.{decimals}f}× {interval(low, high, decimals)}"
 
