@@ -243,7 +243,8 @@ def _measured(point: Point) -> str:
     """Return how many rounds one size took, in what time, and its noise floor."""
     rounds = [len(session.order) for session in point.sessions]
     floors = [session.noise_floor for session in point.sessions if session.noise_floor is not None]
-    parts = [f"{_span(rounds)} rounds" if rounds else "no rounds", f"{words.duration(point.seconds)} in all"]
+    taken = "1 round" if rounds and max(rounds) == 1 else f"{_span(rounds)} rounds" if rounds else "no rounds"
+    parts = [taken, f"{words.duration(point.seconds)} in all"]
     parts += [f"noise floor {words.percent(max(floors))}"] if floors else ["no noise floor"]
     parts += sorted({_STOPPED[session.stopped] for session in point.sessions})
     return ", ".join(parts)
