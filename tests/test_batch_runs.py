@@ -123,3 +123,15 @@ def test_a_status_holds_no_secret(run, tmp_path):
     secret = replace(run, values={"data": "s3://key:secret@bucket/x"})
     runs.at(str(tmp_path / "runs")).claim(secret, "key", 1)
     assert "secret" not in (tmp_path / "runs/n/key/status.json").read_text()
+
+
+def test_changed_data_is_another_run(tmp_path):
+    """A run's key tells the files that its parameters name by size and time: changed data is measured again."""
+    notebook = write_notebook(tmp_path / "data.ipynb", "1", parameters='data: str = ""  # a table')
+    table, keys = tmp_path / "table.csv", []
+    for text in ("a\n1\n", None, "a\n1\n2\n"):
+        if text:
+            table.write_text(text)
+        (run,) = plans.asked([str(notebook)], [], [f"data={table}"], None)
+        keys.append(runs.key(run))
+    assert keys[0] == keys[1] != keys[2]

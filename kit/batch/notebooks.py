@@ -94,7 +94,7 @@ def _nearest(name: str, names: dict[str, Path]) -> str:
     if os.sep in name or name.endswith(".ipynb"):
         return " at that path"
     close = get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"; did you mean {close[0]}?" if close else ";"
+    hint = f"; did you mean {close[0]}?" if close else "."
     return f"{hint} There are: {', '.join(names)}" if names else ", and no notebooks/ folder here or above"
 
 

@@ -7,6 +7,7 @@ runs/<notebook>/<key>/    the first attempt; <key>.2, <key>.3 … stand beside i
     status.json           `Status`
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -168,9 +169,18 @@ def at(place: str) -> Runs:
 
 
 def key(run: Run) -> str:
-    """Return the name of a run's folder: equal for the same code, parameters, kit and machine."""
-    text = json.dumps([run.notebook.digest, run.values, version(), machine_key()], sort_keys=True)
+    """Return the name of a run's folder: equal for the same code, parameters and data, kit and machine."""
+    files = [file for value in run.values.values() for file in _files(value, run.notebook.home)]
+    text = json.dumps([run.notebook.digest, run.values, version(), machine_key(), files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _files(value: object, home: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of the local files that a parameter names: changed data is another run."""
+    if not isinstance(value, str) or not value or len(value) > 4096 or "\0" in value:
+        return []
+    found = sorted(glob.glob(str(home / value), recursive=True))[:10_000]
+    return [(path, status.st_size, status.st_mtime_ns) for path in found if (status := os.stat(path))]
 
 
 def machine_key() -> str:

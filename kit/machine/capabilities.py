@@ -4,6 +4,7 @@ is reported as broken and harms nobody."""
 
 import contextlib
 import ctypes.util
+import difflib
 import functools
 import importlib.util
 import os
@@ -86,7 +87,7 @@ def missing(needs: Iterable[str]) -> Missing | None:
 @functools.cache
 def probe(name: str) -> Missing | None:
     """Probe one capability, once a process. Return None if it works."""
-    capability = CAPABILITIES.get(name) or Capability(name, f"import {name}", f"pip install {name}")
+    capability = CAPABILITIES.get(name) or Capability(name, f"import {name}", _install(name))
     if capability.gpu and not has_driver():
         return Missing("no NVIDIA driver", capability.remedy)
     if not _importable(capability.module):
@@ -94,6 +95,12 @@ def probe(name: str) -> Missing | None:
     if capability.module in sys.modules and not capability.gpu and name not in CAPABILITIES:
         return None
     return _run(name, capability)
+
+
+def _install(module: str) -> str:
+    """Say how to have an unknown need: it may be a capability misspelt; a module's package may bear another name."""
+    near = difflib.get_close_matches(module, CAPABILITIES, n=1, cutoff=0.8)
+    return f"did you mean needs={near[0]!r}?" if near else f"install the package that has the module {module}"
 
 
 def has_driver() -> bool:

@@ -82,8 +82,8 @@ class Result:
         """Return the result at one size alone."""
         points = [point for point in self.record.points if point.size == size]
         if not points:
-            sizes = ", ".join(words.count(point.size) for point in self.record.points)
-            raise UserError(f"nothing was measured at {size!r}; the sizes are {sizes}")
+            sizes = ", ".join(words.count(p.size) for p in self.record.points if p.size is not None)
+            raise UserError(f"nothing was measured at {size!r}; the sizes are {sizes or 'not given: leave out .at()'}")
         import msgspec
 
         return Result(msgspec.structs.replace(self.record, points=points), self.path)
@@ -192,10 +192,16 @@ class Drawing:
         return f'{_IN_JUPYTER}<div class="kit">{"".join(to_svg(figure, themed=True) for figure in self.figures)}</div>'
 
     def save(self, path: Path | str) -> None:
-        """Write the figures as SVG: to `path`, and with several figures to `path` with -1, -2, … before its ending."""
+        """Write the figures as SVG: to `path`, and with several figures to `path` with -1, -2, … before its ending.
+
+        Raise UserError if `path` does not end in .svg or its folder is not there."""
         from kit.record.figures import to_svg
 
         path = Path(path)
+        if path.suffix.lower() != ".svg":
+            raise UserError(f"a drawing is saved as SVG; got {path.name!r}, give a name that ends in .svg")
+        if not path.parent.is_dir():
+            raise UserError(f"there is no folder {str(path.parent)!r} to save {path.name!r} in; make it first")
         for number, figure in enumerate(self.figures, 1):
             numbered = path if len(self.figures) == 1 else path.with_stem(f"{path.stem}-{number}")
             numbered.write_text(to_svg(figure))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class Seat:
     def fail(self, failure: WorkerFailed) -> None:
         """Note the reason and end what is left of the worker. The others go on."""
         self.failed = failure.reason
+        if failure.output.strip():  # into the notebook and the run's log: the row has room for one line only
+            print(f"{self.name} failed: {failure.reason}\n{failure.output.rstrip()}", file=sys.stderr)
         if self.worker is not None:
             self.worker.kill()
             self.worker = None

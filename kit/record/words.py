@@ -334,6 +334,8 @@ def headline(record: Record) -> str:
         return f"{_over_sizes(record, point, max(winners, key=lambda v: v.effect.speedup))}."
     at = f" at {count(point.size, record.asked.unit)}" if point.size is not None else ""
     judged = [v for v in point.variants if v.verdict in ("same", "slower", "unresolved", "invalid", "failed")]
+    if not judged and not record.complete:
+        return f"It was interrupted before anything could be compared{at}."
     if not judged:
         return f"{shown(record.asked.baseline, 60)} had nothing to be compared with{at}."
     counts = {verdict: sum(v.verdict == verdict for v in judged) for verdict in (v.verdict for v in judged)}

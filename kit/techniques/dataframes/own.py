@@ -1,6 +1,7 @@
 """The user's own table: any parquet or CSV that fsspec can open, checked, and laid down as parquet for every engine."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -71,7 +72,8 @@ def _opened(data: str, storage_options: dict[str, Any] | None) -> tuple[Any, str
     files = _files(files_at, path)
     if not files:
         raise UserError(
-            f"no file matches {_shown(data)!r}; give a parquet or CSV file, a glob as 'tables/*.parquet', or a URL"
+            f"no file matches {_shown(data)!r} (looked for in {_shown(os.getcwd())}); "
+            "give a parquet or CSV file, a glob as 'tables/*.parquet', or a URL"
         )
     source = pyarrow.dataset.dataset(
         files, filesystem=files_at, format=_format(files_at, files[0]), partitioning="hive"
