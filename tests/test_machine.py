@@ -189,7 +189,7 @@ def test_a_baseline_that_cannot_run_is_told():
     """Without its baseline a comparison does not begin, and says what is missing and what to do."""
     comparison = Comparison("needs", baseline="a")
     comparison.variant("a", lambda: lambda: 1, needs="no_such_module_anywhere")
-    with pytest.raises(UserError, match=r"cannot run here: no_such_module_anywhere is not installed; install the package"):
+    with pytest.raises(UserError, match=r"no_such_module_anywhere is not installed; install the package"):
         comparison.run()
 
 
