@@ -61,7 +61,9 @@ def tags(cell: dict[str, Any]) -> list[str]:
 
 
 def project() -> Path | None:
-    """Return the folder that holds `notebooks/`: the working directory or one above it, else the kit's checkout."""
+    """Return the folder that holds `notebooks/`: the working directory or one above it, else the kit's checkout.
+
+    Unlike `places.project`, where runs and caches are kept: the kit's own notebooks can be run from any folder."""
     here = Path.cwd()
     places = (here, *here.parents, Path(kit.__file__).parents[1])
     return next((folder for folder in places if any((folder / "notebooks").glob("*.ipynb"))), None)

@@ -274,26 +274,24 @@ class Measurement:
             return "unresolved", f"{self.baseline} fell back to {baseline.engagement.note}"
         if seat.quality and seat.quality.state == "unchecked" and seat.quality.asked:
             return "unresolved", f"its answer was not checked: {seat.quality.note}"
-        session = table.session()
-        effect = table.effect(seat)
-        verdict = statistics.verdict(effect, table.floor(), self.rules.target)
-        return verdict, self._why_unresolved(session, effect) if verdict == "unresolved" else ""
+        verdict = statistics.verdict(table.effect(seat), table.floor(), self.rules.target)
+        return verdict, self._why_unresolved(table) if verdict == "unresolved" else ""
 
-    def _why_unresolved(self, session, effect) -> str:
-        rounds = len(session.order)
-        if session.stopped == "baseline failed":
+    def _why_unresolved(self, table: Table) -> str:
+        rounds = len(table.order)
+        if table.stopped == "baseline failed":
             return f"{self.baseline} failed in round {rounds}"
-        if session.stopped == "interrupted" and rounds < statistics.MIN_ROUNDS:
+        if table.stopped == "interrupted" and rounds < statistics.MIN_ROUNDS:
             return f"it was interrupted after {_rounds(rounds)}; {statistics.MIN_ROUNDS} are needed"
-        if session.stopped == "rounds" and rounds < statistics.MIN_ROUNDS:
+        if table.stopped == "rounds" and rounds < statistics.MIN_ROUNDS:
             return f"max_rounds={self.rules.max_rounds} allows too few; {statistics.MIN_ROUNDS} are needed"
         if rounds < statistics.MIN_ROUNDS:
-            round_s = sum(sum(r.wall_s) for r in session.readings.values()) / max(rounds, 1)
+            round_s = sum(sum(seat.wall_s()) for seat in table.seats) / max(rounds, 1)
             needed = f"{statistics.MIN_ROUNDS} take about {round_s * statistics.MIN_ROUNDS:.0f} s"
             return f"only {_rounds(rounds)} fitted in {self.rules.seconds:g} s; {needed}"
-        if session.stopped == "rounds":
+        if table.stopped == "rounds":
             return f"{_rounds(rounds)} are not enough to tell; raise max_rounds="
-        sets = "1 set" if len(session.starts) == 1 else f"{len(session.starts)} sets"
+        sets = "1 set" if len(table.starts) == 1 else f"{len(table.starts)} sets"
         return f"{_rounds(rounds)} in {sets} of processes are not enough to tell; raise seconds="
 
 
