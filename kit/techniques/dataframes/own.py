@@ -54,8 +54,14 @@ def _readable(data: str) -> Iterator[None]:
     except ImportError as error:
         raise UserError(f"{_shown(data)} needs a package that is not here: {error}") from None
     except Exception as error:  # each file system and format has errors of its own
-        reason = " ".join(str(error).replace(data, _shown(data)).split()) or type(error).__name__
-        raise UserError(f"{_shown(data)} can't be read: {clean(reason)[:300]}") from None
+        raise UserError(f"{_shown(data)} can't be read: {_reason(error, data)}") from None
+
+
+def _reason(error: Exception, data: str) -> str:
+    """Return an error in one line. Some file systems repeat the user and password of an address without the rest."""
+    text = " ".join(str(error).replace(data, _shown(data)).split()) or type(error).__name__
+    user, at, _ = data.partition("://")[2].split("/")[0].rpartition("@")
+    return clean(text.replace(user + at, "***@") if at else text)[:300]
 
 
 def _shown(data: str) -> str:
