@@ -32,7 +32,8 @@ SECONDS_PER_ROW = 4e-7
 class Made:
     """How a variant shall come out: `ratio` times as fast as the baseline, with `fixed_s` more in every call.
 
-    state: measured, skipped or failed. broken, fell_back: why it shall be invalid.
+    state: measured, skipped or failed. broken, fell_back: why it shall be invalid. correctness_only: why it is not
+    timed.
     """
 
     ratio: float = 1.0
@@ -43,6 +44,7 @@ class Made:
     remedy: str = ""
     broken: str = ""
     fell_back: str = ""
+    correctness_only: str = ""
     prepare_s: float = 0.2
 
 
@@ -140,7 +142,7 @@ def _identifier(name: str) -> str:
 
 def _point(variants: dict[str, Made], size, rounds: int, noise: float, chance: random.Random) -> Point:
     baseline = next(iter(variants))
-    measured = [name for name, made in variants.items() if made.state == "measured"]
+    measured = _timed(variants)
     base_s = 0.002 + SECONDS_PER_ROW * float(size or 100_000)
     seconds = {name: base_s / variants[name].ratio + variants[name].fixed_s for name in measured}
     shared = [chance.gauss(0, noise) for _ in range(rounds)]
@@ -161,6 +163,10 @@ def _point(variants: dict[str, Made], size, rounds: int, noise: float, chance: r
     )
     made = [_variant(n, m, n == baseline, size, session, baseline, chance) for n, m in variants.items()]
     return Point(size=size, seed=7, together=True, seconds=21.5, sessions=[session], variants=made)
+
+
+def _timed(variants: dict[str, Made]) -> list[str]:
+    return [n for n, made in variants.items() if made.state == "measured" and not made.correctness_only]
 
 
 def _readings(typical: float, shared: list[float], noise: float, chance: random.Random) -> Readings:
@@ -187,6 +193,18 @@ def _effect(baseline_s: list[float], variant_s: list[float], chance: random.Rand
 def _variant(name, made: Made, is_baseline: bool, size, session: Session, baseline: str, chance) -> Variant:
     if made.state != "measured":
         return Variant(name=name, state=made.state, verdict=made.state, reason=made.reason, remedy=made.remedy)
+    if made.correctness_only:
+        return Variant(
+            name=name,
+            state="measured",
+            verdict="invalid" if made.broken else "correctness only",
+            reason=made.broken or made.correctness_only,
+            prepare_s=made.prepare_s,
+            cold_s=0.5,
+            memory=_memory(made, size),
+            quality=_quality(made, is_baseline),
+            engagement=_engagement(made),
+        )
     wall = session.readings[name].wall_s
     effect = None if is_baseline else _effect(session.readings[baseline].wall_s, wall, chance)
     saved = median(session.readings[baseline].wall_s) - median(wall)
@@ -245,7 +263,7 @@ def _engagement(made: Made) -> Engagement:
 
 
 def _scaling(variants: dict[str, Made], points: list[Point]) -> dict[str, Scaling]:
-    measured = [name for name, made in variants.items() if made.state == "measured"]
+    measured = _timed(variants)
     baseline = measured[0]
     return {name: _over(name, points, name == baseline) for name in measured}
 

@@ -402,6 +402,109 @@ def test_a_baseline_that_differs_between_processes_resolves_nothing(tmp_path):
     assert "own answers differ" in result["other"].reason
 
 
+# --- correctness only -------------------------------------------------------------------------------------------------
+
+CROWDED = "oversubscribed: 4 ranks on 2 cores"
+
+
+def crowded(*answers, engagement=None, close=None, why=CROWDED):
+    """A variant of which no speed may be claimed, which gives its answers in turn."""
+    return lambda *arguments: Prepared(answers_in_turn(*answers)(), engagement, close, correctness_only=why)
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIT_RUN", str(tmp_path_factory.mktemp("checked")))
+        yield compare(
+            {
+                "baseline": own(2.0),
+                "faster": own(1.0),
+                "crowded": crowded(42, engagement=lambda: engaged(ranks=4)),
+                "wrong": crowded(43),
+                "wrong at last": crowded(42, 42, 41),
+                "fell back": crowded(42, engagement=lambda: fell_back("one rank")),
+                "raises": crowded(42, engagement=lambda: 1 / 0),
+                "no words": crowded(42, why=True),
+            }
+        )
+
+
+def test_correctness_only_is_checked_and_not_timed(checked):
+    """A variant of which no speed may be claimed has its answer, memory and engagement in the record, and no speed."""
+    crowded = checked["crowded"].variant
+    assert (crowded.state, crowded.verdict, crowded.reason) == ("measured", "correctness only", CROWDED)
+    assert crowded.quality.state == "held" and crowded.engagement.facts == {"ranks": 4} and crowded.memory
+    assert crowded.effect is crowded.warm_s is crowded.session is crowded.breakeven_calls is None
+    assert crowded.metrics == {} and checked["crowded"].speedup is checked["crowded"].seconds is None
+    session = checked.record.points[0].sessions[0]
+    assert session.variants == ["baseline", "A/A", "faster"] and checked["faster"].verdict == "faster"
+    assert read(checked.path) == checked.record and CROWDED in repr(checked) and CROWDED in checked._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "reason"),
+    [
+        ("wrong", "invalid", "43 instead of 42"),
+        ("wrong at last", "invalid", "the last answer is not the first"),
+        ("fell back", "invalid", "one rank"),
+        ("raises", "failed", "ZeroDivisionError"),
+        ("no words", "failed", "says in words why"),
+    ],
+)
+def test_correctness_only_excuses_no_fault(checked, name, verdict, reason):
+    """A wrong answer, a fallback or a failure is told as of any variant."""
+    assert checked[name].verdict == verdict
+    assert reason in checked[name].reason
+
+
+def test_a_comparison_of_nothing_but_correctness_ends(tmp_path):
+    """With nothing to time but the baseline, the comparison ends, complete, and what was opened is closed."""
+    variants = {"baseline": pause(1), "crowded": crowded(42, close=(tmp_path / "closed").touch)}
+    result = compare(variants, seconds=30, max_rounds=1000)
+    assert result["crowded"].verdict == "correctness only" and result.record.complete
+    assert len(result.record.points[0].sessions[0].order) == 10
+    assert (tmp_path / "closed").exists()
+
+
+def test_a_baseline_for_correctness_only_leaves_the_others_unresolved():
+    """Without a speed of the baseline nothing can be claimed of the others; their answers are still checked."""
+    others = {"well": pause(1), "wrong": pause(1, answer=43), "crowded too": crowded(42, why="4 ranks")}
+    result = compare({"baseline": crowded(42)} | others, isolate=False)
+    assert result["baseline"].verdict == "baseline" and CROWDED in result["baseline"].reason
+    assert result["well"].verdict == "unresolved" and CROWDED in result["well"].reason
+    assert result["well"].variant.quality.state == "held"
+    assert result["wrong"].verdict == "invalid"
+    assert result["crowded too"].verdict == "correctness only"
+    assert result.record.points[0].sessions == [] and result.record.complete
+    assert read(result.path) == result.record and CROWDED in repr(result)
+
+
+def crowded_above(most: int):
+    def prepare(size):
+        call = lambda: Reading(0.5 / size, answer=1)  # noqa: E731
+        return Prepared(call, correctness_only=CROWDED if size > most else "")
+
+    return prepare
+
+
+def test_scaling_leaves_out_sizes_without_a_speed():
+    """Where a variant was only checked at one size, its exponent is that of the others, and no crossing is claimed."""
+    variants = {"one": lambda size: lambda: Reading(1.0, answer=1), "ranks": crowded_above(2)}
+    result = compare(variants, sizes=[1, 2, 4], isolate=False)
+    assert [result.at(size)["ranks"].verdict for size in (1, 2, 4)] == ["faster", "faster", "correctness only"]
+    assert result.record.scaling["ranks"].exponent == pytest.approx(-1)
+    assert result.record.scaling["ranks"].overtakes == "unresolved"
+    assert "ranks is" not in result.sentence and "ranks answers correctly at 4" in result.sentence
+
+
+def test_in_pairs_correctness_only_is_checked_too(monkeypatch):
+    """Where memory holds only pairs, it is checked in its turn, and the others are timed all the same."""
+    monkeypatch.setattr(point_module, "available_mib", lambda: 10.0)
+    result = compare({"baseline": own(2.0), "fast": own(1.0), "crowded": crowded(42)}, seconds=1)
+    assert [result[name].verdict for name in result] == ["baseline", "faster", "correctness only"]
+
+
 # --- quality ----------------------------------------------------------------------------------------------------------
 
 

@@ -140,6 +140,13 @@ def test_many_variants_are_capped_and_counted():
     assert "27 more in the table" in texts(figures.to_svg(figures.speedups(record, record.points[0])))
 
 
+def test_correctness_only_is_named_without_a_mark():
+    """What was not timed has a row that says why, and neither dot nor curve."""
+    record = make_record({"a": Made(), "b": Made(ratio=2), "crowd": Made(correctness_only="4 ranks on 2 cores")})
+    assert "correctness only: 4 ranks on 2 cores" in texts(figures.to_svg(drawn(record)["speedups"]))
+    assert "crowd" not in texts(figures.to_svg(drawn(record)["curve"]))
+
+
 def test_labels_are_spread_without_touching():
     """Labels that would touch are pushed apart by the gap, around where they belong, and others stay."""
     placed = figures.spread([0.0, 1.0, 1.5, 100.0], 10.0)

@@ -47,6 +47,7 @@ def conforms(path) -> None:
     [
         {"a": Made(), "b": Made(ratio=2)},
         {"a": Made(), "b": Made(broken="43 instead of 42"), "c": Made(fell_back="pandas")},
+        {"a": Made(), "b": Made(correctness_only="oversubscribed")},
         {"a": Made(), "b": Made(state="failed", reason="SIGKILL"), "c": Made(state="skipped", reason="no GPU")},
     ],
 )

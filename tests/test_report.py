@@ -126,6 +126,22 @@ def test_a_section_holds_every_size_and_every_variant(tmp_path):
     assert "Boom" in html[html.index('id="failures"') :]
 
 
+def test_correctness_only_is_told_with_its_reason_and_without_a_speed(tmp_path):
+    """A variant that was checked but not timed has its verdict and reason in both tables, and is no failure."""
+    variants = {
+        "one": Made(),
+        "two": Made(ratio=2),
+        "four": Made(correctness_only="oversubscribed: 4 ranks on 2 cores"),
+    }
+    page, html = written(tmp_path, make_record(variants, sizes=[10, 20]))
+    harmless(html)
+    assert html.count('<span class="chip correctness only">correctness only</span>') == 4  # two sizes, verdict, legend
+    rows = [row for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL) if ">four<" in row]
+    assert len(rows) == 3 and all("4 ranks on 2 cores" in row and "×" not in row.split("4 ranks")[0] for row in rows)
+    assert 'id="failures"' not in html and "four is" not in page.text
+    assert "correctness only: oversubscribed" in (tmp_path / "report" / "report.md").read_text()
+
+
 def test_every_table_has_a_caption_and_scopes(tmp_path):
     """Tables are readable without seeing them: a caption each, a scope for each heading, one h1, no level skipped."""
     page, _ = written(tmp_path, make_record(), make_record(seed=2, on=machine("AMD EPYC", 16, gpu="NVIDIA H100")))

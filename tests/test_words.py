@@ -148,6 +148,42 @@ def test_skipped_variants_with_one_reason_are_told_together():
     assert words.at_point(record, record.points[0]).endswith("; cuDF and Dask-cuDF were not run: no NVIDIA driver.")
 
 
+def correctness_record(**changes):
+    crowded = Made(correctness_only="oversubscribed: 4 ranks on 2 cores", **changes)
+    return make_record(
+        {"one process": Made(), "two ranks": Made(ratio=1.6), "four ranks": crowded}, sizes=[2, 4], unit="ranks"
+    )
+
+
+def test_correctness_only_says_why_and_never_a_speed():
+    """Where no speed may be claimed, every text says that and why, and none says faster or slower."""
+    record = correctness_record()
+    point = record.points[-1]
+    said = words.sentence(record, point, point.variants[2])
+    assert said == (
+        "four ranks answers correctly at 4 ranks, and no speed is claimed of it: oversubscribed: 4 ranks on 2 cores"
+    )
+    assert said + "." in words.sentences(record)
+    cells = dict(zip(words.COLUMNS, words.cells(words.rows(record, point)[2]), strict=True))
+    assert cells["verdict"] == "correctness only: oversubscribed: 4 ranks on 2 cores"
+    assert cells["median"] == cells["speedup"] == "—" and cells["quality"] == "equal tables"
+
+
+def test_correctness_only_is_neither_failed_nor_skipped():
+    """What was checked for correctness only is not told among what was not run, nor counted as lost."""
+    record = correctness_record()
+    assert "was not run" not in words.summary(record) and "failed" not in words.summary(record)
+    alone = make_record({"a": Made(), "b": Made(correctness_only="oversubscribed")}, sizes=[4], unit="ranks")
+    assert words.headline(alone) == "b ran at 4 ranks for correctness only: oversubscribed."
+    beside = make_record({"a": Made(), "b": Made(correctness_only="x"), "c": Made(ratio=0.5)}, sizes=[4])
+    assert words.headline(beside) == "Nothing was shown to beat a at 4 rows: 1 correctness only, 1 slower."
+
+
+def test_correctness_only_with_a_wrong_answer_is_invalid():
+    """That no speed is claimed does not excuse a wrong answer."""
+    assert "four ranks is invalid" in words.summary(correctness_record(broken="loss differs by 0.03"))
+
+
 @pytest.mark.parametrize(
     ("scaling", "text"),
     [

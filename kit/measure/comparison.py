@@ -27,7 +27,7 @@ from kit.measure.result import Result
 from kit.measure.rounds import CONTROL, Rules
 from kit.measure.worker import one_line
 from kit.record import store
-from kit.record.document import Asked, How, Point, Record, Scaling
+from kit.record.document import Asked, How, Point, Record, Scaling, Variant
 
 
 @dataclass(frozen=True)
@@ -234,10 +234,15 @@ class Comparison:
             at = [point.variants[position] for point in points]
             if all(variant.state == "measured" for variant in at):
                 sizes = [float(point.size) for point in points]
-                seconds = [p.sessions[v.session].readings[name].wall_s for p, v in zip(points, at, strict=True)]
+                seconds = [_seconds(point, variant) for point, variant in zip(points, at, strict=True)]
                 effects, verdicts = [v.effect for v in at], [v.verdict for v in at]
                 found[name] = statistics.scaling(sizes, seconds, effects, verdicts, self._how.seed)
         return found
+
+
+def _seconds(point: Point, variant: Variant) -> list[float]:
+    """Return the readings of a variant at one size: none where it was checked for correctness only."""
+    return [] if variant.session is None else point.sessions[variant.session].readings[variant.name].wall_s
 
 
 def _check_numbers(name: str, **options: Any) -> None:

@@ -96,7 +96,7 @@ class Measurement:
         room = MEMORY_SHARE * available_mib()
         everyone = self._everyone()
         for number, seat in enumerate(everyone):
-            known = [s for s in everyone[:number] if s.memory]
+            known = [s for s in everyone[:number] if s.memory and s.worker]
             hungriest = max((s.resident_mib + s.memory.peak_mib for s in known), default=0.0)
             if number > 2 and sum(s.resident_mib for s in known) + hungriest > room:
                 return False
@@ -124,7 +124,8 @@ class Measurement:
         return self._seats[name]
 
     def _bring_up(self, seat: Seat) -> None:
-        """Start a worker, prepare, make the cold call, weigh, and check the first two answers."""
+        """Start a worker, prepare, make the cold call, weigh, and check the first two answers. What is there for
+        correctness only is concluded at once: idle ranks need not wait beside the rounds of the others."""
         self._progress.preparing(self.size, seat.name)
         began = time.monotonic()
         seat.worker = self._start()
@@ -133,6 +134,7 @@ class Measurement:
         if cold is None:
             return
         seat.prepare_s, seat.cold_s, seat.start_s = prepared["prepare_s"], cold["cold_s"], time.monotonic() - began
+        seat.correctness_only = prepared["correctness_only"]
         if seat.name == self.baseline:
             self._reference = cold["answer"]
         quality = self._quality(seat, cold["answer"])
@@ -150,6 +152,11 @@ class Measurement:
             method=weighed["method"],
             device_peak_mib=weighed["device_mib"],
         )
+        if seat.correctness_only:
+            if seat.name not in (self.baseline, CONTROL):
+                self._conclude(seat)
+                seat.leave()
+            return
         calibrated = seat.order("calibrate")
         if calibrated is not None:
             seat.repeats, seat.reading_s = calibrated["repeats"], calibrated["reading_s"]
@@ -188,21 +195,22 @@ class Measurement:
         baseline = self._seats[self.baseline]
         if baseline.failed or self._control.failed:
             return
-        seats = [baseline, self._control, *(seat for seat in others if not seat.failed)]
-        table = Table(seats, rules, self.seed + len(self._tables), self._renew)
-        self._tables.append(table)
-        table.play(self._progress.measuring)
+        taking_part = [seat for seat in others if not seat.failed and not seat.correctness_only]
+        seats = [baseline, self._control, *taking_part]
+        if not baseline.correctness_only:
+            table = Table(seats, rules, self.seed + len(self._tables), self._renew)
+            self._tables.append(table)
+            table.play(self._progress.measuring)
         for seat in seats:
-            self._check_last(seat)
-            seat.engagement = seat.order("engagement")
+            self._conclude(seat)
 
-    def _check_last(self, seat: Seat) -> None:
-        """Check an answer after the rounds too: work that only began well is not work well done."""
-        if seat.quality is None or seat.quality.state not in ("held", "reference"):
-            return
-        last = seat.order("again")
-        if last is not None:
-            seat.quality = self._quality(seat, last["answer"], again="last")
+    def _conclude(self, seat: Seat) -> None:
+        """Check a last answer too, for work that only began well is not work well done, and ask for the proof."""
+        if seat.quality is not None and seat.quality.state in ("held", "reference"):
+            last = seat.order("again")
+            if last is not None:
+                seat.quality = self._quality(seat, last["answer"], again="last")
+        seat.engagement = seat.order("engagement")
 
     def _end_all(self) -> None:
         """End all workers; if a second Ctrl-C interrupts that, without waiting for any."""
@@ -235,6 +243,8 @@ class Measurement:
         )
         if seat.failed:
             return Variant(**known, state="failed", verdict="failed", reason=seat.failed)
+        if position is None and seat.engagement:
+            return Variant(**known, state="measured", **self._without_rounds(seat))
         if position is None or not seat.readings:
             return Variant(**known, **self._never_measured())
         table, readings = self._tables[position], seat.readings
@@ -260,9 +270,27 @@ class Measurement:
                 return dict(state="skipped", verdict="unresolved", reason=reason)
         return dict(state="skipped", verdict="skipped", reason="it was interrupted before its turn")
 
+    def _without_rounds(self, seat: Seat) -> dict:
+        """Return verdict and reason of a variant that was not timed because it, or the baseline, said so."""
+        baseline = self._seats[self.baseline]
+        if seat is baseline:
+            return dict(verdict="baseline", reason=f"correctness only: {seat.correctness_only}")
+        if unsound := self._unsound(seat, baseline, self._control):
+            return dict(zip(("verdict", "reason"), unsound, strict=True))
+        if seat.correctness_only:
+            return dict(verdict="correctness only", reason=seat.correctness_only)
+        reason = f"no speed is claimed of {self.baseline}: {baseline.correctness_only}"
+        return dict(verdict="unresolved", reason=reason)
+
     def _verdict(self, seat: Seat, table: Table) -> tuple[str, str]:
         """Return the verdict and its reason: quality and engagement first, then speed."""
-        baseline, control = table.seats[:2]
+        if unsound := self._unsound(seat, *table.seats[:2]):
+            return unsound
+        verdict = statistics.verdict(table.effect(seat), table.floor(), self.rules.target)
+        return verdict, self._why_unresolved(table) if verdict == "unresolved" else ""
+
+    def _unsound(self, seat: Seat, baseline: Seat, control: Seat) -> tuple[str, str] | None:
+        """Return verdict and reason where answers or engagement do not allow any claim; None where they do."""
         if seat.quality and seat.quality.state == "broken":
             return "invalid", f"its answer is not good enough: {seat.quality.note or _against_bound(seat.quality)}"
         if seat.engagement and seat.engagement.state == "fell back":
@@ -274,8 +302,7 @@ class Measurement:
             return "unresolved", f"{self.baseline} fell back to {baseline.engagement.note}"
         if seat.quality and seat.quality.state == "unchecked" and seat.quality.asked:
             return "unresolved", f"its answer was not checked: {seat.quality.note}"
-        verdict = statistics.verdict(table.effect(seat), table.floor(), self.rules.target)
-        return verdict, self._why_unresolved(table) if verdict == "unresolved" else ""
+        return None
 
     def _why_unresolved(self, table: Table) -> str:
         rounds = len(table.order)

@@ -34,7 +34,8 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """One of "baseline", "faster", "slower", "same", "unresolved", "invalid", "skipped" or "failed"."""
+        """One of "baseline", "faster", "slower", "same", "unresolved", "correctness only", "invalid", "skipped" or
+        "failed"."""
         return self.variant.verdict
 
     @property
@@ -55,7 +56,7 @@ class Outcome:
 
     @property
     def seconds(self) -> float | None:
-        """Median wall-clock seconds of one warm call."""
+        """Median wall-clock seconds of one warm call; None where no speed is claimed."""
         return self.variant.warm_s
 
     def __repr__(self) -> str:
@@ -153,30 +154,22 @@ class Result:
 
         table = Table(title=self._title(point), title_justify="left", box=None, pad_edge=False, header_style="dim")
         for heading in words.COLUMNS.values():
-            table.add_column(heading, no_wrap=heading != "engagement", max_width=48)
+            table.add_column(heading, no_wrap=heading not in ("engagement", "verdict"), max_width=48)
         for row in words.rows(self.record, point):
-            table.add_row(*_cells(row))
+            table.add_row(*words.cells(row))
         page = Console(file=StringIO(), width=200, highlight=False, markup=False, emoji=False, force_jupyter=False)
         page.print(table)
         return "\n".join(line.rstrip() for line in page.file.getvalue().splitlines()) + "\n"
 
     def _html_table(self, point: Point) -> str:
         heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in words.COLUMNS.values())
-        body = "".join(
-            f"<tr>{''.join(map(_html_cell, words.COLUMNS, _cells(row)))}</tr>" for row in words.rows(self.record, point)
-        )
+        rows = [words.cells(row) for row in words.rows(self.record, point)]
+        body = "".join(f"<tr>{''.join(map(_html_cell, words.COLUMNS, cells))}</tr>" for cells in rows)
         return f"<table><caption>{escape(self._title(point))}</caption><tr>{heads}</tr>{body}</table>"
 
 
-def _cells(row: words.Row) -> list[str]:
-    """Return a row's cells in order; where nothing ran, why stands in the place of the proof that it ran."""
-    return [
-        row.note if name == "engagement" and row.engagement == "—" else getattr(row, name) for name in words.COLUMNS
-    ]
-
-
 def _html_cell(name: str, text: str) -> str:
-    wide = ' class="wide"' if name in ("engagement", "quality") and len(text) > 24 else ""
+    wide = ' class="wide"' if name in ("engagement", "quality", "verdict") and len(text) > 24 else ""
     return f"<td{wide}>{escape(text)}</td>"
 
 

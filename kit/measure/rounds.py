@@ -25,6 +25,8 @@ class Seat:
     packed: bytes
     worker: Worker | None = None
     failed: str = ""
+    correctness_only: str = ""
+    """Why it takes no part in the rounds."""
     prepare_s: float | None = None
     cold_s: float | None = None
     resident_mib: float = 0.0

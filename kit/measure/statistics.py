@@ -179,11 +179,13 @@ def exponent(
 ) -> tuple[float, float, float] | None:
     """Return the slope of log(seconds) over log(size) with its 95 % bootstrap interval; None under two sizes.
 
-    sizes: shape (points,), above 0; seconds: the readings at each size. Least squares through the medians; the
-    interval covers the noise of the readings, not a bend of the curve.
+    sizes: shape (points,), above 0; seconds: the readings at each size; one without any is left out. Least squares
+    through the medians; the interval covers the noise of the readings, not a bend of the curve.
     """
-    if len(set(sizes)) < 2 or any(not len(s) for s in seconds):
+    taken = [(size, s) for size, s in zip(sizes, seconds, strict=True) if len(s)]
+    if len({size for size, _ in taken}) < 2:
         return None
+    sizes, seconds = zip(*taken, strict=True)
     x = np.log(np.asarray(sizes, float))
     logs = [np.log(np.maximum(s, 1e-12)) for s in seconds]
     random = np.random.default_rng(seed)

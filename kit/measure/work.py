@@ -14,11 +14,14 @@ class Prepared:
     call: the work itself, called once or more a round; what it returns is the answer.
     engagement: called once after the rounds, outside the timing, in the same process: did the technique really run?
     close: called at the end, whatever happened (stops a cluster, closes a connection).
+    correctness_only: why no speed may be claimed of this variant here, as "oversubscribed: 4 ranks on 2 cores". It
+        takes no part in the rounds; its answer, engagement and memory are still looked at.
     """
 
     call: Callable[[], Any]
     engagement: Callable[[], Engagement] | None = None
     close: Callable[[], None] | None = None
+    correctness_only: str = ""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Work:
         self.children: list[psutil.Process] = []
 
     def prepare(self, packed: bytes) -> dict:
-        """Unpack and call the variant's function. Return {"prepare_s", "standing_mib"}."""
+        """Unpack and call the variant's function. Return {"prepare_s", "standing_mib", "correctness_only"}."""
         import cloudpickle
 
         function, arguments = cloudpickle.loads(packed)
@@ -52,8 +52,10 @@ class Work:
         if not callable(made) and not isinstance(made, Prepared):
             raise TypeError(f"a variant returns the callable to time (or Prepared); this one returned {made!r:.80}")
         self.prepared = made if isinstance(made, Prepared) else Prepared(made)
+        if not isinstance(why := self.prepared.correctness_only, str):
+            raise TypeError(f"correctness_only says in words why no speed may be claimed; got {why!r:.60}")
         self.standing_mib = memory.resident_mib()
-        return {"prepare_s": prepare_s, "standing_mib": self.standing_mib}
+        return {"prepare_s": prepare_s, "standing_mib": self.standing_mib, "correctness_only": " ".join(why.split())}
 
     def cold(self) -> dict:
         """Make the first call. Return {"cold_s", "answer"}."""

@@ -12,7 +12,9 @@ from msgspec import Struct, field
 VERSION = "kit.record/1"
 
 State = Literal["measured", "skipped", "failed"]
-Verdict = Literal["baseline", "faster", "slower", "same", "unresolved", "invalid", "skipped", "failed"]
+Verdict = Literal[
+    "baseline", "faster", "slower", "same", "unresolved", "correctness only", "invalid", "skipped", "failed"
+]
 
 
 class Readings(Struct, frozen=True, kw_only=True):
@@ -116,11 +118,11 @@ class Variant(Struct, frozen=True, kw_only=True):
     state: State
     verdict: Verdict
     reason: str = ""
-    """Why it was skipped, failed, invalid or unresolved, in one sentence."""
+    """Why it was skipped, failed, invalid or unresolved, or why no speed is claimed of it, in one sentence."""
     remedy: str = ""
     """What to do to have it run."""
     session: int | None = None
-    """Position in the point's sessions; null if it took no part in any."""
+    """Position in the point's sessions; null if it took no part in any, as one checked for correctness only."""
     prepare_s: float | None = None
     cold_s: float | None = None
     """The first call, kept apart."""

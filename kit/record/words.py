@@ -191,9 +191,13 @@ def sentence(record: Record, point: Point, variant: Variant, with_size: bool = T
     at = f" at {count(point.size, record.asked.unit)}" if with_size and point.size is not None else ""
     match variant.verdict:
         case "baseline":
-            return f"{name} is the baseline: {duration(variant.warm_s)}{at}"
+            timed = f": {duration(variant.warm_s)}" if variant.warm_s is not None else ""
+            return f"{name} is the baseline{timed}{at}{_because(variant.reason)}"
         case "skipped":
             return f"{name} was not run{_because(variant.reason)}"
+        case "correctness only":
+            how = "answers correctly" if variant.quality and variant.quality.state == "held" else "ran"
+            return f"{name} {how}{at}, and no speed is claimed of it{_because(variant.reason)}"
         case "failed":
             return f"{name} failed{at}{_because(variant.reason)}"
         case "invalid":
@@ -318,7 +322,7 @@ def summary(record: Record) -> str:
 
 def _over_sizes(record: Record, point: Point, variant: Variant) -> str:
     clause = sentence(record, point, variant)
-    if variant.verdict in ("failed", "invalid") or len(record.points) < 2:
+    if variant.verdict in ("failed", "invalid", "correctness only") or len(record.points) < 2:
         return clause
     more = overtaking(record.scaling.get(variant.name), record.asked.baseline, record.asked.unit)
     return f"{clause}; it {more}" if more else clause
@@ -333,11 +337,14 @@ def headline(record: Record) -> str:
     if winners:
         return f"{_over_sizes(record, point, max(winners, key=lambda v: v.effect.speedup))}."
     at = f" at {count(point.size, record.asked.unit)}" if point.size is not None else ""
-    judged = [v for v in point.variants if v.verdict in ("same", "slower", "unresolved", "invalid", "failed")]
+    judged = [v for v in point.variants if v.verdict not in ("baseline", "skipped")]
     if not judged and not record.complete:
         return f"It was interrupted before anything could be compared{at}."
     if not judged:
         return f"{shown(record.asked.baseline, 60)} had nothing to be compared with{at}."
+    if all(v.verdict == "correctness only" for v in judged):
+        names = listing(variant.name for variant in judged)
+        return f"{names} ran{at} for correctness only{_because(judged[0].reason)}."
     counts = {verdict: sum(v.verdict == verdict for v in judged) for verdict in (v.verdict for v in judged)}
     tally = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     return f"Nothing was shown to beat {shown(record.asked.baseline, 60)}{at}: {tally}."
@@ -430,6 +437,17 @@ COLUMNS = {
 """The columns of the compact table, as attribute of `Row` and heading."""
 
 
+def cells(row: Row) -> list[str]:
+    """Return a row's cells in the order of `COLUMNS`. Why there is no speed stands beside the verdict; where nothing
+    ran, why stands in the place of the proof that it ran."""
+    told = {name: getattr(row, name) for name in COLUMNS}
+    if row.note and row.verdict in ("correctness only", "baseline", "unresolved") and row.speedup == "—":
+        told["verdict"] += f": {row.note}"
+    elif row.engagement == "—":
+        told["engagement"] = row.note
+    return list(told.values())
+
+
 def rows(record: Record, point: Point) -> list[Row]:
     """Return the table of one size, a row a variant, in the order in which they were declared."""
     return [row(record, point, variant) for variant in point.variants]
@@ -437,6 +455,7 @@ def rows(record: Record, point: Point) -> list[Row]:
 
 def row(record: Record, point: Point, variant: Variant) -> Row:
     """Return one variant at one size as text."""
+    timed = variant.verdict != "correctness only"  # its first call and preparation stay in the record
     return Row(
         variant=shown(variant.name, 60),
         median=duration(variant.warm_s),
@@ -446,15 +465,15 @@ def row(record: Record, point: Point, variant: Variant) -> Row:
         engagement=engagement(variant.engagement),
         verdict=variant.verdict,
         note=note(variant),
-        prepare=duration(variant.prepare_s),
-        cold=duration(variant.cold_s),
+        prepare=duration(variant.prepare_s if timed else None),
+        cold=duration(variant.cold_s if timed else None),
         breakeven=break_even(variant),
     )
 
 
 def _speedup_cell(variant: Variant) -> str:
     if variant.verdict == "baseline":
-        return "1×"
+        return "1×" if variant.warm_s is not None else "—"
     if variant.effect is None:
         return "—"
     return with_interval(variant.effect.speedup, variant.effect.low, variant.effect.high)

@@ -49,7 +49,7 @@ def _table(section: "Section") -> str:
     table = section.tables[0]
     heads = "| " + " | ".join(words.COLUMNS.values()) + " |\n|" + " --- |" * len(words.COLUMNS)
     rows = [
-        "| " + " | ".join(safe(getattr(row, name)) for name in words.COLUMNS) + " |"
+        "| " + " | ".join(map(safe, words.cells(row))) + " |"
         for row in table.rows[:MOST_LISTED]
         if row.verdict != "skipped"
     ]

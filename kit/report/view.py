@@ -151,8 +151,8 @@ def section(record: Record, brief: Brief, shelf: Shelf, label: str, where: str, 
 def lines(record: Record, point: Point, look: dict) -> list[Line]:
     """Return a line for each variant that took part, the fastest first, the ones that do not count last."""
     told = [v for v in point.variants if v.verdict not in ("baseline", "skipped")][:MOST_ROWS]
-    rank = {"faster": 0, "same": 1, "unresolved": 1, "slower": 1, "invalid": 2, "failed": 3}
-    told.sort(key=lambda v: (rank.get(v.verdict, 4), -(v.effect.speedup if v.effect else 0)))
+    rank = {"faster": 0, "same": 1, "unresolved": 1, "slower": 1, "correctness only": 2, "invalid": 3, "failed": 4}
+    told.sort(key=lambda v: (rank.get(v.verdict, 5), -(v.effect.speedup if v.effect else 0)))
     scale = _scale(told)
     return [_line(record, point, variant, scale, look) for variant in told]
 
