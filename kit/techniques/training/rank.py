@@ -1,0 +1,296 @@
+"""What every rank does: join the others, then carry out orders until told to leave.
+
+`python -m kit.techniques.training.rank` is started by torch's launcher, which sets RANK, WORLD_SIZE, MASTER_ADDR and
+the like. Rank 0 hears orders from the process that started the launch (`launch.py`) over a local socket and hands them
+on to the others through the store at which they met, so that a waiting rank waits in no collective.
+"""
+
+import gc
+import json
+import os
+import random
+import statistics
+import sys
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from kit.measure import memory
+from kit.measure.worker import one_line
+from kit.techniques.training import models
+from kit.techniques.training.communication import counted
+from kit.techniques.training.control import Job, connect, die_with_parent
+from kit.techniques.training.strategies import Training
+from kit.techniques.training.task import Task
+from kit.techniques.training.world import World, backend
+
+
+@dataclass
+class Place:
+    """What a rank has at hand while it trains one task by one strategy."""
+
+    task: Task
+    strategy: Any
+    training: Training
+    parameters: dict[str, torch.Tensor]
+    initial: dict[str, torch.Tensor]
+    batches: list[tuple[torch.Tensor, torch.Tensor]]
+    before_mib: float
+
+
+class Rank:
+    """One rank at work. Its public methods are the orders; all ranks carry out the same ones."""
+
+    def __init__(self, world: World):
+        self.world = world
+        self.place: Place | None = None
+        self._datasets: dict[str, Any] = {}
+
+    def begin(self, strategy: Any, task: Task) -> dict:
+        """Build and spread the model. Return what this rank holds: parameters, and of how many."""
+        self.end()
+        dataset = self._dataset(task)
+        before_mib = memory.resident_mib()
+        training = strategy(task, self.world)
+        parameters = _parameters(training)
+        initial = {name: _local(parameter).detach().clone() for name, parameter in parameters.items()}
+        batches = self._batches(task, training, dataset)
+        self.place = Place(task, strategy, training, parameters, initial, batches, before_mib)
+        whole = sum(p.numel() for p in task.build("meta").parameters())
+        held = sum(_local(p).numel() for p in parameters.values())
+        return {"held": held, "parameters": whole, "share": training.share}
+
+    def train(self) -> dict:
+        """Train the task's steps from its first weights. Return {"seconds": of the slowest rank, "losses": a step}."""
+        self.reset()
+        seconds, losses = self._timed(self.place.training, self.place.batches)
+        return {"seconds": seconds, "losses": self._mean_over_ranks(losses)}
+
+    def evaluate(self, every: int = 0) -> dict:
+        """Train, and score the held-out samples at the end and, if `every` is not 0, each so many steps.
+        Return {"losses", "curve": [(steps, accuracy)], "accuracy"}; on ranks but 0 the scores are empty."""
+        self.reset()
+        losses, curve = [], []
+        for number, batch in enumerate(self.place.batches, 1):
+            losses.append(self.place.training.step(*batch))
+            if number == len(self.place.batches) or (every and number % every == 0):
+                curve.append((number, self._accuracy()))
+        return {"losses": self._mean_over_ranks(losses), "curve": curve, "accuracy": curve[-1][1]}
+
+    def weigh(self) -> dict:
+        """Train once and return this rank's peak memory (MiB): `peak_mib` above what stood before the model was built,
+        and what its weights and optimizer hold by their sizes (`state_mib`)."""
+        self.reset()
+        cuda = self.world.device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        memory.reset()
+        self._timed(self.place.training, self.place.batches)
+        if cuda:
+            peak_mib = torch.cuda.max_memory_allocated() / memory.MIB
+        else:
+            peak_mib = max(0.0, memory.peak().mib - self.place.before_mib)
+        return {"peak_mib": peak_mib, "state_mib": self._state_bytes() / memory.MIB}
+
+    def traffic(self) -> dict:
+        """Return what this rank sends in one step: calls and bytes by kind of operation."""
+        self.reset()
+        return asdict(counted(lambda: self.place.training.step(*self.place.batches[0])))
+
+    def exposed(self, repeats: int = 5) -> dict:
+        """Return the share of a step that waits for others: 1 − t(silent) ÷ t(real), the median of paired repeats in
+        random order, with both times. A silent step runs the same code over groups that move nothing."""
+        silent = self._silent()
+        order = random.Random(self.place.task.seed)  # the same on every rank
+        pairs = []
+        for _ in range(repeats + 1):
+            first = order.random() < 0.5
+            times = {quiet: self._round(silent, quiet) for quiet in (first, not first)}
+            pairs.append((times[False], times[True]))
+        real, quiet = zip(*pairs[1:], strict=True)  # the first pair is warm-up
+        shares = [1 - q / r for r, q in pairs[1:]]
+        return {
+            "share": statistics.median(shares),
+            "step_s": statistics.median(real) / self.place.task.steps,
+            "silent_step_s": statistics.median(quiet) / self.place.task.steps,
+        }
+
+    def end(self) -> None:
+        """Let the model go, after all ranks have come so far: a model that outlives its group can hang at the end."""
+        if self.place is not None:
+            dist.barrier()
+            self.place = None
+            gc.collect()
+
+    def reset(self) -> None:
+        """Put the first weights back and forget the momentum: every call trains the same steps."""
+        with torch.no_grad():
+            for name, parameter in self.place.parameters.items():
+                _local(parameter).copy_(self.place.initial[name])
+        for optimizer in self.place.training.optimizers:
+            optimizer.state.clear()
+
+    def _dataset(self, task: Task) -> Any:
+        key = json.dumps([task.data, task.data_options], sort_keys=True)
+        if key not in self._datasets:
+            self._datasets[key] = task.dataset()
+        return self._datasets[key]
+
+    def _batches(self, task: Task, training: Training, dataset: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        batches = task.batches(*dataset.train, training.share)
+        return [(x.to(self.world.device), y.to(self.world.device)) for x, y in batches]
+
+    def _timed(self, training: Training, batches: list) -> tuple[float, list]:
+        """Return the seconds that the slowest rank takes for all batches, begun together, and the losses it saw."""
+        dist.barrier()
+        self._synchronize()
+        start = time.perf_counter()
+        losses = [training.step(inputs, targets) for inputs, targets in batches]
+        self._synchronize()
+        seconds = torch.tensor(time.perf_counter() - start, dtype=torch.float64, device=self.world.device)
+        dist.all_reduce(seconds, dist.ReduceOp.MAX)
+        return float(seconds), losses
+
+    def _round(self, silent: Training, quiet: bool) -> float:
+        with ExitStack() as stack:
+            for module in silent.modules if quiet else []:
+                if isinstance(module, DistributedDataParallel):
+                    stack.enter_context(module.no_sync())
+            return self._timed(silent if quiet else self.place.training, self.place.batches)[0]
+
+    def _silent(self) -> Training:
+        return self.place.strategy(self.place.task, self.world.silenced())
+
+    def _synchronize(self) -> None:
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _mean_over_ranks(self, losses: list[torch.Tensor | None]) -> list[float]:
+        """Return the loss of each step over the whole batch: the mean over the ranks that saw one."""
+        nothing = torch.zeros((), device=self.world.device)
+        seen = torch.stack([nothing if loss is None else loss.float() for loss in losses]).double()
+        number = torch.tensor([0.0 if loss is None else 1.0 for loss in losses], dtype=torch.float64)
+        both = torch.stack([seen, number.to(seen.device)])
+        dist.all_reduce(both)
+        return (both[0] / both[1]).tolist()
+
+    def _accuracy(self) -> float | None:
+        """Return the share of held-out samples (for text: of next tokens) that the model has right, on rank 0."""
+        weights = self._whole_weights()
+        if weights is None:
+            return None
+        model = self.place.task.build(self.world.device)
+        model.load_state_dict(weights)
+        inputs, targets = self._dataset(self.place.task).test
+        with torch.no_grad():
+            right = [
+                (model(x.to(self.world.device)).argmax(-1).cpu() == y).float().sum()
+                for x, y in zip(inputs.split(512), targets.split(512), strict=True)
+            ]
+        return float(sum(right)) / targets.numel()
+
+    def _whole_weights(self) -> dict[str, torch.Tensor] | None:
+        """Gather the weights of the whole model on rank 0, whatever they are split over."""
+        own = {name: _whole(parameter).detach().cpu() for name, parameter in self.place.parameters.items()}
+        parts: list | None = [None] * self.world.size if self.world.rank == 0 else None
+        dist.gather_object(own, parts)
+        return None if parts is None else {name: tensor for part in parts for name, tensor in part.items()}
+
+    def _state_bytes(self) -> int:
+        tensors = list(self.place.parameters.values())
+        for optimizer in self.place.training.optimizers:
+            tensors += [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+        return sum(_local(tensor).numel() * tensor.element_size() for tensor in tensors)
+
+
+def _parameters(training: Training) -> dict[str, torch.Tensor]:
+    """Return this rank's parameters by the names that they have in the whole model. To be asked before the first step:
+    DDP over a tensor-parallel model then replaces them in the module."""
+    modules = [getattr(module, "module", module) for module in training.modules]
+    return {name: parameter for module in modules for name, parameter in module.named_parameters()}
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _whole(parameter: torch.Tensor) -> torch.Tensor:
+    """Gather what other ranks hold of a parameter. All ranks that share it must call this."""
+    if spec := getattr(parameter, "_st_info", None):  # between steps DDP keeps a DTensor as its local part
+        parameter = DTensor.from_local(parameter, spec.mesh, spec.placements, run_check=False)
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
+def serve(job: Job, rank: Rank, store: dist.Store) -> None:
+    """Carry out orders until there is one to leave; hand rank 0's answers back, with all ranks' answers beside."""
+    wait = timedelta(seconds=job.limit_s)
+    boss = connect(job) if rank.world.rank == 0 else None
+    number = 0
+    while True:
+        key = f"order/{number}"
+        if boss is not None:
+            store.set(key, _heard(boss))
+        store.wait([key], wait)
+        name, arguments = cloudpickle.loads(store.get(key))
+        if name == "leave":
+            rank.end()
+            return
+        answer = getattr(rank, name)(**arguments)
+        everyone = [None] * rank.world.size if boss is not None else None
+        dist.gather_object(answer, everyone)
+        if boss is not None:
+            boss.send_bytes(cloudpickle.dumps(everyone))
+        number += 1
+
+
+def _heard(boss: Any) -> bytes:
+    """Return the next order; if the one who gives them is gone, the order to leave."""
+    try:
+        return boss.recv_bytes()
+    except (EOFError, OSError):
+        return cloudpickle.dumps(("leave", {}))
+
+
+def _place(job: Job) -> World:
+    index, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if job.device == "cuda":
+        torch.cuda.set_device(local)
+        return World(index, size, torch.device("cuda", local))
+    return World(index, size, torch.device(job.device))
+
+
+def main() -> None:
+    """Join, serve, leave; on an error, leave a note of it for the one who started the launch."""
+    die_with_parent()
+    job = Job.from_environment()
+    torch.set_num_threads(job.threads)
+    world = _place(job)
+    try:
+        store, index, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=job.timeout_s)))
+        dist.init_process_group(
+            backend(world.device.type),
+            store=dist.PrefixStore("group", store),
+            rank=index,
+            world_size=size,
+            timeout=timedelta(seconds=job.timeout_s),
+        )
+        serve(job, Rank(world), dist.PrefixStore("orders", store))
+        dist.destroy_process_group()
+    except BaseException as error:
+        job.note_error(world.rank, one_line(error), traceback.format_exc(limit=-6))
+        sys.stderr.flush()
+        os._exit(1)  # a group that is broken must not hold up the end
+
+
+if __name__ == "__main__":
+    main()
