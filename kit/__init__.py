@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from kit.measure.comparison import Comparison
     from kit.measure.result import Result
     from kit.measure.work import Prepared, Reading, engaged, fell_back
-    from kit.record.document import Engagement, Quality, Record
+    from kit.record.document import Chart, Engagement, Quality, Record, Series, Table
     from kit.record.store import read
 
 _HOMES = {
@@ -21,6 +21,9 @@ _HOMES = {
     "Quality": "kit.record.document",
     "Engagement": "kit.record.document",
     "Record": "kit.record.document",
+    "Chart": "kit.record.document",
+    "Series": "kit.record.document",
+    "Table": "kit.record.document",
     "read": "kit.record.store",
     "UserError": "kit.errors",
 }

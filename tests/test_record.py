@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from record_factory import Made, make_record
 
-from kit import Comparison, Reading, UserError, read
+from kit import Chart, Comparison, Reading, Series, Table, UserError, read
 from kit.machine import ceilings
 from kit.record import schema, store
 from kit.record.document import VERSION, Record
@@ -71,6 +72,66 @@ def test_a_measured_record_satisfies_the_schema(monkeypatch, isolate):
     comparison.variant("c", lambda size: 1 / 0)
     comparison.variant("d", lambda size: None, needs="no_such_module_anywhere")
     conforms(comparison.run().path)
+
+
+# --- exhibits ---------------------------------------------------------------------------------------------------------
+
+CURVE = Chart(
+    "Efficiency", "ranks", "%", [Series("DDP", np.array([1, 2]), [np.float32(100), float("nan")])], log_x=True
+)
+STACK = Chart("Step", "strategy", "ms", [Series("forward", ["DDP", "FSDP2"], [1.5, 2], style="modelled")], "stacked")
+TABLE = Table("Expect", ["devices", "step, ms", "real"], [[2, np.float64(1.5), True], ["64", float("inf"), None]])
+
+
+def test_exhibits_are_written_and_read_back(tmp_path):
+    """Charts and tables, with numbers of NumPy and NaN in them, satisfy the schema and come back as they were."""
+    record = store.with_exhibits(make_record(sizes=[10]), [CURVE, STACK, TABLE])
+    path = store.write(record, tmp_path)
+    conforms(path)
+    assert read(path).exhibits == record.exhibits == [CURVE, STACK, TABLE]
+    assert CURVE.series[0].y == [100.0, None] and CURVE.series[0].x == [1, 2]
+    assert TABLE.rows == [[2, 1.5, True], ["64", None, None]]
+
+
+def test_a_record_of_before_exhibits_is_read():
+    """A record that knows nothing of exhibits has none."""
+    old = json.loads(document())
+    del old["exhibits"]
+    assert store.decode(json.dumps(old).encode()).exhibits == []
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Series("a", [1, 2], [1]), "series 'a' has 1 y for 2 x; give one for each"),
+        (lambda: Series("a", [1], [1], [1, 2], [1]), "2 low for 1 x"),
+        (lambda: Series("a", [1], [1], low=[1]), "just one of low= and high="),
+        (lambda: Series("a", [float("nan")], [1]), "an x that is no number"),
+        (lambda: Series("a", [1], ["fast"]), "'fast' in y; it takes numbers"),
+        (lambda: Series("a", [1], [1], style="guessed"), "style='guessed'; it is one of measured, modelled, ideal"),
+        (lambda: Chart("c", "x", "y", []), "no series"),
+        (lambda: Chart("c", "x", "y", [Series("a", [1], [1])], "pie"), "shape='pie'; it is one of lines"),
+        (lambda: Chart("c", "x", "y", [Series("a", [1], [1])] * 2), "two series of one name"),
+        (lambda: Chart("c", "x", "y", [Series("a", ["p"], [1])]), 'lines need numbers; use shape="bars"'),
+        (lambda: Chart("c", "x", "y", [Series("a", ["p"], [-1])], "stacked"), "a part below 0"),
+        (lambda: Chart("c", "x", "y", [Series("a", [0], [1])], log_x=True), "not above 0, which log_x=True"),
+        (lambda: Table("t", [], []), "no columns"),
+        (lambda: Table("t", ["a", "b"], [[1, 2], [1]]), "1 cells in row 2 for 2 columns"),
+        (lambda: Table("t", ["a"], [[[1]]]), "a cell is a text or a number"),
+    ],
+)
+def test_an_exhibit_that_makes_no_sense_is_told_at_once(make, told):
+    """What can't be drawn is one clear sentence where it is made, not a broken report later."""
+    with pytest.raises(UserError, match=re.escape(told)):
+        make()
+
+
+def test_a_record_with_a_broken_exhibit_is_refused_by_name(tmp_path):
+    """An exhibit in a file that does not hold together is told as any other fault of a file."""
+    series = {"name": "a", "x": [1, 2], "y": [1]}
+    path = tmp_path / "odd.json"
+    path.write_bytes(document(exhibits=[{"type": "chart", "title": "c", "x": "x", "y": "y", "series": [series]}]))
+    assert "1 y for 2 x" in refused(path) and "odd.json" in refused(path)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

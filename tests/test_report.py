@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from record_factory import USUAL, Made, machine, make_record
 
-from kit import report
+from kit import Chart, Series, Table, report
 from kit.errors import UserError
 from kit.record import store
 from kit.report import choose, gather, markdown, notebook, pages, publish, table
@@ -140,6 +140,33 @@ def test_correctness_only_is_told_with_its_reason_and_without_a_speed(tmp_path):
     assert len(rows) == 3 and all("4 ranks on 2 cores" in row and "×" not in row.split("4 ranks")[0] for row in rows)
     assert 'id="failures"' not in html and "four is" not in page.text
     assert "correctness only: oversubscribed" in (tmp_path / "report" / "report.md").read_text()
+
+
+CURVE = Chart("Own curve", "ranks", "%", [Series("Polars", [1, 2], [100, 91.5])], note="Held-out error 2.6 %.")
+OWN_TABLE = Table("What to expect", ["devices", "bound by"], [[2, "compute"], [64, "the link"]], note="Fitted at 1, 2.")
+
+
+def test_a_techniques_own_charts_and_tables_are_told(tmp_path):
+    """Charts stand after the comparison's figures and tables before its own, with notes; the Markdown names both."""
+    _, html = written(tmp_path, store.with_exhibits(make_record(sizes=[10]), [OWN_TABLE, CURVE]))
+    harmless(html)
+    section = html[html.index('class="technique"') : html.index('id="machines"')]
+    told = ["Speed-up over pandas in every round", "Own curve", "Held-out error 2.6 %.", "What to expect", "At 10 rows"]
+    places = [section.index(text) for text in told]
+    assert places == sorted(places) and section.count("<svg") == 4
+    assert '<td class="r">64</td>' in section and "<caption>What to expect</caption>" in section
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "| devices | bound by |\n| ---: | --- |\n| 2 | compute |" in text and "Fitted at 1, 2." in text
+    assert "Drawn on the page: Own curve." in text
+
+
+def test_very_many_exhibits_and_rows_are_capped_and_counted(tmp_path):
+    """A table of thousands of rows, and more charts than a page has room for, are cut with their count."""
+    long = Table("Long", [f"c{n}" for n in range(50)], [[n] * 50 for n in range(5000)])
+    many = [Chart(f"chart {n}", "x", "y", [Series("a", [1], [n])]) for n in range(40)]
+    page, html = written(tmp_path, store.with_exhibits(make_record(sizes=[10]), [long, *many]))
+    assert "4,800 more rows stand in the record" in page.text and "17 more charts and tables" in page.text
+    assert len(html) < 3_000_000 and "4,960 more rows" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_every_table_has_a_caption_and_scopes(tmp_path):
@@ -269,6 +296,9 @@ MARKUP = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(
 def test_markup_in_every_text_of_a_record_is_text(tmp_path):
     """Whatever text a record holds is printed as text: no element, no attribute, no request comes of it."""
     plain = make_record({MARKUP: Made(), f"v {MARKUP}": Made(ratio=3, broken=MARKUP)}, sizes=[10, 20])
+    bars = Chart("bars", "x", "y", [Series(MARKUP, [MARKUP, "b"], [1, 2])], "bars")
+    lines = Chart("lines", "x", "y", [Series(MARKUP, [1, 2], [1, 2])])
+    plain = store.with_exhibits(plain, [bars, lines, Table("t", [MARKUP], [[MARKUP]], note=MARKUP)])
 
     def spoil(value, key=""):
         if isinstance(value, dict):
@@ -276,6 +306,7 @@ def test_markup_in_every_text_of_a_record_is_text(tmp_path):
         if isinstance(value, list):
             return [spoil(item, key) for item in value]
         fixed = ("schema", "state", "verdict", "stopped", "overtakes", "name", "baseline", "variants")
+        fixed += ("type", "shape", "style")
         return MARKUP if isinstance(value, str) and key not in fixed else value
 
     spoilt = spoil(msgspec.to_builtins(plain)) | {"id": "x"}

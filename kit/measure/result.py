@@ -6,23 +6,9 @@ from html import escape
 from pathlib import Path
 
 from kit.errors import UserError
-from kit.record import words
-from kit.record.document import Point, Record, Variant
-
-_IN_JUPYTER = """<style>
-.jp-OutputArea .kit { --ink: var(--jp-content-font-color1); --muted: var(--jp-content-font-color2);
-  --grid: var(--jp-border-color2); --band: var(--jp-layout-color2); }
-.kit { color: var(--ink, inherit); overflow-x: auto; }
-.kit table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .2em 0 1em; }
-.kit caption { text-align: left; font-weight: 600; padding: .5em 0; }
-.kit th, .kit td { text-align: left !important; padding: .3em .9em .3em 0; border-bottom: 1px solid var(--grid, #8884);
-  background: none; vertical-align: top; white-space: nowrap; }
-.kit td.wide { white-space: normal; min-width: 14em; max-width: 30em; }
-.kit th { font-weight: 500; color: var(--muted, inherit); }
-.kit p { max-width: 60em; margin: .3em 0; line-height: 1.5; }
-.kit svg { max-width: 46em; width: 100%; height: auto; display: block; margin: .8em 0; }
-</style>"""
-"""Colours come from JupyterLab's theme there; elsewhere from the page, else from the figure itself."""
+from kit.measure.exhibits import Exhibits, in_jupyter, text_table
+from kit.record import store, words
+from kit.record.document import Chart, Point, Record, Table, Variant
 
 
 @dataclass(frozen=True)
@@ -110,6 +96,22 @@ class Result:
         drawn.append(figures.speedups(self.record, self._largest()))
         return Drawing(drawn)
 
+    def add(self, *exhibits: Chart | Table) -> Exhibits:
+        """Keep a technique's own charts and tables in the record, and return them to be shown.
+
+        One of a title that is there replaces it, so that a cell may be run twice. Raise UserError for anything else
+        than a Chart or a Table, or if the record's file can't be written, which then stands as it was.
+        """
+        from kit.record import figures
+
+        for exhibit in exhibits:
+            if not isinstance(exhibit, Chart | Table):
+                raise UserError(f"a result takes kit.Chart and kit.Table; got {exhibit!r:.80}")
+        if self.path is not None:
+            store.exhibit(self.path, exhibits)
+        self.record = store.with_exhibits(self.record, exhibits)
+        return Exhibits(*exhibits, look=figures.looks(self.record))
+
     def __repr__(self) -> str:
         tables = [self._text_table(point) for point in self.record.points]
         return "\n".join([*tables, self.sentence, *self._caveats()])
@@ -117,7 +119,7 @@ class Result:
     def _repr_html_(self) -> str:
         tables = "".join(self._html_table(point) for point in self.record.points)
         told = "".join(f"<p>{escape(text)}</p>" for text in self._caveats())
-        return f'{_IN_JUPYTER}<div class="kit">{tables}{told}</div>'
+        return in_jupyter(tables + told)
 
     def _largest(self) -> Point:
         point = words.largest(self.record)
@@ -147,19 +149,8 @@ class Result:
         return words.shown(self.record.asked.comparison, 60) + (f" at {size}" if size else "")
 
     def _text_table(self, point: Point) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title=self._title(point), title_justify="left", box=None, pad_edge=False, header_style="dim")
-        for heading in words.COLUMNS.values():
-            table.add_column(heading, no_wrap=heading not in ("engagement", "verdict"), max_width=48)
-        for row in words.rows(self.record, point):
-            table.add_row(*words.cells(row))
-        page = Console(file=StringIO(), width=200, highlight=False, markup=False, emoji=False, force_jupyter=False)
-        page.print(table)
-        return "\n".join(line.rstrip() for line in page.file.getvalue().splitlines()) + "\n"
+        headings, rows = list(words.COLUMNS.values()), [words.cells(row) for row in words.rows(self.record, point)]
+        return text_table(self._title(point), headings, rows, {"engagement", "verdict"}, set())
 
     def _html_table(self, point: Point) -> str:
         heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in words.COLUMNS.values())
@@ -180,15 +171,15 @@ class Drawing:
         self.figures = figures
 
     def _repr_html_(self) -> str:
-        from kit.record.figures import to_svg
+        from kit.record.style import to_svg
 
-        return f'{_IN_JUPYTER}<div class="kit">{"".join(to_svg(figure, themed=True) for figure in self.figures)}</div>'
+        return in_jupyter("".join(to_svg(figure, themed=True) for figure in self.figures))
 
     def save(self, path: Path | str) -> None:
         """Write the figures as SVG: to `path`, and with several figures to `path` with -1, -2, … before its ending.
 
         Raise UserError if `path` does not end in .svg or its folder is not there."""
-        from kit.record.figures import to_svg
+        from kit.record.style import to_svg
 
         path = Path(path)
         if path.suffix.lower() != ".svg":

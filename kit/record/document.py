@@ -5,9 +5,13 @@ generated from them (`python -m kit.record.schema`). A number that could not be 
 All times are seconds, all memory is MiB, ratios are baseline ÷ variant (above 1 = the variant is faster).
 """
 
+import math
 from typing import Any, Literal
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
+
+from kit.errors import UserError
 
 VERSION = "kit.record/1"
 
@@ -171,6 +175,116 @@ class Scaling(Struct, frozen=True, kw_only=True):
     from_high: float | None = None
 
 
+class Series(Struct, frozen=True):
+    """One line of a chart, or one bar in each of its groups: parallel lists."""
+
+    name: str
+    """A variant's name gives it the variant's colour."""
+    x: list[int | float | str]
+    """Numbers for lines, names of categories for bars."""
+    y: list[float | None]
+    """Null is a gap; NaN becomes null."""
+    low: list[float | None] | None = None
+    """Lower ends of the intervals, which are drawn."""
+    high: list[float | None] | None = None
+    style: Literal["measured", "modelled", "ideal"] = "measured"
+    """Measured is drawn full, modelled dashed and hollow and named so, ideal as a thin grey line."""
+
+    def __post_init__(self) -> None:
+        """Make plain lists of arrays and null of NaN. Raise UserError where the lists don't fit together."""
+        what = f"series {self.name!r}"
+        _among(what, style=(self.style, ("measured", "modelled", "ideal")))
+        force_setattr(self, "x", [_plain(value) for value in self.x])
+        for name in ("y", "low", "high"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            force_setattr(self, name, values := [_real(what, name, value) for value in values])
+            if len(values) != len(self.x):
+                raise UserError(f"{what} has {len(values)} {name} for {len(self.x)} x; give one for each")
+        if (self.low is None) != (self.high is None):
+            raise UserError(f"{what} has just one of low= and high=; give both ends of the intervals, or none")
+        if any(value is None for value in self.x):
+            raise UserError(f"{what} has an x that is no number; leave out that point")
+
+
+class Chart(Struct, frozen=True, tag="chart"):
+    """A figure of a technique: what a speed-up alone does not show."""
+
+    title: str
+    """With its direction, where there is one: `Step time, lower is better`."""
+    x: str
+    """Label of the axis, with its unit."""
+    y: str
+    series: list[Series]
+    shape: Literal["lines", "bars", "stacked"] = "lines"
+    """Bars: a group a category; stacked: each series is one part of the bars."""
+    log_x: bool = False
+    log_y: bool = False
+    note: str = ""
+    """What a reader must know, in a sentence or two."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError where the series can't be drawn in this shape."""
+        what = f"chart {self.title!r}"
+        _among(what, shape=(self.shape, ("lines", "bars", "stacked")))
+        if not self.series:
+            raise UserError(f"{what} has no series; give at least one")
+        if len({(series.name, series.style) for series in self.series}) < len(self.series):
+            raise UserError(f"{what} has two series of one name; give each its own")
+        numbers = all(isinstance(value, int | float) for series in self.series for value in series.x)
+        if self.shape == "lines" and not numbers:
+            raise UserError(f'{what} has names as x, and lines need numbers; use shape="bars"')
+        if self.shape == "stacked" and any((value or 0) < 0 for series in self.series for value in series.y):
+            raise UserError(f'{what} has a part below 0, which can\'t be stacked; use shape="bars"')
+        if self.log_x and self.shape == "lines" and any(value <= 0 for series in self.series for value in series.x):
+            raise UserError(f"{what} has an x that is not above 0, which log_x=True can't show")
+
+
+class Table(Struct, frozen=True, tag="table"):
+    """A table of a technique."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str | int | float | bool | None]]
+    """A cell a column; null is printed as —, NaN becomes null."""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Make plain cells of NumPy's. Raise UserError where a row does not fit the columns."""
+        if not self.columns:
+            raise UserError(f"table {self.title!r} has no columns; name at least one")
+        force_setattr(self, "rows", [[_plain(cell) for cell in row] for row in self.rows])
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.columns):
+                raise UserError(
+                    f"table {self.title!r} has {len(row)} cells in row {number} for {len(self.columns)} columns"
+                )
+            if odd := [cell for cell in row if not isinstance(cell, str | int | float | None)]:
+                raise UserError(
+                    f"table {self.title!r} has {odd[0]!r:.60} in row {number}; a cell is a text or a number"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """Return a scalar of NumPy or a tensor as Python's own, and None for a number that is not finite."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _real(what: str, name: str, value: Any) -> float | None:
+    value = _plain(value)
+    if value is not None and not isinstance(value, int | float):
+        raise UserError(f"{what} has {value!r:.60} in {name}; it takes numbers, and None for a gap")
+    return value
+
+
+def _among(what: str, **options: tuple[str, tuple[str, ...]]) -> None:
+    for name, (given, allowed) in options.items():
+        if given not in allowed:
+            raise UserError(f"{what} has {name}={given!r}; it is one of {', '.join(allowed)}")
+
+
 class Gpu(Struct, frozen=True, kw_only=True):
     name: str
     memory_mib: float
@@ -262,5 +376,7 @@ class Record(Struct, frozen=True, kw_only=True):
     points: list[Point]
     scaling: dict[str, Scaling] = {}
     """By variant; empty with fewer than two sizes."""
+    exhibits: list[Chart | Table] = []
+    """The technique's own charts and tables."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Free for a technique: what does not fit above."""

@@ -5,91 +5,42 @@ notebook, a script and the report. Only what was measured is drawn as measured: 
 with their reason where there is a row for them, and invalid ones are hollow and say so.
 """
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable
-from contextlib import contextmanager
 from statistics import median
 from typing import TYPE_CHECKING
 
 from kit.record import words
 from kit.record.document import Point, Readings, Record, Variant
+from kit.record.style import (
+    BAND,
+    BASELINE,
+    INK,
+    MARKERS,
+    MUTED,
+    PALETTE,
+    PAPER,
+    WIDTH,
+    applied,
+    canvas,
+    fixed_ticks,
+    name_rows,
+    room,
+    short_count,
+    spread,
+    steps,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID, PAPER, BASELINE, BAND = "#1c2026", "#5c6570", "#e4e7eb", "#ffffff", "#7f8792", "#eceef1"
-PALETTE = ("#2271b5", "#c9560c", "#0e8a67", "#8f55b5", "#a8770f", "#148fa6", "#bf4578", "#6b7234")
-"""Told apart by people with any common colour blindness, and at least 3:1 against white and near-black paper."""
-MARKERS = "osD^vPX*"
-
-THEME = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    PAPER: "--paper",
-    BASELINE: "--baseline",
-    BAND: "--band",
-    **{colour: f"--series-{place}" for place, colour in enumerate(PALETTE, start=1)},
-}
-"""The CSS variable that stands for each colour in a themed SVG."""
 
 MOST_DRAWN = 12
 """Variants in one figure; the rest are counted in a note and stand in the tables."""
 
 HOLLOW = ("same", "unresolved")
-
-LONGEST_LABEL = 24
-"""Characters of a row's name."""
-
-WIDTH = 6.4
-"""Inches, at 100 SVG units an inch."""
-
-FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-
-_STYLE = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10.5,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": PAPER,
-    "figure.facecolor": PAPER,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "kit",
-}
-
-
-@contextmanager
-def _style():
-    """Set the style around drawing and saving; glyphs that the measuring font lacks are the browser's concern."""
-    import warnings
-
-    from matplotlib import rc_context
-
-    with rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        yield
 
 
 # ------------------------------------------------------------------------------------------------ colours
@@ -119,8 +70,8 @@ def scaling_curve(record: Record, look: dict | None = None) -> "Figure":
     look = look or looks(record)
     curves = _curves(record)
     unit = words.shown(record.asked.unit, 40)
-    with _style():
-        figure, axes = _canvas(3.9, left=0.9, right=1.6, bottom=0.56)
+    with applied():
+        figure, axes = canvas(3.9, left=0.9, right=1.6, bottom=0.56)
         ends = [
             _draw_curve(axes, name, sizes, found, look, name == record.asked.baseline)
             for name, sizes, found in curves[:MOST_DRAWN]
@@ -138,11 +89,11 @@ def speedups(record: Record, point: Point, look: dict | None = None) -> "Figure"
     look = look or looks(record)
     others = [variant for variant in point.variants if variant.name != record.asked.baseline]
     drawn = others[:MOST_DRAWN]
-    with _style():
-        figure, axes = _canvas(_height(drawn), _room([variant.name for variant in drawn]), right=2.2)
+    with applied():
+        figure, axes = canvas(_height(drawn), room([variant.name for variant in drawn]), right=2.2)
         _band_and_line(axes, point)
         edges = [edge for row, variant in enumerate(drawn) for edge in _draw_effect(axes, row, variant, look)]
-        _name_rows(axes, [variant.name for variant in drawn])
+        name_rows(axes, [variant.name for variant in drawn])
         _ratio_axis(axes, [1.0, *edges])
         for row, variant in enumerate(drawn):
             _tell(axes, row, variant)
@@ -161,11 +112,11 @@ def memory(record: Record, point: Point | None = None, look: dict | None = None)
     valid = [variant for variant in (point.variants if point else []) if variant.verdict != "invalid"]
     measured = [variant for variant in valid if _positive([words.memory_mib(variant.memory)])]
     drawn = measured[:MOST_DRAWN]
-    with _style():
-        figure, axes = _canvas(_height(drawn), _room([variant.name for variant in drawn]))
+    with applied():
+        figure, axes = canvas(_height(drawn), room([variant.name for variant in drawn]))
         for row, variant in enumerate(drawn):
             _draw_memory(axes, row, variant, look[variant.name][0])
-        _name_rows(axes, [variant.name for variant in drawn])
+        name_rows(axes, [variant.name for variant in drawn])
         _memory_axis(axes, max((words.memory_mib(variant.memory) for variant in drawn), default=1))
         marks = f"{_at(record, point) if point else ''}pale: after preparation · full: added by the call"
         _title(figure, "Memory, lower is better", marks, len(measured))
@@ -180,12 +131,12 @@ def readings(record: Record, point: Point, look: dict | None = None) -> "Figure"
     found = _ratios(point, record.asked.baseline)
     drawn = found[: MOST_DRAWN + 1]
     invalid = {variant.name for variant in point.variants if variant.verdict == "invalid"}
-    with _style():
-        figure, axes = _canvas(_height(drawn), _room(_row_labels([name for name, _ in drawn], invalid)))
+    with applied():
+        figure, axes = canvas(_height(drawn), room(_row_labels([name for name, _ in drawn], invalid)))
         _band_and_line(axes, point)
         for row, (name, ratios) in enumerate(drawn):
             _draw_strip(axes, row, ratios, look.get(name, (BASELINE, "o"))[0], name in invalid)
-        _name_rows(axes, _row_labels([name for name, _ in drawn], invalid))
+        name_rows(axes, _row_labels([name for name, _ in drawn], invalid))
         _ratio_axis(axes, [1.0, *(ratio for _, ratios in drawn for ratio in ratios)])
         title = f"Speed-up over {words.shown(record.asked.baseline, 24)} in every round, higher is better"
         marks = "a dot a round · line: median · band: noise floor"
@@ -322,15 +273,6 @@ def _height(rows: list) -> float:
     return 1.24 + 0.35 * max(1, len(rows))
 
 
-def _canvas(height: float, left: float = 1.3, right: float = 0.4, bottom: float = 0.44) -> "tuple[Figure, Axes]":
-    """Return a figure and axes with fixed margins in inches, so that equal figures stand in line on a page."""
-    from matplotlib.figure import Figure
-
-    figure, top = Figure(figsize=(WIDTH, height), dpi=100), 0.76
-    box = (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (bottom + top) / height)
-    return figure, figure.add_axes(box)
-
-
 def _at(record: Record, point: Point) -> str:
     return f"{words.count(point.size, record.asked.unit)} · " if point.size is not None else ""
 
@@ -343,13 +285,6 @@ def _title(figure: "Figure", title: str, marks: str, variants: int) -> None:
     figure.text(left, 1 - 0.5 / height, words.shown(marks + more, 110), size=9.5, color=MUTED)
 
 
-def _short_count(size: float) -> str:
-    for limit, factor, suffix in ((1e3, 1, ""), (1e6, 1e3, " k"), (1e9, 1e6, " M"), (1e12, 1e9, " G")):
-        if abs(size) < limit:
-            return f"{size / factor:g}{suffix}"
-    return f"{size:g}"
-
-
 def _time_axis(axes: "Axes", seconds: list[float]) -> None:
     """Make the y axis logarithmic with ticks at every decade, or at 1-2-5 steps where there are few of them."""
     low, high = (min(seconds), max(seconds)) if seconds else (1.0, 1.0)
@@ -357,7 +292,7 @@ def _time_axis(axes: "Axes", seconds: list[float]) -> None:
     low, high = max(low / room, 1e-300), min(high * room, 1e300)
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    _fixed_ticks(axes.yaxis, _steps(low, high, (1, 2, 5) if high / low < 200 else (1,)), _short_duration)
+    fixed_ticks(axes.yaxis, steps(low, high, (1, 2, 5) if high / low < 200 else (1,)), _short_duration)
 
 
 def _short_duration(seconds: float, _: int = 0) -> str:
@@ -368,8 +303,8 @@ def _size_axis(axes: "Axes", sizes: set[float], label: str) -> None:
     low, high = (min(sizes), max(sizes)) if sizes else (1, 1)
     axes.set_xscale("log")
     axes.set_xlim(low / 1.25, high * 1.25)
-    ticks = sorted(sizes) if len(sizes) <= 7 else _steps(low, high, (1,))
-    _fixed_ticks(axes.xaxis, ticks, lambda size, _: _short_count(size))
+    ticks = sorted(sizes) if len(sizes) <= 7 else steps(low, high, (1,))
+    fixed_ticks(axes.xaxis, ticks, lambda size, _: short_count(size))
     axes.xaxis.grid(False)
     axes.set_xlabel(label)
 
@@ -382,23 +317,8 @@ def _ratio_axis(axes: "Axes", edges: list[float]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     near = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2]
-    ticks = [step for step in near if low <= step <= high] if high / low < 3 else _steps(low, high, (1, 2, 5))
-    _fixed_ticks(axes.xaxis, ticks if len(ticks) <= 9 else _steps(low, high, (1,)), lambda ratio, _: f"{ratio:g}×")
-
-
-def _steps(low: float, high: float, digits: tuple[int, ...], most: int = 9) -> list[float]:
-    """Return at most `most` round numbers from low to high: `digits` times powers of ten."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    inside = [step for d in decades for m in digits if low <= (step := float(f"{m}e{d}")) <= high]
-    return inside[:: math.ceil(len(inside) / most)] if inside else []
-
-
-def _fixed_ticks(axis, ticks: list[float], text) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(text))
+    ticks = [step for step in near if low <= step <= high] if high / low < 3 else steps(low, high, (1, 2, 5))
+    fixed_ticks(axes.xaxis, ticks if len(ticks) <= 9 else steps(low, high, (1,)), lambda ratio, _: f"{ratio:g}×")
 
 
 def _memory_axis(axes: "Axes", highest: float) -> None:
@@ -408,24 +328,11 @@ def _memory_axis(axes: "Axes", highest: float) -> None:
     unit, name = (1024, "GiB") if highest >= 1024 else (1, "MiB")
     ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest / unit)
     axes.set_xlim(0, 1.2 * highest)
-    _fixed_ticks(axes.xaxis, [t * unit for t in ticks if 0 <= t * unit <= highest], lambda v, _: f"{v / unit:g} {name}")
+    fixed_ticks(axes.xaxis, [t * unit for t in ticks if 0 <= t * unit <= highest], lambda v, _: f"{v / unit:g} {name}")
 
 
 def _row_labels(names: list[str], invalid: set[str]) -> list[str]:
     return [words.shown(name, 14) + (", invalid" if name in invalid else "") for name in names]
-
-
-def _room(labels: list[str]) -> float:
-    """Inches that the rows' labels take at the left."""
-    return 0.2 + 0.085 * max([7, *(len(words.shown(label, LONGEST_LABEL)) for label in labels)])
-
-
-def _name_rows(axes: "Axes", labels: list[str]) -> None:
-    axes.set_yticks(range(len(labels)), [words.shown(label, LONGEST_LABEL) for label in labels])
-    axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)
-    axes.yaxis.grid(False)
-    for text in axes.get_yticklabels():
-        text.set_color(INK)
 
 
 def _label_ends(axes: "Axes", ends: list[tuple]) -> None:
@@ -437,71 +344,3 @@ def _label_ends(axes: "Axes", ends: list[tuple]) -> None:
     for at, (_, name, colour) in zip(heights, placed, strict=True):
         spot = (1.02, (at - bottom) / axes.bbox.height)
         axes.text(*spot, name, transform=axes.transAxes, color=colour, va="center", weight="bold", clip_on=False)
-
-
-def spread(positions: list[float], gap: float) -> list[float]:
-    """Return ascending `positions` moved as little as it takes to be `gap` apart.
-
-    Neighbours that touch form a block around their common middle; blocks that touch merge.
-    """
-    blocks: list[tuple[float, int]] = []
-    for position in positions:
-        middle, size = position, 1
-        while blocks and blocks[-1][0] + gap * blocks[-1][1] / 2 > middle - gap * size / 2:
-            last, many = blocks.pop()
-            middle, size = (last * many + middle * size) / (many + size), many + size
-        blocks.append((middle, size))
-    return [middle + gap * (place - (size - 1) / 2) for middle, size in blocks for place in range(size)]
-
-
-# ------------------------------------------------------------------------------------------------ SVG
-
-
-def to_svg(figure: "Figure", themed: bool = False) -> str:
-    """Return the figure as one `<svg>` element, text as text, the same bytes for the same figure.
-
-    themed: colours become CSS variables with the light colours as fall-back (`var(--ink, #1c2026)`), the paper is
-    transparent, and the size is left to the page, for inlining in HTML that follows light and dark.
-    """
-    from io import StringIO
-
-    page = StringIO()
-    with _style():
-        figure.savefig(page, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = page.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font-family: 'DejaVu Sans'[^;\"]*", f"font-family: {FONT}", svg)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
-    return _open_tag(figure, _own_ids(_with_theme(svg) if themed else svg), themed)
-
-
-def _with_theme(svg: str) -> str:
-    for colour, variable in THEME.items():
-        svg = svg.replace(colour, f"var({variable}, {colour})")
-    return svg
-
-
-def _own_ids(svg: str) -> str:
-    """Drop the ids that nothing refers to and make the rest this figure's own: many SVGs share one page."""
-    svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href", "href")
-    own = f"k{hashlib.sha256(svg.encode()).hexdigest()[:8]}"
-    used = set(re.findall(r'url\(#([^)"]+)\)|href="#([^"]+)"', svg))
-    names = {name for pair in used for name in pair if name}
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{own}{found[1]}"' if found[1] in names else "", svg)
-    return re.sub(r'(url\(#|href="#)', rf"\1{own}", svg)
-
-
-def _open_tag(figure: "Figure", svg: str, themed: bool) -> str:
-    """Give the element a name for those who can't see it, and the joins that matplotlib sets for a whole document."""
-    from html import escape
-
-    width, height = (figure.get_figwidth() * 72, figure.get_figheight() * 72)
-    label = escape(words.shown(figure.get_label(), 600), quote=True)
-    size = "" if themed else f' width="{width:g}pt" height="{height:g}pt"'
-    joins = "stroke-linejoin: round; stroke-linecap: butt"
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}"{size}'
-        f' viewBox="0 0 {width:g} {height:g}" style="{joins}">'
-    )
-    return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)

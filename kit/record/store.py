@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from uuid import uuid4
 import msgspec
 
 from kit.errors import UserError
-from kit.record.document import VERSION, Record
+from kit.record.document import VERSION, Chart, Record, Table
 
 LARGEST_BYTES = 256 * 2**20
 """A file above this is not read: no comparison writes such a record."""
@@ -70,14 +71,10 @@ def write(record: Record, folder: Path | str) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    document = clean(msgspec.to_builtins(record, enc_hook=clean))
     slug = re.sub(r"[^a-z0-9]+", "-", record.asked.comparison.lower()).strip("-")[:60] or "comparison"
     path = folder / f"{slug}-{record.id}.json"
     partial = path.with_suffix(f".{uuid4().hex[:8]}.partial")
-    with open(partial, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
-        file.flush()
-        os.fsync(file.fileno())
+    _put(record, partial)
     try:
         os.link(partial, path)  # fails if the name is taken, unlike a rename
     except OSError:
@@ -87,6 +84,39 @@ def write(record: Record, folder: Path | str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def _put(record: Record, path: Path) -> None:
+    document = clean(msgspec.to_builtins(record, enc_hook=clean))
+    with open(path, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def exhibit(path: Path | str, exhibits: Iterable[Chart | Table]) -> Record:
+    """Add charts and tables to the record in the file `path`, which is replaced at once, and return the new record.
+
+    Raise `UserError` if the file can't be read or replaced; it then stands as it was."""
+    path = Path(path)
+    record = with_exhibits(read(path), exhibits)
+    partial = path.with_suffix(f".{uuid4().hex[:8]}.partial")
+    try:
+        _put(record, partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(
+            f"{path.name}: nothing could be added: {error.strerror or error}; it stands as it was"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return record
+
+
+def with_exhibits(record: Record, exhibits: Iterable[Chart | Table]) -> Record:
+    """Return `record` with these charts and tables; one of a title that is there replaces it where it stands."""
+    titled = {exhibit.title: exhibit for exhibit in (*record.exhibits, *exhibits)}
+    return msgspec.structs.replace(record, exhibits=list(titled.values()))
 
 
 def read(path: Path | str) -> Record:
@@ -113,7 +143,7 @@ def decode(text: bytes, name: str = "record") -> Record:
         version = msgspec.json.decode(text, type=_Version).schema
         if version == VERSION:
             return msgspec.json.decode(text, type=Record)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UserError) as error:
         raise UserError(f"{name}: it is not a record: {_short(error)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{name}: it is not whole JSON: {_short(error)}") from None

@@ -395,6 +395,19 @@ def _fact(value: object) -> str:
     return "unknown" if value is None else shown(value, 80)
 
 
+def cell(value: str | float | bool | None) -> str:
+    """Return what stands in a technique's own table as text: `1,200`, `0.975`, `yes`, `—` for nothing."""
+    if isinstance(value, str):
+        return shown(value)
+    return number(value) if isinstance(value, float) else "—" if value is None else _fact(value)
+
+
+def is_numeric(column: Iterable[str | float | bool | None]) -> bool:
+    """Return whether a column holds numbers, and nothing else but gaps: it is then set to the right."""
+    kinds = {type(value) for value in column if value is not None}
+    return bool(kinds) and kinds <= {int, float}
+
+
 def break_even(variant: Variant) -> str:
     """Return after how many calls the extra preparation has paid for itself."""
     if variant.effect is None or variant.verdict in ("invalid", "failed", "skipped"):

@@ -7,7 +7,7 @@ from kit.record import words
 
 if TYPE_CHECKING:
     from kit.report.pages import Report
-    from kit.report.view import Section
+    from kit.report.view import OwnTable, Section
 
 MOST_LISTED = 40
 
@@ -37,6 +37,8 @@ def _section(section: "Section") -> list[str]:
     named = f"{section.technique}: {section.title}" + (f" ({section.label})" if section.label else "")
     where = [f"On {safe(section.where)}."] if section.where else []
     told = [f"**{safe(section.headline)}**", _table(section)]
+    told += [_own_table(table) for table in section.own_tables]
+    told += [f"Drawn on the page: {'; '.join(map(safe, section.charts))}."] if section.charts else []
     told += [
         f"{safe(clause)}{'; to have it: ' + safe(remedy) if remedy else ''}." for clause, remedy in section.not_run
     ]
@@ -55,6 +57,15 @@ def _table(section: "Section") -> str:
     ]
     at = f"At {safe(table.at)}: {safe(table.said)}.\n\n" if table.at else f"{safe(table.said)}.\n\n"
     return at + "\n".join([heads, *rows])
+
+
+def _own_table(table: "OwnTable") -> str:
+    heads = "| " + " | ".join(safe(name) for name, _ in table.columns) + " |"
+    rule = "|" + "".join(" ---: |" if right else " --- |" for _, right in table.columns)
+    rows = ["| " + " | ".join(map(safe, row)) + " |" for row in table.rows[:MOST_LISTED]]
+    more = len(table.rows) - len(rows) + table.more
+    notes = [safe(table.note), f"{more:,} more rows stand in the record." if more else ""]
+    return "\n\n".join([f"**{safe(table.title)}**", "\n".join([heads, rule, *rows]), *[n for n in notes if n]])
 
 
 def _failures(report: "Report") -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from kit.record import words
-from kit.record.figures import BAND, BASELINE, GRID, INK, MUTED, PALETTE, PAPER
+from kit.record.style import BAND, BASELINE, GRID, INK, MUTED, PALETTE, PAPER
 from kit.report import notebook as notebooks
 from kit.report import view
 from kit.report.gather import Status, Unreadable

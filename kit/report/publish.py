@@ -133,20 +133,21 @@ def _labels(records: list[Record]) -> list[str]:
     return labels
 
 
-def _draw(record: Record, look: dict) -> list[str]:
-    """Return the figures of one comparison that have something to show."""
-    from kit.record import figures
+def _draw(record: Record, look: dict) -> list[view.Drawn]:
+    """Return the figures of one comparison that have something to show, and then the technique's own charts."""
+    from kit.record import charts, figures, style
 
     point = words.largest(record)
+    own = [view.Drawn(style.to_svg(charts.chart(c, look), themed=True), c.note) for c in view.charts(record)]
     if point is None:
-        return []
+        return own
     drawn = [figures.scaling_curve(record, look)] if len({p.size for p in record.points}) > 1 else []
     drawn.append(figures.speedups(record, point, look))
     if any(variant.memory for variant in point.variants):
         drawn.append(figures.memory(record, point, look))
     if any(session.readings for session in point.sessions):
         drawn.append(figures.readings(record, point, look))
-    return [figures.to_svg(figure, themed=True) for figure in drawn]
+    return [*(view.Drawn(style.to_svg(figure, themed=True)) for figure in drawn), *own]
 
 
 # ------------------------------------------------------------------------------------------------ files

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from kit.record import words
+from kit.record import document, words
 from kit.record.document import Machine, Point, Record, Variant
 from kit.report import choose
 from kit.report.choose import Brief, Shelf
@@ -13,6 +13,9 @@ MOST_ROWS = 60
 MOST_SIZES = 12
 MOST_PARAMETERS = 40
 MOST_OLDER = 30
+MOST_EXHIBITS = 24
+MOST_TABLE_ROWS = 200
+MOST_TABLE_COLUMNS = 24
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,27 @@ class Growth:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A figure as themed SVG, and what must be known to read it."""
+
+    svg: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """A table of the technique, as text."""
+
+    title: str
+    columns: list[tuple[str, bool]]
+    """Heading, and whether it holds numbers."""
+    rows: list[list[str]]
+    note: str
+    more: int
+    """Rows that are left out."""
+
+
+@dataclass(frozen=True)
 class Section:
     """One comparison, in full."""
 
@@ -91,8 +115,11 @@ class Section:
     more_older: int
     elsewhere: list[Brief]
     notebook_page: str
-    figures: list[str] = field(default_factory=list)
-    """Themed SVG."""
+    own_tables: list[OwnTable]
+    charts: list[str]
+    """Titles of the technique's own charts."""
+    more_exhibits: int
+    figures: list[Drawn] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -145,6 +172,26 @@ def section(record: Record, brief: Brief, shelf: Shelf, label: str, where: str, 
         more_older=max(0, len(older) - MOST_OLDER),
         elsewhere=shelf.elsewhere(brief),
         notebook_page=page,
+        own_tables=[_own_table(e) for e in record.exhibits[:MOST_EXHIBITS] if isinstance(e, document.Table)],
+        charts=[words.shown(e.title, 160) for e in charts(record)],
+        more_exhibits=max(0, len(record.exhibits) - MOST_EXHIBITS),
+    )
+
+
+def charts(record: Record) -> list[document.Chart]:
+    """Return the technique's own charts that the page has room for."""
+    return [exhibit for exhibit in record.exhibits[:MOST_EXHIBITS] if isinstance(exhibit, document.Chart)]
+
+
+def _own_table(table: document.Table) -> OwnTable:
+    numeric = [words.is_numeric(row[place] for row in table.rows) for place in range(len(table.columns))]
+    columns = [(words.shown(name, 60), right) for name, right in zip(table.columns, numeric, strict=True)]
+    return OwnTable(
+        title=words.shown(table.title, 160),
+        columns=columns[:MOST_TABLE_COLUMNS],
+        rows=[[words.cell(value) for value in row[:MOST_TABLE_COLUMNS]] for row in table.rows[:MOST_TABLE_ROWS]],
+        note=words.shown(table.note, 600),
+        more=max(0, len(table.rows) - MOST_TABLE_ROWS),
     )
 
 
@@ -174,7 +221,7 @@ def _line(record: Record, point: Point, variant: Variant, scale: tuple[float, fl
 
 
 def _place(look: dict, name: str) -> int:
-    from kit.record.figures import PALETTE
+    from kit.record.style import PALETTE
 
     colour = look.get(name, ("", ""))[0]
     return PALETTE.index(colour) + 1 if colour in PALETTE else 0
