@@ -1,11 +1,16 @@
 """The line between the one who starts a launch and its ranks: what a launch is, and how both sides end together."""
 
+import contextlib
+import ctypes
+import faulthandler
 import hmac
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -15,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+PARENT = "KIT_LAUNCH_PARENT"
+"""Holds the id of the process that a launcher or a rank must not outlive: it may be gone before they can ask."""
 _VARIABLE = "KIT_LAUNCH"
 _POLL_S = 0.3
 
@@ -23,8 +30,9 @@ _POLL_S = 0.3
 class Job:
     """One launch, as its ranks read it from their environment.
 
-    threads: for each rank. timeout_s: longest wait for another rank. limit_s: longest life of the launch.
-    host, port, token: where rank 0 finds the one who gives orders, and how it proves who it is.
+    ranks: on all machines together. threads: for each. timeout_s: longest wait for another rank.
+    limit_s: longest life of the launch. token: how rank 0 proves that it is part of the launch.
+    host, port: where rank 0 finds the one who gives orders.
     notes: folder of this machine in which a rank that fails leaves a note.
     """
 
@@ -49,13 +57,24 @@ class Job:
 
     def note_error(self, rank: int, line: str, details: str) -> None:
         """Leave a note of a rank's error; the earliest is the cause, later ones are its echo."""
-        note = {"rank": rank, "error": line, "details": details, "time": time.time()}
-        Path(self.notes, f"rank-{rank}-{os.getpid()}.json").write_text(json.dumps(note))
+        note = {"rank": rank, "attempt": attempt(), "error": line, "details": details, "time": time.time()}
+        _write(Path(self.notes, f"error-{rank}-{attempt()}.json"), json.dumps(note))
 
-    def errors(self) -> list[dict]:
-        """Return the notes that ranks left, the earliest first."""
-        notes = [json.loads(path.read_text()) for path in Path(self.notes).glob("rank-*.json")]
-        return sorted(notes, key=lambda note: note["time"])
+    def note_place(self, rank: int) -> None:
+        """Have this process leave a note of where its code is when it is told to end (SIGTERM), wherever it hangs."""
+        note = open(Path(self.notes, f"place-{rank}-{attempt()}.txt"), "w")  # noqa: SIM115, open as long as it lives
+        faulthandler.register(signal.SIGTERM, note, all_threads=False, chain=True)
+
+
+def attempt() -> int:
+    """Return how often torch's launcher has started the ranks again before this one."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a note that nobody can read by half."""
+    path.with_suffix(".part").write_text(text)
+    path.with_suffix(".part").replace(path)
 
 
 def connect(job: Job) -> Connection:
@@ -85,14 +104,28 @@ def accept(listener: socket.socket, job: Job) -> Connection | None:
     return Connection(line.detach())
 
 
-def die_with_parent(limit_s: float | None = None) -> None:
-    """Have this process and all that it started killed when its parent is gone, or after `limit_s` seconds."""
-    threading.Thread(target=_watch, args=(os.getppid(), limit_s), daemon=True).start()
+def die_with_parent(job: Job, *, keeper: bool = False) -> None:
+    """Have this process and all that it started killed when the process that started it is gone.
+
+    keeper: this is the launcher, which also ends the launch at its limit and clears its notes away. A rank is killed by
+    the kernel where it can be: a thread waits for Python's lock, and C code may hold that for good.
+    """
+    parent = int(os.environ[PARENT])
+    if sys.platform == "linux" and not keeper:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, from <sys/prctl.h>
+    threading.Thread(target=_watch, args=(parent, job, keeper), daemon=True).start()
 
 
-def _watch(parent: int, limit_s: float | None) -> None:
-    end = float("inf") if limit_s is None else time.monotonic() + limit_s
+def _watch(parent: int, job: Job, keeper: bool) -> None:
+    end = time.monotonic() + job.limit_s if keeper else float("inf")
     while os.getppid() == parent and time.monotonic() < end:
         time.sleep(_POLL_S)
-    for process in [*psutil.Process().children(recursive=True), psutil.Process()]:
-        process.send_signal(signal.SIGKILL)
+    over = os.getppid() == parent
+    if over:
+        _write(Path(job.notes, "limit.txt"), f"the launch passed its limit of {job.limit_s:g} s")
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    if keeper and not over:
+        shutil.rmtree(job.notes, ignore_errors=True)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,25 +1,20 @@
 """Start ranks by torch's own launcher, give them orders, and end them: nothing hangs, nothing is left behind."""
 
 import contextlib
-import json
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import cloudpickle
 import psutil
 
 from kit.errors import UserError
-from kit.measure.process import THREAD_VARIABLES
+from kit.techniques.training import board as boards
+from kit.techniques.training.board import Board, Rendezvous
+from kit.techniques.training.cause import Cause, cause
 from kit.techniques.training.control import Job, accept
+from kit.techniques.training.part import Part
 
 ORDER_LIMIT_S = 300.0
 LEAVE_LIMIT_S = 10.0
@@ -31,36 +26,6 @@ class RankFailed(RuntimeError):
     def __init__(self, reason: str, details: str = ""):
         super().__init__(reason)
         self.details = details
-
-
-@dataclass(frozen=True)
-class Rendezvous:
-    """Where the launchers of several machines meet: the usual options of torch's launcher.
-
-    nnodes: machines; node_rank: which one this is; endpoint: "host:port" of machine 0, free and in reach of all.
-    """
-
-    nnodes: int = 1
-    node_rank: int = 0
-    endpoint: str = ""
-
-    def __post_init__(self) -> None:
-        if self.nnodes < 1 or not 0 <= self.node_rank < self.nnodes:
-            raise UserError(f"node_rank={self.node_rank} is not one of {self.nnodes} machines; count from 0")
-        if self.nnodes > 1 and self.endpoint.rpartition(":")[2].isdigit() is False:
-            raise UserError(f'rdzv_endpoint={self.endpoint!r} names no port; give machine 0 as "host:29500"')
-
-    def options(self) -> list[str]:
-        """Return the launcher's options."""
-        if self.nnodes == 1:
-            return ["--standalone"]
-        host, _, port = self.endpoint.rpartition(":")
-        return [
-            f"--nnodes={self.nnodes}",
-            f"--node-rank={self.node_rank}",
-            f"--master-addr={host}",
-            f"--master-port={port}",
-        ]
 
 
 class Launch:
@@ -77,58 +42,67 @@ class Launch:
         restarts: int = 0,
         rendezvous: Rendezvous | None = None,
     ):
-        """ranks: on this machine. threads: of each. timeout_s: longest wait of one rank for another. limit_s: longest
-        life of the launch, kept by the launcher itself. restarts: how often all ranks are started again after a
-        failure; the orders since `begin` are then given again. Raise UserError for a device that has not enough GPUs.
+        """Start the ranks, and return before they are up.
+
+        ranks: on all machines together, as many on each. threads: of each. timeout_s: longest wait of one rank for
+        another. limit_s: longest life of the launch, kept by the launcher itself. restarts: how often all ranks are
+        started again after a failure; the orders since `begin` are then given again. rendezvous: where several machines
+        meet; the notebook's process must be hosting the board (`board.host`).
+
+        Raise UserError for a device that has not enough GPUs, ranks that don't divide among the machines, and a machine
+        that has not joined.
         """
-        _check_device(device, ranks)
+        self._rendezvous = rendezvous or Rendezvous()
+        here = self._rendezvous.share(ranks)
+        check_device(device, here)
+        self._board = _board(self._rendezvous)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.job = Job(
             ranks=ranks, threads=threads, device=device, timeout_s=timeout_s, limit_s=limit_s,
             port=self._listener.getsockname()[1],
         )  # fmt: skip
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the launch
         self._line = None
         self._begun: tuple[str, dict] | None = None
+        self._ended = ""
         self._restarts = restarts
-        self._process = self._start(rendezvous or Rendezvous())
+        self._number = 0
+        self._part = self._start(here) if self._board is None else self._start_on_all(here)
 
     def order(self, name: str, *, limit_s: float = ORDER_LIMIT_S, **arguments: Any) -> list[Any]:
         """Have all ranks carry out one order of `rank.Rank`; return their answers by rank.
 
-        Raise RankFailed with the rank's own error if one fails, or if nothing comes within `limit_s` seconds.
+        Raise RankFailed with the rank's own error if one fails, or if nothing comes within `limit_s` seconds, and
+        UserError if it is one that the user can mend. The launch is then over, as it is after a Ctrl-C.
         """
-        end = time.monotonic() + limit_s
-        if name == "begin":
-            self._begun = (name, arguments)
-        while True:
-            try:
-                if self._line is None:
-                    self._line = self._connected(end)
-                    if name != "begin" and self._begun:
-                        self._asked(*self._begun, end)
-                return self._asked(name, arguments, end)
-            except (EOFError, OSError):
-                self._lost()
+        if self._ended:
+            raise RankFailed(f"the launch is over: {self._ended}")
+        try:
+            return self._ordered(name, arguments, limit_s)
+        except BaseException as error:
+            self._ended = str(error) or type(error).__name__
+            self.kill()
+            raise
 
     def close(self) -> None:
         """Let the ranks leave; kill what is left of them after a moment. Safe to call twice."""
         if self._line is not None:
             with contextlib.suppress(EOFError, OSError):
                 self._line.send_bytes(cloudpickle.dumps(("leave", {})))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(LEAVE_LIMIT_S)
+            self._part.wait(LEAVE_LIMIT_S)
         self.kill()
 
     def kill(self) -> None:
         """Kill the launcher and its ranks without asking. Safe to call twice."""
-        _kill_tree(self._process)
+        self._ended = self._ended or "it was closed"
+        self._part.kill()
+        self._part.clear()
         if self._line is not None:
             self._line.close()
             self._line = None
         self._listener.close()
-        self._output.close()
-        shutil.rmtree(self.job.notes, ignore_errors=True)
+        if self._board is not None:
+            with contextlib.suppress(ConnectionError):
+                self._board.end(self._number)
 
     def __enter__(self) -> "Launch":
         return self
@@ -137,87 +111,105 @@ class Launch:
         self.close() if kind is None else self.kill()
 
     def processes(self) -> list[psutil.Process]:
-        """Return the launcher's process and its ranks'."""
-        launcher = psutil.Process(self._process.pid)
-        return [launcher, *launcher.children(recursive=True)]
+        """Return the launcher's process and its ranks' on this machine, those that are alive."""
+        return self._part.processes()
 
-    def _start(self, rendezvous: Rendezvous) -> subprocess.Popen:
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(self.job.threads)) | self.job.environment()
-        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "1"
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-P", "-m", "kit.techniques.training.launcher"),
-                *rendezvous.options(),
-                *(f"--nproc-per-node={self.job.ranks}", f"--max-restarts={self._restarts}", "--monitor-interval=0.1"),
-                *("-m", "kit.techniques.training.rank"),
-            ],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=self._output,
-            start_new_session=True,
-        )
+    def _start(self, here: int) -> Part:
+        return Part(self.job, ["--standalone"], ranks=here, restarts=self._restarts)
 
-    def _connected(self, end: float) -> Any:
+    def _start_on_all(self, here: int) -> Part:
+        """Start this machine's part, and post the launch for the others."""
+        with socket.socket() as probe:  # which the launchers' own store takes in a moment
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        job = {name: value for name, value in asdict(self.job).items() if name not in ("notes", "host", "port")}
+        launch = {"job": job, "ranks": here, "restarts": self._restarts, "port": port}
+        self._number = self._board.post(launch)
+        options = self._rendezvous.options(port, str(self._number))
+        more = boards.route(self._rendezvous.address)
+        return Part(self.job, options, ranks=here, restarts=self._restarts, more=more)
+
+    def _ordered(self, name: str, arguments: dict, limit_s: float) -> list[Any]:
+        end = time.monotonic() + limit_s
+        if name == "begin":
+            self._begun = (name, arguments)
+        while True:
+            try:
+                if self._line is None:
+                    self._line = self._connected(end, limit_s)
+                    if name != "begin" and self._begun:
+                        self._asked(*self._begun, end, limit_s)
+                return self._asked(name, arguments, end, limit_s)
+            except (EOFError, OSError):
+                self._lost()
+
+    def _connected(self, end: float, limit_s: float) -> Any:
         """Wait for rank 0's call."""
         while time.monotonic() < end:
             line = accept(self._listener, self.job)
             if line is not None:
                 return line
-            if self._process.poll() is not None:
+            if self._part.ended():
                 raise self._failure()
-        raise self._over("did not come up in time")
+        raise self._over("while starting", limit_s)
 
-    def _asked(self, name: str, arguments: dict, end: float) -> list[Any]:
+    def _asked(self, name: str, arguments: dict, end: float, limit_s: float) -> list[Any]:
         self._line.send_bytes(cloudpickle.dumps((name, arguments)))
         while not self._line.poll(min(0.5, max(0.0, end - time.monotonic()))):
             if time.monotonic() >= end:
-                raise self._over(f"hung in {name!r}")
+                raise self._over(f"in {name!r}", limit_s)
         return cloudpickle.loads(self._line.recv_bytes())
 
     def _lost(self) -> None:
-        """Forget the line to rank 0; go on only if the launcher starts the ranks again."""
+        """Forget the line to rank 0; go on only if the launcher starts the ranks again and that may help."""
         self._line.close()
         self._line = None
-        if not self._restarts:
+        if not self._restarts or self._cause("").is_user_error:
             raise self._failure()
         self._restarts -= 1
 
-    def _over(self, what: str) -> RankFailed:
-        said = self._said()
-        self.kill()
-        return RankFailed(f"the {self.job.ranks} ranks {what}; they were killed", said)
+    def _over(self, doing: str, limit_s: float) -> Exception:
+        """End everything and return which rank hung."""
+        self._part.ask()
+        self._part.kill()
+        found = self._cause(f"{doing}, where it had {limit_s:g} s,")
+        if found.reason.startswith("the launcher ended"):
+            found = Cause(f"the {self.job.ranks} ranks gave no answer {doing} within {limit_s:g} s", found.details)
+        return _error(found)
 
-    def _failure(self) -> RankFailed:
+    def _failure(self) -> Exception:
         """Wait for the launcher's own word on what failed, end everything, and return the reason."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(LEAVE_LIMIT_S)
-        found = _cause(self.job, self._said())
-        self.kill()
-        return found
+        self._part.wait(LEAVE_LIMIT_S)
+        self._part.kill()
+        return _error(self._cause(f"while others waited {self.job.timeout_s:g} s for it,"))
 
-    def _said(self) -> str:
-        size = self._output.seek(0, os.SEEK_END)
-        self._output.seek(max(0, size - 4000))
-        return self._output.read().decode(errors="replace")
-
-
-def _cause(job: Job, said: str) -> RankFailed:
-    """Return the first cause: a killed rank before the echo that its death had in others, else the earliest error."""
-    first = Path(job.notes, "first.json")
-    errors = job.errors()
-    if first.exists():
-        told = json.loads(first.read_text())
-        if "killed" in told["how"]:
-            return RankFailed(f"rank {told['rank']} {told['how']}", said)
-    if errors:
-        return RankFailed(f"rank {errors[0]['rank']}: {errors[0]['error']}", errors[0]["details"])
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
-    return RankFailed(f"the launcher ended before its ranks were up: {last.strip()[:200]}", said)
+    def _cause(self, waited: str) -> Cause:
+        found = [self._part.notes()]
+        if self._board is not None and self._part.ended():
+            with contextlib.suppress(ConnectionError):
+                self._board.end(self._number)
+                found += self._board.found(self._number)
+        return cause(found, self._part.said(), waited=waited)
 
 
-def _check_device(device: str, ranks: int) -> None:
+def _error(found: Cause) -> Exception:
+    return UserError(found.reason) if found.is_user_error else RankFailed(found.reason, found.details)
+
+
+def _board(rendezvous: Rendezvous) -> Board | None:
+    """Return a place on the board where all machines have joined; None for one machine."""
+    if rendezvous.nnodes == 1:
+        return None
+    try:
+        board = Board(rendezvous)
+        board.wait_for_all()
+    except ConnectionError as error:
+        raise UserError(f"{error}; host it on machine 0 first") from None
+    return board
+
+
+def check_device(device: str, ranks: int) -> None:
+    """Raise UserError if this machine has not a GPU for each of its ranks."""
     if device != "cuda":
         return
     import torch
@@ -227,16 +219,3 @@ def _check_device(device: str, ranks: int) -> None:
             f"{ranks} ranks on GPUs need {ranks} of them, this machine has {torch.cuda.device_count()}; "
             "take fewer ranks, or device='cpu'"
         )
-
-
-def _kill_tree(process: subprocess.Popen) -> None:
-    try:
-        started = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        started = []
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for child in started:
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    process.wait()

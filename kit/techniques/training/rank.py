@@ -10,7 +10,6 @@ import json
 import os
 import random
 import statistics
-import sys
 import time
 import traceback
 from contextlib import ExitStack
@@ -29,7 +28,7 @@ from kit.measure import memory
 from kit.measure.worker import one_line
 from kit.techniques.training import models
 from kit.techniques.training.communication import counted
-from kit.techniques.training.control import Job, connect, die_with_parent
+from kit.techniques.training.control import Job, attempt, connect, die_with_parent
 from kit.techniques.training.strategies import Training
 from kit.techniques.training.task import Task
 from kit.techniques.training.world import World, backend
@@ -271,12 +270,14 @@ def _place(job: Job) -> World:
 
 def main() -> None:
     """Join, serve, leave; on an error, leave a note of it for the one who started the launch."""
-    die_with_parent()
     job = Job.from_environment()
+    die_with_parent(job)
     torch.set_num_threads(job.threads)
     world = _place(job)
+    job.note_place(world.rank)
     try:
         store, index, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=job.timeout_s)))
+        store = dist.PrefixStore(f"attempt/{attempt()}", store)  # the last one's addresses and orders may still be there
         dist.init_process_group(
             backend(world.device.type),
             store=dist.PrefixStore("group", store),
@@ -287,9 +288,10 @@ def main() -> None:
         serve(job, Rank(world), dist.PrefixStore("orders", store))
         dist.destroy_process_group()
     except BaseException as error:
-        job.note_error(world.rank, one_line(error), traceback.format_exc(limit=-6))
-        sys.stderr.flush()
-        os._exit(1)  # a group that is broken must not hold up the end
+        try:
+            job.note_error(world.rank, one_line(error), traceback.format_exc(limit=-6))
+        finally:
+            os._exit(1)  # a group that is broken must not hold up the end
 
 
 if __name__ == "__main__":
