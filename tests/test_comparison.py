@@ -1192,3 +1192,42 @@ def test_secrets_of_a_failing_variant_do_not_reach_the_record(monkeypatch):
     assert f"'{home}'" not in text
     assert f"{home}/data.csv" not in text
     assert store.VERSION == document.VERSION
+
+
+def test_only_some_variants():
+    """only= measures the baseline and what it names; what is left out is in no record, and an unknown name is told."""
+    comparison = Comparison("some", baseline="a", seconds=0.2, only=["c"])
+    for name in "abc":
+        comparison.variant(name, lambda: lambda: 1)
+    assert list(comparison.variants) == ["a", "c"]
+    assert [variant.name for variant in comparison.run().record.points[0].variants] == ["a", "c"]
+    wrong = Comparison("wrong", baseline="a", only=["d"])
+    wrong.variant("a", lambda: lambda: 1)
+    with pytest.raises(UserError, match=r"no variant 'd'.*nearest: 'a'"):
+        wrong.run()
+
+
+def test_costs_are_kept():
+    """What a technique cost beside time is in the record, and no table prints it."""
+
+    def variant():
+        return Prepared(lambda: 1, lambda: engaged(device="CPU", costs={"sent_mib": 1.5}))
+
+    comparison = Comparison("costs", baseline="a", seconds=0.2)
+    comparison.variant("a", variant)
+    result = comparison.run()
+    assert result["a"].variant.engagement.costs == {"sent_mib": 1.5}
+    assert "sent_mib" not in repr(result) and "device CPU" in repr(result)
+
+
+def test_time_that_ten_rounds_take():
+    """Where too few rounds fitted, the time that they would take is the wall's, also if work times itself shorter."""
+
+    def slow():
+        return lambda: (time.sleep(0.5), Reading(0.001, answer=1))[1]
+
+    comparison = Comparison("slow", baseline="a", seconds=0.5)
+    comparison.variant("a", slow)
+    comparison.variant("b", slow)
+    reason = comparison.run()["b"].reason
+    assert float(re.search(r"10 take about (\d+) s", reason)[1]) >= 15

@@ -1,5 +1,6 @@
 """A comparison as a person writes it: a name, a baseline, sizes, variants; `run()` measures and keeps the record."""
 
+import difflib
 import inspect
 import math
 import os
@@ -68,6 +69,7 @@ class Comparison:
         limit_s: float = 60.0,
         max_rounds: int = 1000,
         isolate: bool = True,
+        only: Sequence[str] = (),
     ):
         """
         name: what is compared, in a word. baseline: the variant that the others are measured against.
@@ -78,6 +80,7 @@ class Comparison:
         target: differences up to this may be called "same", as 0.03 for 3 %.
         threads: allowed to every variant, set before its imports; default: all usable cores.
         limit_s: longest time for one call or one preparation. isolate=False: no processes, for debugging.
+        only: names of the variants to measure beside the baseline; empty: all that are declared.
 
         Raises UserError if an argument makes no sense.
         """
@@ -92,7 +95,8 @@ class Comparison:
         """The newest result; after an interruption, what was measured until then."""
         self._takes_sizes = sizes is not None
         self._quality, self._isolate = quality, isolate
-        self._variants: dict[str, Declared] = {}
+        self._only = tuple(only)
+        self._declared: dict[str, Declared] = {}
         self._how = How(
             kit=metadata.version("ml-scaling-kit"),
             seed=int(seed) if seed is not None else secrets.randbits(32),
@@ -117,12 +121,22 @@ class Comparison:
             raise UserError(f'a variant of {self.name!r} has no name; write @comparison.variant("its name")')
         if function is None:
             return partial(self.variant, name, needs=needs)
-        if name in self._variants and _written_as(self._variants[name].function) != _written_as(function):
+        if name in self._declared and _written_as(self._declared[name].function) != _written_as(function):
             raise UserError(f"comparison {self.name!r} has a variant {name!r} already; give this one another name")
         if name == CONTROL:
             raise UserError(f"{CONTROL!r} is the name of the baseline's own control; give the variant another name")
-        self._variants[name] = Declared(function, (needs,) if isinstance(needs, str) else tuple(needs))
+        self._declared[name] = Declared(function, (needs,) if isinstance(needs, str) else tuple(needs))
         return function
+
+    @property
+    def variants(self) -> dict[str, Callable]:
+        """The functions that will be measured, by name: of those declared, the baseline and what `only=` names."""
+        return {name: declared.function for name, declared in self._variants.items()}
+
+    @property
+    def _variants(self) -> dict[str, Declared]:
+        wanted = (self.baseline, *self._only) if self._only else self._declared
+        return {name: declared for name, declared in self._declared.items() if name in wanted}
 
     def run(self, *arguments: Any) -> Result:
         """Measure, write the record, and return the result.
@@ -170,6 +184,9 @@ class Comparison:
         names = ", ".join(self._variants) or "none"
         if self.baseline not in self._variants:
             raise UserError(f"the baseline {self.baseline!r} is not among the variants ({names}); declare it")
+        for unknown in (name for name in self._only if name not in self._declared):
+            near = difflib.get_close_matches(unknown, self._declared, n=1, cutoff=0)
+            raise UserError(f"comparison {self.name!r} has no variant {unknown!r} for only=; nearest: {near[0]!r}")
         if self._takes_sizes and arguments and (len(arguments) > 1 or not callable(arguments[0])):
             raise UserError(
                 f"comparison {self.name!r} has sizes=, so run() takes one function of the size that returns the "

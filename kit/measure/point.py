@@ -313,8 +313,7 @@ class Measurement:
         if table.stopped == "rounds" and rounds < statistics.MIN_ROUNDS:
             return f"max_rounds={self.rules.max_rounds} allows too few; {statistics.MIN_ROUNDS} are needed"
         if rounds < statistics.MIN_ROUNDS:
-            round_s = sum(sum(seat.wall_s()) for seat in table.seats) / max(rounds, 1)
-            needed = f"{statistics.MIN_ROUNDS} take about {round_s * statistics.MIN_ROUNDS:.0f} s"
+            needed = f"{statistics.MIN_ROUNDS} take about {(table.round_s or 0) * statistics.MIN_ROUNDS:.0f} s"
             return f"only {_rounds(rounds)} fitted in {self.rules.seconds:g} s; {needed}"
         if table.stopped == "rounds":
             return f"{_rounds(rounds)} are not enough to tell; raise max_rounds="

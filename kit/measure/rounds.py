@@ -104,6 +104,8 @@ class Table:
         self._renewing_s = 0.0
         self._random = np.random.default_rng(seed)
         self._half_width: float | None = None
+        self.round_s: float | None = None
+        """Wall-clock seconds of a round, the mean so far; more than the readings' where work times itself."""
 
     def play(self, tell: Callable[[str, int, int, float | None], None]) -> None:
         """Take rounds, with fresh processes after each equal share of them, until all is settled or time is up.
@@ -115,7 +117,7 @@ class Table:
         while True:
             self._round(lambda name, rounds=rounds: tell(name, len(self.order), rounds, self._half_width))
             taken, spent = len(self.order), time.monotonic() - start
-            round_s = (spent - self._renewing_s) / taken
+            self.round_s = round_s = (spent - self._renewing_s) / taken
             if self.seats[0].failed or self.seats[1].failed:
                 self.stopped = "baseline failed"
                 return

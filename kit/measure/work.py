@@ -37,9 +37,11 @@ class Reading:
     answer: Any = None
 
 
-def engaged(note: str = "", **facts: str | int | float | bool | None) -> Engagement:
-    """Return the proof that the technique ran: `engaged(device="NVIDIA H100", threads=2)`."""
-    return Engagement(state="engaged", facts=facts, note=note)
+def engaged(
+    note: str = "", *, costs: dict[str, float | None] | None = None, **facts: str | int | float | bool | None
+) -> Engagement:
+    """Return the proof that the technique ran: `engaged(device="NVIDIA H100", threads=2)`. costs: see `Engagement`."""
+    return Engagement(state="engaged", facts=facts, costs=costs or {}, note=note)
 
 
 def fell_back(to: str, **facts: str | int | float | bool | None) -> Engagement:

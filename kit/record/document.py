@@ -110,7 +110,9 @@ class Engagement(Struct, frozen=True, kw_only=True):
 
     state: Literal["engaged", "fell back", "not stated"]
     facts: dict[str, str | int | float | bool | None] = {}
-    """As {"device": "NVIDIA H100", "threads": 2, "fallbacks": 0}."""
+    """As {"device": "NVIDIA H100", "threads": 2, "fallbacks": 0}: what a table prints."""
+    costs: dict[str, float | None] = {}
+    """What it cost beside time, by name with its unit, as {"sent_mib": 1.5}: numbers for a technique's exhibits."""
     note: str = ""
     """On a fallback: to what."""
 
