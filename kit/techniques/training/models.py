@@ -265,7 +265,11 @@ def _dropped(module: nn.Module) -> float:
 
 
 def fits(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
-    """Try a model on a few samples. Raise `UserError` if it doesn't fit the data, or its parts don't make the whole."""
+    """Try a model on the first two samples, before it fails on every rank, and look through all targets.
+
+    Raise `UserError` if they don't go together, or if embed, layers and head don't make the whole model.
+    """
+    inputs, every, targets = inputs[:2], targets, targets[:2]
     with torch.no_grad():
         try:
             logits = model(inputs)
@@ -274,7 +278,7 @@ def fits(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
         if not isinstance(logits, Tensor):
             raise UserError(f"the model's forward returned {type(logits).__name__}; let it return a tensor of logits")
         if not hasattr(model, "loss"):
-            _classes(logits, targets)
+            _classes(logits, every)
         loss = loss_of(model)(logits, targets)
         if not isinstance(loss, Tensor) or loss.dim() or not loss.isfinite():
             raise UserError(f"the loss of the first samples is {loss}; let it be a scalar tensor with a finite number")
@@ -283,8 +287,8 @@ def fits(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
 
 
 def _classes(logits: Tensor, targets: Tensor) -> None:
-    """Raise `UserError` if cross entropy has no meaning for these logits and targets."""
-    if targets.is_floating_point() or logits.shape[:-1] != targets.shape:
+    """Raise `UserError` if cross entropy has no meaning for the first samples' logits and all the targets."""
+    if targets.is_floating_point() or logits.shape[:-1] != targets[: len(logits)].shape:
         raise UserError(
             f"logits {_shape(logits)} don't go with targets {_shape(targets)}; give logits [..., classes] and whole "
             "numbers [...], or the model a method loss(logits, targets)"
