@@ -124,6 +124,22 @@ class Rank:
             "silent_step_s": statistics.median(quiet) / self.place.task.steps,
         }
 
+    def all_reduce(self, sizes: list[int], repeats: int = 9) -> list[list[float]]:
+        """Return the seconds that an all-reduce of each of these sizes (bytes) takes the slowest rank: `repeats` of
+        each, in a new random order of sizes every time, after one that is not counted."""
+        buffers = [torch.zeros(max(1, size // 4), device=self.world.device) for size in sizes]
+        order, seconds = random.Random(0), [[] for _ in sizes]  # the same order on every rank
+        for index in (i for _ in range(repeats + 1) for i in order.sample(range(len(sizes)), len(sizes))):
+            dist.barrier()
+            self._synchronize()
+            start = time.perf_counter()
+            dist.all_reduce(buffers[index])
+            self._synchronize()
+            seconds[index].append(time.perf_counter() - start)
+        slowest = torch.tensor(seconds, dtype=torch.float64, device=self.world.device)
+        dist.all_reduce(slowest, dist.ReduceOp.MAX)
+        return slowest[:, 1:].tolist()
+
     def end(self) -> None:
         """Let the model go, after all ranks have come so far: a model that outlives its group can hang at the end."""
         if self.place is not None:
