@@ -393,8 +393,8 @@ def test_own_arrays_become_tensors_of_one_kind(own):
         """
         import numpy as np
         def build(rows):
-            inputs = np.asfortranarray(np.ones((rows, 3), ">f8")); inputs.flags.writeable = False
-            return (inputs, np.zeros(rows, np.uint8)), (inputs[::-1][:2], np.zeros(2, np.uint8))
+            inputs = np.asfortranarray(np.ones((rows, 3), "f4")); inputs.flags.writeable = False
+            return (inputs[::-1], np.zeros(rows, np.uint8)), (inputs.astype(">f8")[:2], np.zeros(2, ">i4"))
         """,
     )
     dataset = load(address, {"rows": 5})
