@@ -11,7 +11,7 @@ GIB = 2**30
 HERE = "this machine"
 UTILISATION = 0.4
 """Share of a datasheet's peak that training is assumed to reach. Good large runs report about that: Llama 3 38–43 %
-(Dubey et al. 2024, arXiv:2407.21783), torchtitan 33–39 % (Liang et al. 2024, arXiv:2410.06511). Small models get less."""
+(Dubey et al. 2024, arXiv:2407.21783), torchtitan 33–39 % (Liang et al. 2024, arXiv:2410.06511); small models less."""
 LINE_SHARE = 0.8
 """Share of a line's rate that large messages are assumed to reach: protocol and chunks cost the rest."""
 
