@@ -154,6 +154,10 @@ class Board:
         """Tell what this machine noted of a launch that has ended here."""
         self._put(f"found/{number}/{self.rendezvous.node_rank}", found)
 
+    def has_found(self, number: int) -> bool:
+        """Tell whether a machine has ended its part in a launch."""
+        return any(self._get(f"found/{number}/{node}") for node in range(1, self.rendezvous.nnodes))
+
     def found(self, number: int) -> list[dict[str, Any]]:
         """Return what the other machines noted of a launch; those that say nothing for a while are left out."""
         keys = [f"found/{number}/{node}" for node in range(1, self.rendezvous.nnodes)]

@@ -21,6 +21,10 @@ _ECHO = re.compile(
 """Errors of a rank that waited for another."""
 _WAITING = ("/torch/distributed/", "/torch/autograd/", "/torch/_ops.py", "/torch/nn/parallel/", "/multiprocessing/")
 """Where the code of a rank is that waits for others or for an order."""
+_TIMEOUT = re.compile(r"time[d ]*out", re.IGNORECASE)
+_ENDED = (signal.SIGTERM, signal.SIGABRT)
+"""Torch's launcher terminates the ranks that are left, and NCCL aborts one that waits too long: victims, unless there
+is no other cause."""
 _FRAME = re.compile(r'File "(?P<path>.+)", line (?P<line>\d+) in (?P<function>.+)')
 _RAISED = re.compile(r"^([\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.MULTILINE)
 
@@ -48,6 +52,12 @@ def gather(folder: str) -> Notes:
     }
 
 
+def refusal(sentence: str) -> Notes:
+    """Return the notes of a machine that takes no part, for a reason that the user can mend."""
+    note = {"rank": -1, "attempt": 0, "error": f"UserError: {sentence}", "details": "", "time": 0.0}
+    return {"limit": "", "failed": [], "errors": [note], "places": []}
+
+
 def _place(path: Path) -> Notes:
     _, rank, attempt = path.stem.split("-")
     return {"rank": int(rank), "attempt": int(attempt), "stack": path.read_text(errors="replace")}
@@ -56,22 +66,24 @@ def _place(path: Path) -> Notes:
 def cause(machines: list[Notes], said: str, *, waited: str) -> Cause:
     """Return the cause of a failure from the notes of all machines.
 
-    said: what the launcher printed. waited: what was waited for in vain, as "after 60 s", for a rank that hangs.
+    said: what the launcher printed. waited: how long, in words, for a rank that hangs.
     """
     limits, failed, errors, places = (
         [one for notes in machines for one in ([notes[kind]] if kind == "limit" else notes[kind])]
         for kind in ("limit", "failed", "errors", "places")
     )
     own = [note for note in errors if not _ECHO.search(note["error"])]
-    known = {note["rank"] for note in errors + failed}
+    killed = [one for one in failed if one["exitcode"] < 0 and -one["exitcode"] not in _ENDED]
+    noted = {note["rank"] for note in errors + killed}
+    in_vain = not failed or any(_TIMEOUT.search(note["error"]) for note in errors)
     return (
         next((Cause(limit) for limit in limits if limit), None)
-        or next((Cause(_how(**one), said) for one in failed if one["exitcode"] < 0 and not _aborted(one)), None)
+        or next((Cause(_how(**one), said) for one in killed), None)
         or next(map(_raised, own), None)
-        or _hung([place for place in places if place["rank"] not in known], waited)
-        or next((Cause(_how(**one), _last_error(said)[1]) for one in failed if _silent(one, errors)), None)
+        or (_hung([place for place in places if place["rank"] not in noted], waited) if in_vain else None)
+        or next((Cause(_how(**one), said) for one in failed if one["rank"] not in noted), None)
         or next(map(_raised, errors), None)
-        or Cause(f"the launcher ended before its ranks were up: {_last_error(said)[0]}", said)
+        or Cause(f"the launcher ended before its ranks were up: {_last_error(said)}", said)
     )
 
 
@@ -90,24 +102,15 @@ def _how(rank: int, exitcode: int) -> str:
     return f"rank {rank} was killed by {name}{hint}"
 
 
-def _aborted(one: Notes) -> bool:
-    """NCCL aborts a rank that waits too long: a victim, unless there is no other."""
-    return one["exitcode"] == -signal.SIGABRT
-
-
-def _silent(one: Notes, errors: list[Notes]) -> bool:
-    return one["rank"] not in {note["rank"] for note in errors}
-
-
 def _hung(places: list[Notes], waited: str) -> Cause | None:
     """Return which rank was somewhere else than where ranks wait; without one, which did not even say where it is."""
     for place in places:
         frames = [match.groupdict() for match in _FRAME.finditer(place["stack"])]
         if frames and not _waits(frames[0]):
-            at = "{path}, line {line}, in {function}".format(**frames[0])
-            return Cause(f"rank {place['rank']} hung {waited} at {at}", place["stack"])
+            at = "{path}:{line} in {function}".format(**frames[0])
+            return Cause(f"rank {place['rank']} hung at {at}, {waited}", place["stack"])
     stopped = [place["rank"] for place in places if not place["stack"].strip()]
-    return Cause(f"rank {stopped[0]} hung {waited} and did not say where: it may be stopped") if stopped else None
+    return Cause(f"rank {stopped[0]} hung, {waited}, and can't say where: it may be stopped") if stopped else None
 
 
 def _waits(frame: dict[str, str]) -> bool:
@@ -115,7 +118,7 @@ def _waits(frame: dict[str, str]) -> bool:
     return serves or any(part in frame["path"] for part in _WAITING)
 
 
-def _last_error(said: str) -> tuple[str, str]:
-    """Return the last error that was printed, else the last line; and all that was said."""
+def _last_error(said: str) -> str:
+    """Return the last error that was printed, else the last line."""
     lines = _RAISED.findall(said) or [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
-    return lines[-1].strip()[:200], said
+    return lines[-1].strip()[:200]

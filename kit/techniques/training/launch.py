@@ -134,14 +134,13 @@ class Launch:
         if name == "begin":
             self._begun = (name, arguments)
         while True:
-            try:
+            with contextlib.suppress(EOFError, OSError):
                 if self._line is None:
                     self._line = self._connected(end, limit_s)
                     if name != "begin" and self._begun:
                         self._asked(*self._begun, end, limit_s)
                 return self._asked(name, arguments, end, limit_s)
-            except (EOFError, OSError):
-                self._lost()
+            self._lost()
 
     def _connected(self, end: float, limit_s: float) -> Any:
         """Wait for rank 0's call."""
@@ -149,7 +148,7 @@ class Launch:
             line = accept(self._listener, self.job)
             if line is not None:
                 return line
-            if self._part.ended():
+            if self._part.ended() or (self._board is not None and self._board.has_found(self._number)):
                 raise self._failure()
         raise self._over("while starting", limit_s)
 
@@ -172,7 +171,7 @@ class Launch:
         """End everything and return which rank hung."""
         self._part.ask()
         self._part.kill()
-        found = self._cause(f"{doing}, where it had {limit_s:g} s,")
+        found = self._cause(f"{doing}, which may take {limit_s:g} s")
         if found.reason.startswith("the launcher ended"):
             found = Cause(f"the {self.job.ranks} ranks gave no answer {doing} within {limit_s:g} s", found.details)
         return _error(found)
@@ -181,7 +180,7 @@ class Launch:
         """Wait for the launcher's own word on what failed, end everything, and return the reason."""
         self._part.wait(LEAVE_LIMIT_S)
         self._part.kill()
-        return _error(self._cause(f"while others waited {self.job.timeout_s:g} s for it,"))
+        return _error(self._cause(f"while others waited {self.job.timeout_s:g} s for it"))
 
     def _cause(self, waited: str) -> Cause:
         found = [self._part.notes()]

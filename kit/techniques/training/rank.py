@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import random
+import signal
 import statistics
 import time
 import traceback
@@ -26,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kit.measure import memory
 from kit.measure.worker import one_line
-from kit.techniques.training import models
+from kit.techniques.training import checkpoint, models
 from kit.techniques.training.communication import counted
 from kit.techniques.training.control import Job, attempt, connect, die_with_parent
 from kit.techniques.training.strategies import Training
@@ -139,6 +140,22 @@ class Rank:
         slowest = torch.tensor(seconds, dtype=torch.float64, device=self.world.device)
         dist.all_reduce(slowest, dist.ReduceOp.MAX)
         return slowest[:, 1:].tolist()
+
+    def train_saving(self, folder: str, every: int, die_at: tuple[int, int] | None = None) -> dict:
+        """Train to the end from the newest checkpoint in `folder`, else from the first weights, saving each `every`
+        steps and at the end. Return {"began": after which step, "losses": of each step since}. die_at: (rank, step) to
+        be killed in, for a demonstration, if there was no checkpoint to begin from."""
+        self.reset()
+        task, training = self.place.task, self.place.training
+        held = checkpoint.tensors(self.place.parameters, training.optimizers)
+        began, losses = checkpoint.resume(folder, held, task), []
+        for number, batch in enumerate(self.place.batches[began:], began + 1):
+            if began == 0 and die_at is not None and tuple(die_at) == (self.world.rank, number):
+                os.kill(os.getpid(), signal.SIGKILL)
+            losses.append(training.step(*batch))
+            if number % every == 0 or number == task.steps:
+                checkpoint.save(folder, checkpoint.tensors(self.place.parameters, training.optimizers), number, task)
+        return {"began": began, "losses": self._mean_over_ranks(losses) if losses else []}
 
     def end(self) -> None:
         """Let the model go, after all ranks have come so far: a model that outlives its group can hang at the end."""
@@ -293,7 +310,7 @@ def main() -> None:
     job.note_place(world.rank)
     try:
         store, index, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=job.timeout_s)))
-        store = dist.PrefixStore(f"attempt/{attempt()}", store)  # the last one's addresses and orders may still be there
+        store = dist.PrefixStore(f"attempt/{attempt()}", store)  # an earlier one's keys may be there still
         dist.init_process_group(
             backend(world.device.type),
             store=dist.PrefixStore("group", store),
