@@ -72,16 +72,25 @@ class Launch:
         """Have all ranks carry out one order of `rank.Rank`; return their answers by rank.
 
         Raise RankFailed with the rank's own error if one fails, or if nothing comes within `limit_s` seconds, and
-        UserError if it is one that the user can mend. The launch is then over, as it is after a Ctrl-C.
+        UserError if it is one that the user can mend. The launch is then over, as it is after a Ctrl-C; it goes on only
+        where ranks refused to begin a task.
         """
         if self._ended:
             raise RankFailed(f"the launch is over: {self._ended}")
         try:
-            return self._ordered(name, arguments, limit_s)
+            answers = self._ordered(name, arguments, limit_s)
         except BaseException as error:
             self._ended = str(error) or type(error).__name__
             self.kill()
             raise
+        if refused := next((answer for answer in answers if isinstance(answer, UserError)), None):
+            raise refused
+        return answers
+
+    @property
+    def over(self) -> bool:
+        """Whether the ranks have ended."""
+        return bool(self._ended)
 
     def close(self) -> None:
         """Let the ranks leave; kill what is left of them after a moment. Safe to call twice."""

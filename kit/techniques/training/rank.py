@@ -16,7 +16,6 @@ import traceback
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -25,18 +24,19 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from kit.errors import UserError
 from kit.measure import memory
 from kit.measure.worker import one_line
 from kit.techniques.training import checkpoint, models
 from kit.techniques.training.communication import counted
 from kit.techniques.training.control import Job, attempt, connect, die_with_parent
-from kit.techniques.training.strategies import Training
+from kit.techniques.training.strategies import Training, single
 from kit.techniques.training.task import Task
 from kit.techniques.training.world import World, backend
 
 
 @dataclass
-class Place:
+class Bench:
     """What a rank has at hand while it trains one task by one strategy."""
 
     task: Task
@@ -53,37 +53,54 @@ class Rank:
 
     def __init__(self, world: World):
         self.world = world
-        self.place: Place | None = None
+        self.bench: Bench | None = None
         self._datasets: dict[str, Any] = {}
 
     def begin(self, strategy: Any, task: Task) -> dict:
-        """Build and spread the model. Return what this rank holds: parameters, and of how many."""
+        """Build and spread the model. Return the parameters that this rank holds and those of the whole model, the
+        floating-point operations of a step over all ranks, and what a sample is: `item`, `items_per_sample`."""
         self.end()
         dataset = self._dataset(task)
+        model = task.build()
+        models.fits(model, *dataset.train)
         before_mib = memory.resident_mib()
         training = strategy(task, self.world)
         parameters = _parameters(training)
         initial = {name: _local(parameter).detach().clone() for name, parameter in parameters.items()}
         batches = self._batches(task, training, dataset)
-        self.place = Place(task, strategy, training, parameters, initial, batches, before_mib)
-        whole = sum(p.numel() for p in task.build("meta").parameters())
+        self.bench = Bench(task, strategy, training, parameters, initial, batches, before_mib)
         held = sum(_local(p).numel() for p in parameters.values())
-        return {"held": held, "parameters": whole, "share": training.share}
+        one = models.flops(model, *(tensor[:1] for tensor in dataset.train))
+        return {
+            "held": held,
+            "parameters": models.count(model),
+            "step_flops": one * task.batch,
+            "item": dataset.item,
+            "items_per_sample": dataset.items_per_sample,
+        }
 
     def train(self) -> dict:
         """Train the task's steps from its first weights. Return {"seconds": of the slowest rank, "losses": a step}."""
         self.reset()
-        seconds, losses = self._timed(self.place.training, self.place.batches)
+        seconds, losses = self._timed(self.bench.training, self.bench.batches)
         return {"seconds": seconds, "losses": self._mean_over_ranks(losses)}
+
+    def alone(self) -> list[float] | None:
+        """Return the losses of the same steps when rank 0 takes them alone, on whole batches; None on other ranks."""
+        if self.world.rank:
+            return None
+        task, dataset = self.bench.task, self._dataset(self.bench.task)
+        training = single(task, self.world)
+        return [float(training.step(*batch)) for batch in self._batches(task, training, dataset)]
 
     def evaluate(self, every: int = 0) -> dict:
         """Train, and score the held-out samples at the end and, if `every` is not 0, each so many steps.
         Return {"losses", "curve": [(steps, accuracy)], "accuracy"}; on ranks but 0 the scores are empty."""
         self.reset()
         losses, curve = [], []
-        for number, batch in enumerate(self.place.batches, 1):
-            losses.append(self.place.training.step(*batch))
-            if number == len(self.place.batches) or (every and number % every == 0):
+        for number, batch in enumerate(self.bench.batches, 1):
+            losses.append(self.bench.training.step(*batch))
+            if number == len(self.bench.batches) or (every and number % every == 0):
                 curve.append((number, self._accuracy()))
         return {"losses": self._mean_over_ranks(losses), "curve": curve, "accuracy": curve[-1][1]}
 
@@ -95,23 +112,29 @@ class Rank:
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         memory.reset()
-        self._timed(self.place.training, self.place.batches)
+        self._timed(self.bench.training, self.bench.batches)
         if cuda:
             peak_mib = torch.cuda.max_memory_allocated() / memory.MIB
         else:
-            peak_mib = max(0.0, memory.peak().mib - self.place.before_mib)
+            peak_mib = max(0.0, memory.peak().mib - self.bench.before_mib)
         return {"peak_mib": peak_mib, "state_mib": self._state_bytes() / memory.MIB}
 
     def traffic(self) -> dict:
         """Return what this rank sends in one step: calls and bytes by kind of operation."""
         self.reset()
-        return asdict(counted(lambda: self.place.training.step(*self.place.batches[0])))
+        return asdict(counted(lambda: self.bench.training.step(*self.bench.batches[0])))
+
+    def graphs(self) -> int:
+        """Return how many graphs torch.compile has made in this process."""
+        from torch._dynamo.utils import counters
+
+        return counters["stats"]["unique_graphs"]
 
     def exposed(self, repeats: int = 5) -> dict:
         """Return the share of a step that waits for others: 1 − t(silent) ÷ t(real), the median of paired repeats in
         random order, with both times. A silent step runs the same code over groups that move nothing."""
         silent = self._silent()
-        order = random.Random(self.place.task.seed)  # the same on every rank
+        order = random.Random(self.bench.task.seed)  # the same on every rank
         pairs = []
         for _ in range(repeats + 1):
             first = order.random() < 0.5
@@ -121,8 +144,8 @@ class Rank:
         shares = [1 - q / r for r, q in pairs[1:]]
         return {
             "share": statistics.median(shares),
-            "step_s": statistics.median(real) / self.place.task.steps,
-            "silent_step_s": statistics.median(quiet) / self.place.task.steps,
+            "step_s": statistics.median(real) / self.bench.task.steps,
+            "silent_step_s": statistics.median(quiet) / self.bench.task.steps,
         }
 
     def all_reduce(self, sizes: list[int], repeats: int = 9) -> list[list[float]]:
@@ -146,30 +169,30 @@ class Rank:
         steps and at the end. Return {"began": after which step, "losses": of each step since}. die_at: (rank, step) to
         be killed in, for a demonstration, if there was no checkpoint to begin from."""
         self.reset()
-        task, training = self.place.task, self.place.training
-        held = checkpoint.tensors(self.place.parameters, training.optimizers)
+        task, training = self.bench.task, self.bench.training
+        held = checkpoint.tensors(self.bench.parameters, training.optimizers)
         began, losses = checkpoint.resume(folder, held, task), []
-        for number, batch in enumerate(self.place.batches[began:], began + 1):
+        for number, batch in enumerate(self.bench.batches[began:], began + 1):
             if began == 0 and die_at is not None and tuple(die_at) == (self.world.rank, number):
                 os.kill(os.getpid(), signal.SIGKILL)
             losses.append(training.step(*batch))
             if number % every == 0 or number == task.steps:
-                checkpoint.save(folder, checkpoint.tensors(self.place.parameters, training.optimizers), number, task)
+                checkpoint.save(folder, checkpoint.tensors(self.bench.parameters, training.optimizers), number, task)
         return {"began": began, "losses": self._mean_over_ranks(losses) if losses else []}
 
     def end(self) -> None:
         """Let the model go, after all ranks have come so far: a model that outlives its group can hang at the end."""
-        if self.place is not None:
+        if self.bench is not None:
             dist.barrier()
-            self.place = None
+            self.bench = None
             gc.collect()
 
     def reset(self) -> None:
         """Put the first weights back and forget the momentum: every call trains the same steps."""
         with torch.no_grad():
-            for name, parameter in self.place.parameters.items():
-                _local(parameter).copy_(self.place.initial[name])
-        for optimizer in self.place.training.optimizers:
+            for name, parameter in self.bench.parameters.items():
+                _local(parameter).copy_(self.bench.initial[name])
+        for optimizer in self.bench.training.optimizers:
             optimizer.state.clear()
 
     def _dataset(self, task: Task) -> Any:
@@ -198,10 +221,10 @@ class Rank:
             for module in silent.modules if quiet else []:
                 if isinstance(module, DistributedDataParallel):
                     stack.enter_context(module.no_sync())
-            return self._timed(silent if quiet else self.place.training, self.place.batches)[0]
+            return self._timed(silent if quiet else self.bench.training, self.bench.batches)[0]
 
     def _silent(self) -> Training:
-        return self.place.strategy(self.place.task, self.world.silenced())
+        return self.bench.strategy(self.bench.task, self.world.silenced())
 
     def _synchronize(self) -> None:
         if self.world.device.type == "cuda":
@@ -221,9 +244,9 @@ class Rank:
         weights = self._whole_weights()
         if weights is None:
             return None
-        model = self.place.task.build(self.world.device)
+        model = self.bench.task.build(self.world.device)
         model.load_state_dict(weights)
-        inputs, targets = self._dataset(self.place.task).test
+        inputs, targets = self._dataset(self.bench.task).test
         with torch.no_grad():
             right = [
                 (model(x.to(self.world.device)).argmax(-1).cpu() == y).float().sum()
@@ -233,14 +256,14 @@ class Rank:
 
     def _whole_weights(self) -> dict[str, torch.Tensor] | None:
         """Gather the weights of the whole model on rank 0, whatever they are split over."""
-        own = {name: _whole(parameter).detach().cpu() for name, parameter in self.place.parameters.items()}
+        own = {name: _whole(parameter).detach().cpu() for name, parameter in self.bench.parameters.items()}
         parts: list | None = [None] * self.world.size if self.world.rank == 0 else None
         dist.gather_object(own, parts)
         return None if parts is None else {name: tensor for part in parts for name, tensor in part.items()}
 
     def _state_bytes(self) -> int:
-        tensors = list(self.place.parameters.values())
-        for optimizer in self.place.training.optimizers:
+        tensors = list(self.bench.parameters.values())
+        for optimizer in self.bench.training.optimizers:
             tensors += [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
         return sum(_local(tensor).numel() * tensor.element_size() for tensor in tensors)
 
@@ -277,12 +300,22 @@ def serve(job: Job, rank: Rank, store: dist.Store) -> None:
         if name == "leave":
             rank.end()
             return
-        answer = getattr(rank, name)(**arguments)
+        answer = _carried_out(rank, name, arguments)
         everyone = [None] * rank.world.size if boss is not None else None
         dist.gather_object(answer, everyone)
         if boss is not None:
             boss.send_bytes(cloudpickle.dumps(everyone))
         number += 1
+
+
+def _carried_out(rank: Rank, name: str, arguments: dict) -> Any:
+    """Return the order's answer. All ranks refuse a task alike that can't be spread so: that ends no launch."""
+    try:
+        return getattr(rank, name)(**arguments)
+    except UserError as error:
+        if name != "begin":
+            raise
+        return error
 
 
 def _heard(boss: Any) -> bytes:

@@ -46,7 +46,7 @@ class Task:
 
         torch.manual_seed(self.seed)
         name = self.model if ":" in self.model else f"{models.__name__}:{self.model}"
-        model = models.resolve(name)(**self.model_options)
+        model = models.call(models.resolve(name), self.model_options)
         models.check(model)
         for layer in getattr(model, "layers", [model]) if self.compile else []:
             layer.compile()

@@ -1,0 +1,126 @@
+"""Does a strategy train the same model? Losses against one process on the same batches, and held-out accuracy.
+
+Under plain SGD every step's loss depends on all gradients before it, so a gradient that is wrong in any way, also by a
+mere factor, moves the losses within a few steps.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kit.errors import UserError
+from kit.record.document import Quality
+from kit.techniques.training.launch import RankFailed
+from kit.techniques.training.strategies import single
+from kit.techniques.training.task import Task
+from kit.techniques.training.variants import Where
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 2e-2}
+"""Largest difference of a step's loss (nats), by the lowest precision that a strategy uses on purpose. In float32 what
+differs is the order of additions, some 1e-6; a wrong gradient shows as 1e-2 and more within five steps."""
+
+ACCURACY_BOUND = 0.02
+"""Largest difference of the held-out accuracy: two standard errors of a thousand images at 90 %."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What one strategy did at one number of ranks, held against one process.
+
+    difference: largest of a step's loss, in nats. curve: (steps, accuracy). reason: why it did not run; failed: not
+    because it can't be spread so, but because a rank failed.
+    """
+
+    strategy: str
+    ranks: int
+    precision: str
+    losses: list[float] = field(default_factory=list)
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    difference: float | None = None
+    accuracy: float | None = None
+    reason: str = ""
+    failed: bool = False
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the losses are equal within the tolerance; None if it did not run."""
+        return None if self.difference is None else self.difference <= TOLERANCE[self.precision]
+
+
+def same_training(answer: dict, reference: dict) -> Quality:
+    """Check a variant's answer {"losses", "accuracy", "precision", "alone"} against the baseline's: the quality check
+    of the training comparisons. A variant with another batch brings in `alone` what one process gets from that."""
+    precision = answer["precision"]
+    expected = answer["alone"] or reference["losses"]
+    difference = largest_difference(answer["losses"], expected)
+    bound = TOLERANCE[precision]
+    if not difference <= bound:
+        note = f"a step's loss differs by {difference:.2g}, allowed {bound:g}"
+        return _quality("broken", precision, difference, note)
+    apart = 0.0 if answer["alone"] else abs(answer["accuracy"] - reference["accuracy"])
+    if not apart <= ACCURACY_BOUND:
+        note = f"held-out accuracy {answer['accuracy']:.3f}, one process has {reference['accuracy']:.3f}"
+        return _quality("broken", precision, difference, note)
+    return _quality("held", precision, difference, f"held-out accuracy {answer['accuracy']:.3f}")
+
+
+def _quality(state: str, precision: str, difference: float, note: str) -> Quality:
+    measure = f"loss difference, {precision}"
+    return Quality(state=state, measure=measure, value=difference, bound=TOLERANCE[precision], note=note)
+
+
+def largest_difference(losses: Sequence[float], expected: Sequence[float]) -> float:
+    """Return the largest difference of two lists of losses, step by step. Raise ValueError if one is shorter."""
+    return max(abs(one - other) for one, other in zip(losses, expected, strict=True))
+
+
+def prove(
+    task: Task,
+    variants: dict[str, Callable],
+    where: Where,
+    *,
+    every: int = 0,
+    brief: int = 8,
+    progress: Callable[[str], Any] = lambda _: None,
+) -> list[Proof]:
+    """Train the task by each strategy at each number of ranks, and hold the losses against one process.
+
+    variants: by name, as `Where.spread` gives them (`comparison.variants`); each strategy is taken once. every: score
+    the held-out samples each so many steps. brief: steps at those numbers of ranks at which speed is not measured.
+    All strategies of a number of ranks share one launch; one that fails ends it, and the rest get a new one. The first
+    proof is the single process.
+    """
+    strategies: dict[Callable, tuple[str, str]] = {}
+    for name, variant in variants.items():
+        strategies.setdefault(variant.strategy, (name, variant.precision))
+    strategies.pop(single, None)
+    proofs: list[Proof] = []
+    for number in sorted({1, *where.ranks}):
+        own = replace(task, steps=task.steps if number == where.most else min(brief, task.steps))
+        asked = [(Proof("1 process", 1, "fp32"), single, task)] if number == 1 else []
+        if number in where.ranks:
+            asked += [(Proof(name, number, how), way, own) for way, (name, how) in strategies.items()]
+        _prove(where, number, asked, every, progress, proofs)
+    return proofs
+
+
+def _prove(where: Where, ranks: int, asked: list[tuple], every: int, progress: Callable, proofs: list[Proof]) -> None:
+    """Append the proofs at one number of ranks."""
+    while asked:
+        with where.launch(ranks) as launch:
+            while asked:
+                proof, strategy, task = asked.pop(0)
+                progress(f"{proof.strategy} on {ranks} rank{'s' * (ranks > 1)}")
+                try:
+                    launch.order("begin", strategy=strategy, task=task)
+                    found = launch.order("evaluate", every=every)[0]
+                except UserError as error:  # it can't be spread over so many ranks
+                    proofs.append(replace(proof, reason=str(error)))
+                except RankFailed as error:
+                    proofs.append(replace(proof, reason=str(error), failed=True))
+                else:
+                    expected = proofs[0].losses if proofs else found["losses"]
+                    difference = largest_difference(found["losses"], expected[: task.steps])
+                    proofs.append(replace(proof, **found, difference=difference))
+                if launch.over:
+                    break

@@ -1,0 +1,179 @@
+"""Strategies as variants of a comparison: each brings up its own ranks and takes the same steps once a round."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any
+
+from kit.errors import UserError
+from kit.measure.memory import MIB
+from kit.measure.work import Prepared, Reading, engaged, fell_back
+from kit.record import words
+from kit.record.document import Engagement
+from kit.techniques.training.board import Rendezvous
+from kit.techniques.training.communication import Traffic
+from kit.techniques.training.launch import Launch
+from kit.techniques.training.task import Task
+from kit.techniques.training.world import backend
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where ranks run: on what device, how many can work at the same time, and with which other machines.
+
+    ranks: the numbers of ranks that were asked for, ascending. places: ranks that have a core or a GPU of their own,
+    over all machines, if they are all like this one.
+    """
+
+    ranks: tuple[int, ...]
+    device: str
+    places: int
+    rendezvous: Rendezvous
+
+    @property
+    def most(self) -> int:
+        """The most ranks that were asked for and have a place each."""
+        return max((number for number in self.ranks if number <= self.places), default=min(self.ranks))
+
+    @property
+    def pairs(self) -> int:
+        """The ranks of a 2-D mesh: the most that were asked for, even, at most 4 if they have no place each."""
+        even = [number for number in self.ranks if number % 2 == 0 and number <= max(4, self.places)]
+        return max(even, default=2)
+
+    def in_words(self) -> str:
+        """Say what ranks run on and how they speak."""
+        machines = f" on {self.rendezvous.nnodes} machines" if self.rendezvous.nnodes > 1 else ""
+        said = f"Ranks run on {self._places()}{machines} and speak by {backend(self.device)}"
+        crowded = [str(number) for number in self.ranks if number > self.places]
+        beyond = f"; {' and '.join(crowded)} ranks are run for correctness only" if crowded else ""
+        return f"{said}; speed is measured on {self.most}{beyond}."
+
+    def spread(
+        self,
+        strategy: Callable,
+        ranks: int | None = None,
+        *,
+        threads: int | None = None,
+        precision: str = "fp32",
+        weak: bool = False,
+        compiled: bool = False,
+    ) -> Callable[[Task], Prepared]:
+        """Return a variant that trains a task by `strategy` on `ranks` ranks, by default as many as have a place.
+
+        threads: of each rank; by default the comparison's threads are shared out among the ranks of a machine.
+        precision: the lowest that the strategy uses on purpose, "fp32", "fp16" or "bf16": how equal losses must be.
+        weak: the batch grows with the ranks (weak scaling) instead of being shared out (strong scaling).
+        compiled: torch.compile each layer. A reading is the seconds of a step on the slowest rank, the mean over the
+        task's steps.
+        """
+        number = self.most if ranks is None else ranks
+
+        @wraps(strategy)  # so that the record shows the strategy's code
+        def variant(task: Task) -> Prepared:
+            own = replace(task, batch=task.batch * number if weak else task.batch, compile=compiled or task.compile)
+            launch = self.launch(number, threads)
+            try:
+                return _Work(launch, strategy, own, precision, weak and number > 1).prepared(self._crowded(number))
+            except BaseException:
+                launch.kill()
+                raise
+
+        variant.strategy, variant.precision, variant.compiled = strategy, precision, compiled
+        return variant
+
+    def launch(self, ranks: int, threads: int | None = None) -> Launch:
+        """Return so many ranks, up and waiting for orders."""
+        each = threads or max(1, allowed_threads() * self.rendezvous.nnodes // ranks)
+        rendezvous = self.rendezvous if ranks > 1 else Rendezvous()  # one process needs no other machine
+        return Launch(ranks, threads=each, device=self.device, rendezvous=rendezvous)
+
+    def _crowded(self, ranks: int) -> str:
+        return f"oversubscribed: {ranks} ranks on {self._places()}" if ranks > self.places else ""
+
+    def _places(self) -> str:
+        name = {"cpu": "core", "cuda": "GPU"}[self.device]
+        return f"{self.places} {name}{'s' * (self.places > 1)}"
+
+
+def where(ranks: Sequence[int], nnodes: int = 1, rdzv_endpoint: str = "") -> Where:
+    """Return where ranks run here: on the GPUs if torch finds any (CUDA_VISIBLE_DEVICES="" hides them), else on cores.
+
+    ranks: numbers of ranks over all machines. Raise UserError if they make no sense.
+    """
+    if not ranks or not all(isinstance(number, int) and number > 0 for number in ranks):
+        raise UserError(f"ranks={list(ranks)} must be whole numbers of processes above 0, as [1, 2, 4]")
+    rendezvous = Rendezvous(nnodes, 0, rdzv_endpoint)
+    gpus = _gpus()
+    places = (gpus or allowed_threads()) * nnodes
+    return Where(tuple(sorted(set(ranks))), "cuda" if gpus else "cpu", places, rendezvous)
+
+
+class _Work:
+    """One strategy at work: what is timed, and the proof that it ran."""
+
+    def __init__(self, launch: Launch, strategy: Callable, task: Task, precision: str, alone: bool):
+        """alone: hold the losses against one process with this batch, since the baseline has another."""
+        self.launch, self.task, self.precision, self.alone = launch, task, precision, alone
+        self.built = launch.order("begin", strategy=strategy, task=task)
+        self.checked: dict[str, Any] = {}
+
+    def prepared(self, correctness_only: str) -> Prepared:
+        return Prepared(self.call, self.engagement, self.launch.close, correctness_only=correctness_only)
+
+    def call(self) -> Reading:
+        trained = self.launch.order("train")[0]
+        if not self.checked:  # after the first call, so that what it compiles counts as its own
+            self.checked["alone"] = self.launch.order("alone")[0] if self.alone else []
+            self.checked["accuracy"] = self.launch.order("evaluate")[0]["accuracy"]
+        step_s = trained["seconds"] / self.task.steps
+        items = self.task.batch * self.built[0]["items_per_sample"]
+        answer = {"losses": trained["losses"], "precision": self.precision, **self.checked}
+        return Reading(step_s, {f"{self.built[0]['item']}_per_s": items / step_s}, answer)
+
+    def engagement(self) -> Engagement:
+        """Return what the ranks did and hold: the proof that work was spread, and what it cost."""
+        order, built = self.launch.order, self.built
+        graphs = min(order("graphs")) if self.task.compile else None
+        if graphs == 0:
+            return fell_back("uncompiled code: torch.compile caught no graph")
+        weighed, waits = order("weigh"), order("exposed")[0]
+        busiest = max((Traffic(**one) for one in order("traffic")), key=lambda one: one.total_bytes)
+        held = max(rank["held"] for rank in built) / built[0]["parameters"]
+        return engaged(
+            backend=f"{backend(self.launch.job.device)} on {self.launch.job.device}",
+            ranks=len(built),
+            threads_a_rank=self.launch.job.threads,
+            holds=words.percent(held),
+            collectives=busiest.in_words(),
+            **({} if graphs is None else {"compiled_graphs": graphs}),
+            costs={
+                "held_share": held,
+                "sent_mib": busiest.total_bytes / MIB,
+                "step_s": waits["step_s"],
+                "silent_step_s": waits["silent_step_s"],
+                "waiting_share": waits["share"],
+                "peak_mib": max(rank["peak_mib"] for rank in weighed),
+                "state_mib": max(rank["state_mib"] for rank in weighed),
+                "step_gflop": built[0]["step_flops"] / 1e9,
+            },
+        )
+
+
+def allowed_threads() -> int:
+    """Return how many threads a variant may use: the comparison's, or all cores that this process has."""
+    from kit.machine.fingerprint import usable_cores
+
+    return int(os.environ.get("KIT_THREADS") or usable_cores())
+
+
+def _gpus() -> int:
+    """Return how many GPUs torch can use, without importing it where there is no driver."""
+    from kit.machine.capabilities import has_driver
+
+    if not has_driver():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
