@@ -63,7 +63,9 @@ class Rendezvous:
 
     def share(self, ranks: int) -> int:
         """Return how many of all ranks run on each machine. Raise UserError if they don't divide."""
-        if ranks < 1 or ranks % self.nnodes:
+        if ranks < 1:
+            raise UserError(f"ranks={ranks} can't train; take at least 1")
+        if ranks % self.nnodes:
             raise UserError(
                 f"{ranks} ranks don't divide among {self.nnodes} machines; take a multiple of {self.nnodes}, "
                 "as many on each"

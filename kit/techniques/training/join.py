@@ -33,6 +33,7 @@ SILENT_S = 60.0
 def main(arguments: list[str] | None = None) -> int:
     """Join, take part, leave. Return the exit status."""
     options = _parsed(arguments)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a machine 0 that is gone is told in one sentence
     try:
         rendezvous = Rendezvous(options.nnodes, options.node_rank, options.endpoint)
         if rendezvous.node_rank == 0:

@@ -157,8 +157,10 @@ class Launch:
             line = accept(self._listener, self.job)
             if line is not None:
                 return line
-            if self._part.ended() or (self._board is not None and self._board.has_found(self._number)):
+            if self._part.ended():
                 raise self._failure()
+            if self._board is not None and self._board.has_found(self._number):
+                raise self._failure(0)
         raise self._over("while starting", limit_s)
 
     def _asked(self, name: str, arguments: dict, end: float, limit_s: float) -> list[Any]:
@@ -172,9 +174,10 @@ class Launch:
         """Forget the line to rank 0; go on only if the launcher starts the ranks again and that may help."""
         self._line.close()
         self._line = None
-        if not self._restarts or self._cause("").is_user_error:
-            raise self._failure()
-        self._restarts -= 1
+        if self._restarts and not self._cause("").is_user_error:
+            self._restarts -= 1
+            return
+        raise self._failure(0 if self._restarts else LEAVE_LIMIT_S)
 
     def _over(self, doing: str, limit_s: float) -> Exception:
         """End everything and return which rank hung."""
@@ -185,9 +188,9 @@ class Launch:
             found = Cause(f"the {self.job.ranks} ranks gave no answer {doing} within {limit_s:g} s", found.details)
         return _error(found)
 
-    def _failure(self) -> Exception:
+    def _failure(self, wait_s: float = LEAVE_LIMIT_S) -> Exception:
         """Wait for the launcher's own word on what failed, end everything, and return the reason."""
-        self._part.wait(LEAVE_LIMIT_S)
+        self._part.wait(wait_s)
         self._part.kill()
         return _error(self._cause(f"while others waited {self.job.timeout_s:g} s for it"))
 
