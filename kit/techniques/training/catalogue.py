@@ -52,7 +52,8 @@ class Network:
     """What moves tensors between ranks: `latency_s` a message, `bytes_per_s` a rank and direction.
 
     inside, ranks_inside: a faster network among so many ranks of one machine. true_reduce_scatter: False where a
-    reduce-scatter is an all-reduce of which a part is kept, as in gloo. fitted: whether these numbers were measured.
+    reduce-scatter is an all-reduce of which a part is kept, as in gloo. trees: whether an all-reduce may take two trees
+    instead of a ring, as in NCCL. fitted: whether these numbers were measured.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Network:
     inside: "Network | None" = None
     ranks_inside: int = 1
     true_reduce_scatter: bool = True
+    trees: bool = True
     fitted: bool = False
 
     def link(self, ranks: int, stride: int = 1) -> tuple[float, float]:
@@ -69,13 +71,20 @@ class Network:
         A ring that spans machines crosses between them once a machine, and each rank of it there brings a network
         card of its own, so the crossing is as wide as these together and no wider than the network inside.
         """
-        together = min(ranks, max(1, self.ranks_inside // stride))
+        together = self._together(ranks, stride)
         if self.inside is None or together == 1:
             return self.latency_s, self.bytes_per_s
         if together == ranks:
             return self.inside.latency_s, self.inside.bytes_per_s
         latency_s = (self.inside.latency_s * (together - 1) + self.latency_s) / together
         return latency_s, min(self.inside.bytes_per_s, together * self.bytes_per_s)
+
+    def reach_s(self, ranks: int, stride: int = 1) -> float:
+        """Return the latency of the longest way between two of these ranks."""
+        return self.latency_s if self._together(ranks, stride) < ranks else self.link(ranks, stride)[0]
+
+    def _together(self, ranks: int, stride: int) -> int:
+        return min(ranks, max(1, self.ranks_inside // stride))
 
     def in_words(self) -> str:
         """Say what is assumed."""

@@ -4,6 +4,7 @@ Of repeated measurements the best one counts: what disturbs a run only adds to i
 model in ratios, not in seconds, so that a small message weighs as much as a large one.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,12 @@ def ring(operation: str, ranks: int, num_bytes: float, latency_s: float, bytes_p
     return turns * ((ranks - 1) * latency_s + (ranks - 1) / ranks * num_bytes / bytes_per_s)
 
 
+def tree(ranks: int, num_bytes: float, latency_s: float, bytes_per_s: float) -> float:
+    """Return the seconds of an all-reduce over two trees at once, 2⌈log₂p⌉α + 2S/B: what NCCL prefers to a ring where
+    many ranks make latency count (Sanders, Speck and Träff 2009, https://doi.org/10.1016/j.parco.2009.09.001)."""
+    return 2 * math.ceil(math.log2(ranks)) * latency_s + 2 * num_bytes / bytes_per_s
+
+
 def fit_network(points: Points, ranks: int, held_out: int | None = None) -> Fit:
     """Fit latency and bandwidth to all-reduces: {bytes: seconds, or several} among `ranks` of this machine.
 
@@ -83,7 +90,7 @@ def fit_network(points: Points, ranks: int, held_out: int | None = None) -> Fit:
             f"an all-reduce of {sizes[-1]} bytes took hardly longer than one of {sizes[0]}, so that nothing is known "
             "of the bandwidth; measure larger ones"
         )
-    network = Network(HERE, latency_s, 1 / s_per_byte, true_reduce_scatter=False, fitted=True)
+    network = Network(HERE, latency_s, 1 / s_per_byte, true_reduce_scatter=False, trees=False, fitted=True)
     check = Check(f"all-reduce of {sizes[left_out]} bytes", modelled[left_out], seconds[left_out])
     return Fit(network, sizes, seconds, modelled, worst, check)
 
