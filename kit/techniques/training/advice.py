@@ -55,7 +55,7 @@ def _shards(possible: list[Expectation]) -> str:
         remedy = "fewer samples a rank, recomputed activations" if most else "more ranks"
         return (
             f"Shard it, and still nothing that was asked about fits: the least is {least.strategy} on {least.ranks} "
-            f"ranks with {gib(least.memory.gib * GIB)} ({least.memory.text}). Take {remedy}, or devices with more memory."
+            f"ranks with {gib(least.memory.gib * GIB)} ({least.memory.text}). Take {remedy}, or larger devices."
         )
     fewest = min(one.ranks for one in fitting)
     first = max((one for one in fitting if one.ranks == fewest), key=lambda one: one.per_s)

@@ -132,7 +132,7 @@ def device(asked: "str | Device", here: Device | None = None) -> Device:
 
     Raise UserError for what is neither.
     """
-    numbers = rf"{_NUMBER}\s*([MGTP])FLOP/?s,\s*{_NUMBER}\s*Gi?B"
+    numbers = rf"{_NUMBER}\s*([MGTP])(?i:FLOP/?s),\s*{_NUMBER}\s*Gi?B"
     found = _named(asked, DEVICES, here, "device", '"312 TFLOP/s, 80 GiB"', numbers)
     if not isinstance(found, re.Match):
         return found
@@ -157,7 +157,7 @@ def network(asked: "str | Network", here: Network | None = None) -> Network:
         return found
     rate, scale, unit, latency, time = found.groups()
     per_s = _positive(asked, rate) * _SCALE[scale] / (8 if unit == "b" else 1)
-    return Network(asked.strip(), float(latency) * {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3}[time], per_s)
+    return Network(asked.strip(), float(latency) / {"ns": 1e9, "us": 1e6, "µs": 1e6, "ms": 1e3}[time], per_s)
 
 
 def _named(asked: Any, known: dict, here: Any, what: str, example: str, numbers: str) -> Any:
@@ -174,7 +174,8 @@ def _named(asked: Any, known: dict, here: Any, what: str, example: str, numbers:
         return names[text.lower()]
     if match := re.fullmatch(numbers, text):
         return match
-    near = get_close_matches(text.lower(), names, n=1)
+    begun = [name for name in names if text and name.startswith(text.lower())]
+    near = begun or get_close_matches(text.lower(), names, n=1)
     hint = f"did you mean {names[near[0]].name!r}? " if near else ""
     raise UserError(f"no {what} is {asked!r}; {hint}Take one of {HERE}, {', '.join(known)}, or numbers as {example}")
 
