@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from kit.errors import UserError
-from kit.techniques.training.catalogue import GIB, Device
-from kit.techniques.training.expect import REPLICATED, USABLE, Expectation, gib, memory, spread_of
+from kit.techniques.training.catalogue import GIB, HERE, Device
+from kit.techniques.training.expect import REPLICATED, USABLE, Expectation, in_words, memory, spread_of
 from kit.techniques.training.shape import Shape
 
 
@@ -15,11 +15,12 @@ def advice(shape: Shape, device: Device, expected: Sequence[Expectation]) -> str
         raise UserError("there is nothing to advise on; ask for strategies and ranks that go with the model")
     samples = possible[0].batch // possible[0].ranks
     alone = memory(shape, "single", spread_of("single", 1, samples, 1))
+    where = "one rank of this machine" if device.name == HERE else f"one {device.name}"
     usable = USABLE * device.memory_gib
-    limit = f"{gib(alone.gib * GIB)} of {gib(usable * GIB)} usable: {alone.text}"
+    limit = f"{in_words(alone.gib * GIB)} of {in_words(usable * GIB)} usable: {alone.text}"
     if alone.gib <= usable:
-        return f"{shape.name} fits on one {device.name} ({limit}). {_copies(possible)}"
-    return f"{shape.name} does not fit on one {device.name} ({limit}). {_shards(possible)}"
+        return f"{shape.name} fits on {where} ({limit}). {_copies(possible)}"
+    return f"{shape.name} does not fit on {where} ({limit}). {_shards(possible)}"
 
 
 def _copies(possible: list[Expectation]) -> str:
@@ -55,11 +56,11 @@ def _shards(possible: list[Expectation]) -> str:
         remedy = "fewer samples a rank, recomputed activations" if most else "more ranks"
         return (
             f"Shard it, and still nothing that was asked about fits: the least is {least.strategy} on {least.ranks} "
-            f"ranks with {gib(least.memory.gib * GIB)} ({least.memory.text}). Take {remedy}, or larger devices."
+            f"ranks with {in_words(least.memory.gib * GIB)} ({least.memory.text}). Take {remedy}, or larger devices."
         )
     fewest = min(one.ranks for one in fitting)
     first = max((one for one in fitting if one.ranks == fewest), key=lambda one: one.per_s)
-    said = f"Shard it: {first.strategy} on {first.ranks} ranks holds {gib(first.memory.gib * GIB)} a rank"
+    said = f"Shard it: {first.strategy} on {first.ranks} ranks holds {in_words(first.memory.gib * GIB)} a rank"
     said += f" ({first.memory.text})"
     if (last := _fastest(fitting)) is not first:
         said += f"; on {last.ranks} ranks {last.strategy} is modelled fastest, at weak efficiency {last.efficiency:.2f}"

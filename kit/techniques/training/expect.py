@@ -258,8 +258,8 @@ def memory(shape: Shape, name: str, spread: Spread) -> Memory:
     activations = flying * layers * a_layer + headed * shape.head_kept
     state = shape.weight_bytes + copies * shape.gradient_bytes + shape.optimizer_bytes
     text = (
-        f"{short(held)} parameters × {state} bytes = {gib(held * state)}, "
-        f"activations of {flying:g} {'sample' if flying == 1 else 'samples'} {gib(activations)}"
+        f"{short(held)} parameters × {state} bytes = {in_words(held * state)}, "
+        f"activations of {flying:g} {'sample' if flying == 1 else 'samples'} {in_words(activations)}"
     )
     return Memory(
         weights=held * shape.weight_bytes,
@@ -267,7 +267,7 @@ def memory(shape: Shape, name: str, spread: Spread) -> Memory:
         optimizer=held * shape.optimizer_bytes,
         activations=activations,
         working=working,
-        text=text + (f", gathered {gib(working)}" if sharded else ""),
+        text=text + (f", gathered {in_words(working)}" if sharded else ""),
     )
 
 
@@ -289,9 +289,11 @@ def short(number: float) -> str:
     return f"{number:.3g}"
 
 
-def gib(num_bytes: float) -> str:
-    """Return bytes in words, as "1,120 GiB" or "15.8 GiB"."""
+def in_words(num_bytes: float) -> str:
+    """Return bytes as "1,120 GiB", "15.8 GiB" or "4.68 MiB"."""
     size = num_bytes / GIB
+    if size < 0.1:
+        return f"{size * 1024:.3g} MiB"
     return f"{size:,.0f} GiB" if size >= 1000 else f"{size:.3g} GiB"
 
 
