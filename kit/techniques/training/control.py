@@ -120,12 +120,11 @@ def _watch(parent: int, job: Job, keeper: bool) -> None:
     end = time.monotonic() + job.limit_s if keeper else float("inf")
     while os.getppid() == parent and time.monotonic() < end:
         time.sleep(_POLL_S)
-    over = os.getppid() == parent
-    if over:
+    if os.getppid() == parent:
         _write(Path(job.notes, "limit.txt"), f"the launch passed its limit of {job.limit_s:g} s")
+    elif keeper:
+        shutil.rmtree(job.notes, ignore_errors=True)  # first: without its ranks the launcher ends, and this thread too
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             process.kill()
-    if keeper and not over:
-        shutil.rmtree(job.notes, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGKILL)

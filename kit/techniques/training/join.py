@@ -102,17 +102,17 @@ def _started(
     rendezvous: Rendezvous, board: Board, number: int, launch: dict[str, Any], most: int | None
 ) -> Part | None:
     """Start this machine's part; if it can't take one, say why."""
-    job, ranks = Job(**launch["job"]), launch["ranks"]
+    ranks = launch["ranks"]
     try:
         if most is not None and ranks > most:
             raise UserError(f"machine {rendezvous.node_rank} takes at most {most} ranks; the launch wants {ranks}")
-        check_device(job.device, ranks)
+        check_device(launch["job"]["device"], ranks)
     except UserError as error:
         board.tell(number, refusal(str(error)))
         return None
     print(f"launch {number}: {ranks} ranks", flush=True)
     options, more = rendezvous.options(launch["port"], str(number)), route(rendezvous.address)
-    return Part(job, options, ranks=ranks, restarts=launch["restarts"], more=more)
+    return Part(Job(**launch["job"]), options, ranks=ranks, restarts=launch["restarts"], more=more)
 
 
 def _ended(part: Part) -> dict[str, Any]:

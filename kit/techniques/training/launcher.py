@@ -3,8 +3,10 @@
 `python -m kit.techniques.training.launcher` takes the options of `python -m torch.distributed.run` and runs that.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,15 +18,19 @@ from kit.techniques.training.control import PARENT, Job, die_with_parent
 
 def main(arguments: list[str]) -> int:
     """Launch the ranks and wait for them. Return 0, or 1 if one failed."""
-    job = Job.from_environment()
+    job, parent = Job.from_environment(), int(os.environ[PARENT])
     die_with_parent(job, keeper=True)
     os.environ[PARENT] = str(os.getpid())
     try:
         run.run(run.parse_args(arguments))
     except ChildFailedError as error:
         failed = [{"rank": rank, "exitcode": failure.exitcode} for rank, failure in error.failures.items()]
-        Path(job.notes, "failed.json").write_text(json.dumps(failed))
+        with contextlib.suppress(FileNotFoundError):
+            Path(job.notes, "failed.json").write_text(json.dumps(failed))
         return 1
+    finally:
+        if os.getppid() != parent:  # nobody will read the notes
+            shutil.rmtree(job.notes, ignore_errors=True)
     return 0
 
 
