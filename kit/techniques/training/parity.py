@@ -4,11 +4,13 @@ Under plain SGD every step's loss depends on all gradients before it, so a gradi
 mere factor, moves the losses within a few steps.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from kit.errors import UserError
+from kit.measure.comparison import run_folder
+from kit.measure.progress import Progress
 from kit.record.document import Quality
 from kit.techniques.training.launch import RankFailed
 from kit.techniques.training.strategies import single
@@ -70,8 +72,12 @@ def _quality(state: str, precision: str, difference: float, note: str) -> Qualit
 
 
 def largest_difference(losses: Sequence[float], expected: Sequence[float]) -> float:
-    """Return the largest difference of two lists of losses, step by step. Raise ValueError if one is shorter."""
-    return max(abs(one - other) for one, other in zip(losses, expected, strict=True))
+    """Return the largest difference of two lists of losses, step by step: infinite if one is not a number.
+
+    Raise ValueError if one list is shorter.
+    """
+    differences = [abs(one - other) for one, other in zip(losses, expected, strict=True)]
+    return max(d if math.isfinite(d) else math.inf for d in differences)  # max() alone would let a NaN pass
 
 
 def prove(
@@ -81,7 +87,6 @@ def prove(
     *,
     every: int = 0,
     brief: int = 8,
-    progress: Callable[[str], Any] = lambda _: None,
 ) -> list[Proof]:
     """Train the task by each strategy at each number of ranks, and hold the losses against one process.
 
@@ -95,22 +100,26 @@ def prove(
         strategies.setdefault(variant.strategy, (name, variant.precision))
     strategies.pop(single, None)
     proofs: list[Proof] = []
-    for number in sorted({1, *where.ranks}):
-        own = replace(task, steps=task.steps if number == where.most else min(brief, task.steps))
-        asked = [(Proof("1 process", 1, "fp32"), single, task)] if number == 1 else []
-        if number in where.ranks:
-            asked += [(Proof(name, number, how), way, own) for way, (name, how) in strategies.items()]
-        _prove(where, number, asked, every, progress, proofs)
+    progress = Progress("proof", "ranks", run_folder())
+    try:
+        for number in sorted({1, *where.ranks}):
+            own = replace(task, steps=task.steps if number == where.most else min(brief, task.steps))
+            asked = [(Proof("1 process", 1, "fp32"), single, task)] if number == 1 else []
+            if number in where.ranks:
+                asked += [(Proof(name, number, how), way, own) for way, (name, how) in strategies.items()]
+            _prove(where, number, asked, every, progress, proofs)
+    finally:
+        progress.done()
     return proofs
 
 
-def _prove(where: Where, ranks: int, asked: list[tuple], every: int, progress: Callable, proofs: list[Proof]) -> None:
+def _prove(where: Where, ranks: int, asked: list[tuple], every: int, progress: Progress, proofs: list[Proof]) -> None:
     """Append the proofs at one number of ranks."""
     while asked:
         with where.launch(ranks) as launch:
             while asked:
                 proof, strategy, task = asked.pop(0)
-                progress(f"{proof.strategy} on {ranks} rank{'s' * (ranks > 1)}")
+                progress.preparing(ranks, proof.strategy)
                 try:
                     launch.order("begin", strategy=strategy, task=task)
                     found = launch.order("evaluate", every=every)[0]

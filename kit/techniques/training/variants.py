@@ -42,6 +42,11 @@ class Where:
         even = [number for number in self.ranks if number % 2 == 0 and number <= max(4, self.places)]
         return max(even, default=2)
 
+    @property
+    def threads(self) -> int:
+        """Threads of each rank when there are `most` of them."""
+        return max(1, allowed_threads() * self.rendezvous.nnodes // self.most)
+
     def in_words(self) -> str:
         """Say what ranks run on and how they speak."""
         machines = f" on {self.rendezvous.nnodes} machines" if self.rendezvous.nnodes > 1 else ""
