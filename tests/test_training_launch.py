@@ -256,13 +256,35 @@ STACK = 'Current thread:\n  File "{}", line 3 in {}\n  File "/x/kit/techniques/t
             ],
             "rank 2 hung at /own/model.py:3 in forward, for long",
         ),
+        (
+            [
+                found(
+                    failed=[{"rank": 0, "exitcode": -6}, {"rank": 1, "exitcode": -15}],
+                    places=[
+                        {"rank": 0, "attempt": 0, "stack": ""},
+                        {"rank": 1, "attempt": 0, "stack": STACK.format("/own/model.py", "forward")},
+                    ],
+                )
+            ],
+            "rank 1 hung at /own/model.py:3 in forward, for long",
+        ),
         ([found(failed=[{"rank": 1, "exitcode": -6}], errors=[note(0, GLOO)])], "rank 1 was killed by SIGABRT"),
         ([found(failed=[{"rank": 1, "exitcode": -6}], errors=[note(0, "KeyError: 'x'")])], "rank 0: KeyError: 'x'"),
         ([found(failed=[{"rank": 1, "exitcode": 3}], errors=[note(0, GLOO)])], "rank 1 exited with status 3"),
         ([found(errors=[note(0, LATE), note(1, LATE)])], f"rank 0: {LATE}"),
         ([found()], "the launcher ended before its ranks were up: ImportError: no such thing"),
     ],
-    ids=["error", "killed elsewhere", "hung", "aborted", "error before abort", "exit", "all wait", "start"],
+    ids=[
+        "error",
+        "killed elsewhere",
+        "hung",
+        "hung on GPUs",
+        "aborted",
+        "error before abort",
+        "exit",
+        "all wait",
+        "start",
+    ],
 )
 def test_the_cause_is_told_from_its_echo(machines, reason):
     """Of all that went wrong, the first cause is named, not a rank that only waited for another."""
