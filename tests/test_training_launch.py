@@ -271,7 +271,7 @@ STACK = 'Current thread:\n  File "{}", line 3 in {}\n  File "/x/kit/techniques/t
         ([found(failed=[{"rank": 1, "exitcode": -6}], errors=[note(0, GLOO)])], "rank 1 was killed by SIGABRT"),
         ([found(failed=[{"rank": 1, "exitcode": -6}], errors=[note(0, "KeyError: 'x'")])], "rank 0: KeyError: 'x'"),
         ([found(failed=[{"rank": 1, "exitcode": 3}], errors=[note(0, GLOO)])], "rank 1 exited with status 3"),
-        ([found(errors=[note(0, LATE), note(1, LATE)])], f"rank 0: {LATE}"),
+        ([found(errors=[note(0, LATE)], failed=[{"rank": 1, "exitcode": -15}])], f"rank 0: {LATE}"),
         ([found()], "the launcher ended before its ranks were up: ImportError: no such thing"),
     ],
     ids=[

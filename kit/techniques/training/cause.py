@@ -79,12 +79,13 @@ def cause(machines: list[Notes], said: str, *, waited: str) -> Cause:
     ended = told | {one["rank"] for one in failed} - terminated
     aborted = any(one["exitcode"] == -signal.SIGABRT for one in failed)
     in_vain = not failed or aborted or any(_TIMEOUT.search(note["error"]) for note in errors)
+    excused = told | (terminated if in_vain else set())
     return (
         next((Cause(limit) for limit in limits if limit), None)
         or next((Cause(_how(**one), said) for one in killed), None)
         or next(map(_raised, own), None)
         or (_hung([place for place in places if place["rank"] not in ended], waited) if in_vain else None)
-        or next((Cause(_how(**one), said) for one in failed if one["rank"] not in told), None)
+        or next((Cause(_how(**one), said) for one in failed if one["rank"] not in excused), None)
         or next(map(_raised, errors), None)
         or Cause(f"the launcher ended before its ranks were up: {_last_error(said)}", said)
     )
