@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psutil
 
 from kit.techniques.training import strategies
-from kit.techniques.training.launch import Launch, RankFailed
+from kit.techniques.training.ranks.launch import Launch, RankFailed
 from kit.techniques.training.task import Task
 
 STRATEGIES = (

@@ -11,7 +11,7 @@ import pytest
 from kit import Comparison, UserError
 from kit.measure.exhibits import Exhibits
 from kit.techniques.training import models, parity, show, strategies
-from kit.techniques.training.launch import Launch, RankFailed
+from kit.techniques.training.ranks.launch import Launch, RankFailed
 from kit.techniques.training.task import Task
 from kit.techniques.training.variants import where
 from kit.techniques.training.world import World, backend

@@ -8,8 +8,8 @@ from test_training_launch import TASK
 
 from kit.errors import UserError
 from kit.techniques.training import strategies
-from kit.techniques.training.checkpoint import newest, restart_shown
-from kit.techniques.training.launch import Launch
+from kit.techniques.training.ranks.checkpoint import newest, restart_shown
+from kit.techniques.training.ranks.launch import Launch
 
 LONG = replace(TASK, steps=6, model_options=dict(dim=16, layers=4, heads=2), pieces=2)
 

@@ -10,10 +10,10 @@ import pytest
 
 from kit.errors import UserError
 from kit.techniques.training import strategies
-from kit.techniques.training.advice import advice
-from kit.techniques.training.catalogue import DEVICES, GIB, NETWORKS, Device, Network, device, network
-from kit.techniques.training.counts import counts
-from kit.techniques.training.expect import (
+from kit.techniques.training.beyond.advice import advice
+from kit.techniques.training.beyond.catalogue import DEVICES, GIB, NETWORKS, Device, Network, device, network
+from kit.techniques.training.beyond.counts import counts
+from kit.techniques.training.beyond.expect import (
     STRATEGIES,
     bubble,
     collectives,
@@ -23,9 +23,9 @@ from kit.techniques.training.expect import (
     spread_of,
     unfit,
 )
-from kit.techniques.training.fit import Check, fit_compute, fit_network, ring, tree
-from kit.techniques.training.launch import Launch
-from kit.techniques.training.shape import LARGE, Shape
+from kit.techniques.training.beyond.fit import Check, fit_compute, fit_network, ring, tree
+from kit.techniques.training.beyond.shape import LARGE, Shape
+from kit.techniques.training.ranks.launch import Launch
 from kit.techniques.training.task import Task
 
 TEXT = Task(
@@ -405,7 +405,7 @@ def test_expecting_imports_no_torch():
     """A model of time and memory for a named shape is arithmetic: it needs neither torch nor scipy."""
     code = (
         "import sys\n"
-        "from kit.techniques.training import advice, expect, shape\n"
+        "from kit.techniques.training.beyond import advice, expect, shape\n"
         "expect.expect(shape.LARGE['7B'], ['fsdp'], [8], 'H200', 'NVLink 4', samples=1)\n"
         "assert not {'torch', 'scipy'} & set(sys.modules), sorted(sys.modules)\n"
     )

@@ -17,11 +17,11 @@ import pytest
 
 from kit.errors import UserError
 from kit.measure.process import SpawnedWorker
-from kit.techniques.training import board
-from kit.techniques.training.board import Rendezvous
-from kit.techniques.training.cause import cause, gather
-from kit.techniques.training.control import Job
-from kit.techniques.training.launch import Launch, RankFailed
+from kit.techniques.training.ranks import board
+from kit.techniques.training.ranks.board import Rendezvous
+from kit.techniques.training.ranks.cause import cause, gather
+from kit.techniques.training.ranks.control import Job
+from kit.techniques.training.ranks.launch import Launch, RankFailed
 from kit.techniques.training.task import Task
 
 SMALL = dict(dim=16, layers=2, heads=2)
@@ -70,7 +70,7 @@ def eats_memory():
 
 
 def rank_process(launch, rank):
-    return next(p for p in launch.processes() if p.environ().get("RANK") == str(rank))
+    return psutil.Process(launch.order("process")[rank])
 
 
 def all_gone(processes, within_s=10.0):
@@ -93,7 +93,7 @@ def failure(fault, *, ranks=2, limit_s=300.0, **options):
     launch = Launch(ranks, **options)
     launch.order("begin", strategy=partial(spoilt, fault), task=TASK)
     processes = launch.processes()
-    assert len(processes) == 1 + ranks
+    assert len(processes) == 3 + ranks  # the launcher, the server that forks ranks, its tracker
     with pytest.raises(RankFailed) as caught:
         launch.order("train", limit_s=limit_s)
     assert all_gone(processes)
@@ -175,7 +175,7 @@ def test_a_launch_ends_at_its_limit():
 
 CHILD = """
 import sys, time
-from kit.techniques.training.launch import Launch
+from kit.techniques.training.ranks.launch import Launch
 
 with Launch(1) as launch:
     launch.order("end")
@@ -192,7 +192,7 @@ def test_nothing_outlives_the_parent(number):
     )
     notes, *pids = child.stdout.readline().split()
     processes = [psutil.Process(int(pid)) for pid in pids]
-    assert len(processes) == 2
+    assert len(processes) == 4
     child.send_signal(number)
     _, said = child.communicate(timeout=30)
     assert ("KeyboardInterrupt" in said) == (number == signal.SIGINT)
@@ -229,7 +229,7 @@ def found(**notes):
 
 GLOO = "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"
 LATE = "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 5000ms"
-STACK = 'Current thread:\n  File "{}", line 3 in {}\n  File "/x/kit/techniques/training/rank.py", line 9 in serve\n'
+STACK = 'Current thread:\n  File "{}", line 3 in {}\n  File "/x/kit/techniques/training/ranks/rank.py", line 9 in x\n'
 
 
 @pytest.mark.parametrize(
@@ -388,8 +388,9 @@ def test_ranks_and_machines_must_fit_together(machines):
 
 HOST = """
 import os, signal, sys
-from kit.techniques.training import board, strategies
-from kit.techniques.training.launch import Launch
+from kit.techniques.training import strategies
+from kit.techniques.training.ranks import board
+from kit.techniques.training.ranks.launch import Launch
 from test_training_launch import TASK
 
 rendezvous = board.Rendezvous(2, 0, sys.argv[1])

@@ -12,7 +12,7 @@ from kit.errors import UserError
 from kit.measure.comparison import run_folder
 from kit.measure.progress import Progress
 from kit.record.document import Quality
-from kit.techniques.training.launch import RankFailed
+from kit.techniques.training.ranks.launch import RankFailed
 from kit.techniques.training.strategies import single
 from kit.techniques.training.task import Task
 from kit.techniques.training.variants import Where

@@ -11,9 +11,9 @@ from kit.measure.memory import MIB
 from kit.measure.work import Prepared, Reading, engaged, fell_back
 from kit.record import words
 from kit.record.document import Engagement
-from kit.techniques.training.board import Rendezvous
 from kit.techniques.training.communication import Traffic
-from kit.techniques.training.launch import Launch
+from kit.techniques.training.ranks.board import Rendezvous
+from kit.techniques.training.ranks.launch import Launch
 from kit.techniques.training.task import Task
 from kit.techniques.training.world import backend
 

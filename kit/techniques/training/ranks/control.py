@@ -110,7 +110,7 @@ def die_with_parent(job: Job, *, keeper: bool = False) -> None:
     keeper: this is the launcher, which also ends the launch at its limit and clears its notes away. A rank is killed by
     the kernel where it can be: a thread waits for Python's lock, and C code may hold that for good.
     """
-    parent = int(os.environ[PARENT])
+    parent = int(os.environ.get(PARENT) or os.getppid())
     if sys.platform == "linux" and not keeper:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, from <sys/prctl.h>
     threading.Thread(target=_watch, args=(parent, job, keeper), daemon=True).start()
@@ -128,3 +128,10 @@ def _watch(parent: int, job: Job, keeper: bool) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def be_a_rank() -> None:
+    """Be a rank: what torch's launcher calls in each process. The import is done there already."""
+    from kit.techniques.training.ranks import rank
+
+    rank.main()

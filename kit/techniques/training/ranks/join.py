@@ -1,6 +1,6 @@
 """One of several machines takes its part in every launch that machine 0 starts, until machine 0 is done.
 
-    python -m kit.techniques.training.join HOST:PORT --nnodes 2 --node-rank 1
+    python -m kit.techniques.training.ranks.join HOST:PORT --nnodes 2 --node-rank 1
 
 waits for machine 0, whose notebook hosts the job board at HOST:PORT, and starts torch's launcher for each launch posted
 there. It ends with status 0 when machine 0 closes the board, and kills what it started and ends with status 1 when
@@ -19,11 +19,11 @@ from typing import Any
 import psutil
 
 from kit.errors import UserError
-from kit.techniques.training.board import Board, Rendezvous, route
-from kit.techniques.training.cause import refusal
-from kit.techniques.training.control import Job
-from kit.techniques.training.launch import check_device
-from kit.techniques.training.part import Part
+from kit.techniques.training.ranks.board import Board, Rendezvous, route
+from kit.techniques.training.ranks.cause import refusal
+from kit.techniques.training.ranks.control import Job
+from kit.techniques.training.ranks.launch import check_device
+from kit.techniques.training.ranks.part import Part
 
 POLL_S = 0.3
 SILENT_S = 60.0
@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parsed(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m kit.techniques.training.join", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m kit.techniques.training.ranks.join", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("endpoint", metavar="HOST:PORT", help="the job board on machine 0 (rdzv_endpoint)")
     parser.add_argument("--nnodes", type=int, required=True, help="number of machines, machine 0 included")
     parser.add_argument("--node-rank", type=int, required=True, help="which one this is: 1 or more")

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from kit.errors import UserError
-from kit.techniques.training.launch import Launch
+from kit.techniques.training.ranks.launch import Launch
 from kit.techniques.training.task import Task
 
 _NAME = re.compile(r"step-(\d+)")

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kit.errors import UserError
-from kit.techniques.training import catalogue
-from kit.techniques.training.catalogue import GIB, Device, Network
-from kit.techniques.training.counts import PIPELINES, misfit, pieces
-from kit.techniques.training.fit import ring, tree
-from kit.techniques.training.shape import Shape
+from kit.techniques.training.beyond import catalogue
+from kit.techniques.training.beyond.catalogue import GIB, Device, Network
+from kit.techniques.training.beyond.counts import PIPELINES, misfit, pieces
+from kit.techniques.training.beyond.fit import ring, tree
+from kit.techniques.training.beyond.shape import Shape
 
 BUCKET_BYTES, FIRST_BUCKET_BYTES = 25 * 2**20, 2**20
 """How much DDP sends at once, and at first, so that it can begin early (torch's defaults)."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from kit.errors import UserError
-from kit.techniques.training.catalogue import GIB, HERE, Device
-from kit.techniques.training.expect import REPLICATED, USABLE, Expectation, in_words, memory, spread_of
-from kit.techniques.training.shape import Shape
+from kit.techniques.training.beyond.catalogue import GIB, HERE, Device
+from kit.techniques.training.beyond.expect import REPLICATED, USABLE, Expectation, in_words, memory, spread_of
+from kit.techniques.training.beyond.shape import Shape
 
 
 def advice(shape: Shape, device: Device, expected: Sequence[Expectation]) -> str:

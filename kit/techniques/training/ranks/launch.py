@@ -10,11 +10,11 @@ import cloudpickle
 import psutil
 
 from kit.errors import UserError
-from kit.techniques.training import board as boards
-from kit.techniques.training.board import Board, Rendezvous
-from kit.techniques.training.cause import Cause, cause
-from kit.techniques.training.control import Job, accept
-from kit.techniques.training.part import Part
+from kit.techniques.training.ranks import board as boards
+from kit.techniques.training.ranks.board import Board, Rendezvous
+from kit.techniques.training.ranks.cause import Cause, cause
+from kit.techniques.training.ranks.control import Job, accept
+from kit.techniques.training.ranks.part import Part
 
 ORDER_LIMIT_S = 300.0
 LEAVE_LIMIT_S = 10.0

@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 
 from kit.errors import UserError
-from kit.techniques.training.shape import heads
+from kit.techniques.training.beyond.shape import heads
 from kit.techniques.training.task import Task
 
 PIPELINES = ("pipeline_gpipe", "pipeline_1f1b", "pipeline_interleaved")
@@ -66,7 +66,7 @@ def counts(
         ended = f"not counted within {limit_s:g} s; take fewer samples or a higher limit"
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = subprocess.run(
-                [sys.executable, "-P", "-m", "kit.techniques.training.counts"],
+                [sys.executable, "-P", "-m", "kit.techniques.training.beyond.counts"],
                 input=cloudpickle.dumps((asked, task, samples)),
                 stdout=found,
                 stderr=said,

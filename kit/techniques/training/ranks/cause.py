@@ -38,6 +38,11 @@ class Cause:
     is_user_error: bool = False
 
 
+def is_echo(error: str) -> bool:
+    """Tell whether an error, in one line, is that of a rank which waited for another."""
+    return bool(_ECHO.search(error))
+
+
 def gather(folder: str) -> Notes:
     """Return the notes in one machine's folder, of the last attempt alone if the ranks were started again."""
     limit, failed = Path(folder, "limit.txt"), Path(folder, "failed.json")
@@ -72,7 +77,7 @@ def cause(machines: list[Notes], said: str, *, waited: str) -> Cause:
         [one for notes in machines for one in ([notes[kind]] if kind == "limit" else notes[kind])]
         for kind in ("limit", "failed", "errors", "places")
     )
-    own = [note for note in errors if not _ECHO.search(note["error"])]
+    own = [note for note in errors if not is_echo(note["error"])]
     killed = [one for one in failed if one["exitcode"] < 0 and -one["exitcode"] not in _ENDED]
     told = {note["rank"] for note in errors}
     terminated = {one["rank"] for one in failed if one["exitcode"] == -signal.SIGTERM}

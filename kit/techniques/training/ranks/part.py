@@ -12,8 +12,8 @@ import time
 import psutil
 
 from kit.measure.process import THREAD_VARIABLES
-from kit.techniques.training.cause import Notes, gather
-from kit.techniques.training.control import PARENT, Job
+from kit.techniques.training.ranks.cause import Notes, gather
+from kit.techniques.training.ranks.control import PARENT, Job
 
 WORD_LIMIT_S = 1.0
 """Time that ranks have to note where they are, when they are told to end."""
@@ -32,10 +32,10 @@ class Part:
         environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "1"
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-m", "kit.techniques.training.launcher"),
+                *(sys.executable, "-P", "-m", "kit.techniques.training.ranks.launcher"),
                 *options,
                 *(f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "--monitor-interval=0.1"),
-                *(f"--log-dir={job.notes}", "-m", "kit.techniques.training.rank"),
+                f"--log-dir={job.notes}",
             ],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -55,7 +55,7 @@ class Part:
             self.process.wait(limit_s)
 
     def processes(self) -> list[psutil.Process]:
-        """Return the launcher's process and its ranks', those that are alive."""
+        """Return the launcher's process, those that serve it, and its ranks', those that are alive."""
         if not self.ended():
             with contextlib.suppress(psutil.Error):
                 launcher = psutil.Process(self.process.pid)
@@ -65,7 +65,7 @@ class Part:
     def ask(self) -> None:
         """End the ranks, and have each note where it was. Only `kill` may follow."""
         self._hold()
-        ranks = [process for process in self.processes() if process.pid != self.process.pid]
+        ranks = [process for process in self.processes() if not self._serves(process)]
         for rank in ranks:
             with contextlib.suppress(psutil.Error):
                 rank.terminate()
@@ -94,6 +94,12 @@ class Part:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - 4000))
         return self._output.read().decode(errors="replace")
+
+    def _serves(self, process: psutil.Process) -> bool:
+        """Tell the launcher and the server of its ranks from the ranks, which end with that server."""
+        with contextlib.suppress(psutil.Error):
+            return self.process.pid in (process.pid, process.ppid())
+        return False
 
     def _hold(self) -> None:
         """Stop the launcher, so that it starts no more ranks while they are ended."""

@@ -59,7 +59,8 @@ class Rendezvous:
 
     def command(self, node_rank: int) -> str:
         """Return what to run on one of the other machines."""
-        return f"python -m kit.techniques.training.join {self.endpoint} --nnodes {self.nnodes} --node-rank {node_rank}"
+        join = "python -m kit.techniques.training.ranks.join"
+        return f"{join} {self.endpoint} --nnodes {self.nnodes} --node-rank {node_rank}"
 
     def share(self, ranks: int) -> int:
         """Return how many of all ranks run on each machine. Raise UserError if they don't divide."""

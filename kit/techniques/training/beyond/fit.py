@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kit.errors import UserError
-from kit.techniques.training.catalogue import HERE, Device, Network
+from kit.techniques.training.beyond.catalogue import HERE, Device, Network
 
 Points = Mapping[int, float | Sequence[float]]
 

@@ -1,8 +1,8 @@
 """What every rank does: join the others, then carry out orders until told to leave.
 
-`python -m kit.techniques.training.rank` is started by torch's launcher, which sets RANK, WORLD_SIZE, MASTER_ADDR and
-the like. Rank 0 hears orders from the process that started the launch (`launch.py`) over a local socket and hands them
-on to the others through the store at which they met, so that a waiting rank waits in no collective.
+`main` runs in a process that torch's launcher starts, which sets RANK, WORLD_SIZE, MASTER_ADDR and the like. Rank 0
+hears orders from the process that started the launch (`launch.py`) over a local socket and hands them on to the others
+through the store at which they met, so that a waiting rank waits in no collective.
 """
 
 import gc
@@ -27,14 +27,17 @@ from torch.nn.parallel import DistributedDataParallel
 from kit.errors import UserError
 from kit.measure import memory
 from kit.measure.worker import one_line
-from kit.techniques.training import checkpoint, models
+from kit.techniques.training import models
 from kit.techniques.training.communication import counted
-from kit.techniques.training.control import Job, attempt, connect, die_with_parent
+from kit.techniques.training.ranks import checkpoint
+from kit.techniques.training.ranks.cause import is_echo
+from kit.techniques.training.ranks.control import Job, attempt, connect, die_with_parent
 from kit.techniques.training.strategies import Training, single
 from kit.techniques.training.task import Task
 from kit.techniques.training.world import World, backend
 
-
+ECHO_S = 1.0
+"""How long a rank that lost another one stays, so that the launcher sees the other one's end first."""
 MOST_HELD_OUT = 8192
 """Items (images, tokens) to score: 1 % of accuracy is then beyond the luck of the draw."""
 
@@ -183,6 +186,10 @@ class Rank:
             if number % every == 0 or number == task.steps:
                 checkpoint.save(folder, checkpoint.tensors(self.bench.parameters, training.optimizers), number, task)
         return {"began": began, "losses": self._mean_over_ranks(losses) if losses else []}
+
+    def process(self) -> int:
+        """Return the number of this rank's process on its machine."""
+        return os.getpid()
 
     def end(self) -> None:
         """Let the model go, after all ranks have come so far: a model that outlives its group can hang at the end."""
@@ -360,9 +367,7 @@ def main() -> None:
     except BaseException as error:
         try:
             job.note_error(world.rank, one_line(error), traceback.format_exc(limit=-6))
+            if is_echo(one_line(error)):
+                time.sleep(ECHO_S)
         finally:
             os._exit(1)  # a group that is broken must not hold up the end
-
-
-if __name__ == "__main__":
-    main()
