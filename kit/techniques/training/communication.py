@@ -1,11 +1,12 @@
-"""What a step sends: collectives counted and their bytes, in a real group or in torch's fake one."""
+"""Counts what a step sends: collectives and their bytes, in a real group or in torch's fake one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from kit.techniques.training.traffic import Traffic
 
 OPERATIONS = {
     "allreduce": "all-reduce",
@@ -20,24 +21,6 @@ OPERATIONS = {
     "recv": "receive",
 }
 """Parts of the names of torch's operators → the field's words."""
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What one rank does in a step: by kind of operation the number of calls, and the bytes of the tensors handed over
-    (for an all-gather and a reduce-scatter, of the whole tensor)."""
-
-    calls: dict[str, int]
-    num_bytes: dict[str, int]
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes over all operations but `receive`, whose bytes the sender counts."""
-        return sum(count for kind, count in self.num_bytes.items() if kind != "receive")
-
-    def in_words(self) -> str:
-        """Say the calls, as "2 all-reduce, 9 all-gather"; without any, "none"."""
-        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.calls.items())) or "none"
 
 
 def counted(work: Callable[[], Any]) -> Traffic:

@@ -3,18 +3,19 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
 from typing import Any
+
+import cloudpickle
 
 from kit.errors import UserError
 from kit.measure.memory import MIB
 from kit.measure.work import Prepared, Reading, engaged, fell_back
 from kit.record import words
 from kit.record.document import Engagement
-from kit.techniques.training.communication import Traffic
 from kit.techniques.training.ranks.board import Rendezvous
 from kit.techniques.training.ranks.launch import Launch
 from kit.techniques.training.task import Task
+from kit.techniques.training.traffic import Traffic
 from kit.techniques.training.world import backend
 
 
@@ -64,7 +65,7 @@ class Where:
         precision: str = "fp32",
         weak: bool = False,
         compiled: bool = False,
-    ) -> Callable[[Task], Prepared]:
+    ) -> "Variant":
         """Return a variant that trains a task by `strategy` on `ranks` ranks, by default as many as have a place.
 
         threads: of each rank; by default the comparison's threads are shared out among the ranks of a machine.
@@ -74,19 +75,7 @@ class Where:
         task's steps.
         """
         number = self.most if ranks is None else ranks
-
-        @wraps(strategy)  # so that the record shows the strategy's code
-        def variant(task: Task) -> Prepared:
-            own = replace(task, batch=task.batch * number if weak else task.batch, compile=compiled or task.compile)
-            launch = self.launch(number, threads)
-            try:
-                return _Work(launch, strategy, own, precision, weak and number > 1).prepared(self._crowded(number))
-            except BaseException:
-                launch.kill()
-                raise
-
-        variant.strategy, variant.precision, variant.compiled = strategy, precision, compiled
-        return variant
+        return Variant(self, strategy, number, threads, precision, weak and number > 1, compiled)
 
     def launch(self, ranks: int, threads: int | None = None) -> Launch:
         """Return so many ranks, up and waiting for orders."""
@@ -94,7 +83,8 @@ class Where:
         rendezvous = self.rendezvous if ranks > 1 else Rendezvous()  # one process needs no other machine
         return Launch(ranks, threads=each, device=self.device, rendezvous=rendezvous)
 
-    def _crowded(self, ranks: int) -> str:
+    def crowded(self, ranks: int) -> str:
+        """Return why no speed may be claimed of so many ranks, or nothing if each has a place."""
         return f"oversubscribed: {ranks} ranks on {self._places()}" if ranks > self.places else ""
 
     def _places(self) -> str:
@@ -115,26 +105,62 @@ def where(ranks: Sequence[int], nnodes: int = 1, rdzv_endpoint: str = "") -> Whe
     return Where(tuple(sorted(set(ranks))), "cuda" if gpus else "cpu", places, rendezvous)
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A strategy as a variant of a comparison: called with a task in a worker, it brings its ranks up.
+
+    It travels with the strategy packed, so that only ranks unpack it and import torch. Attributes: see `Where.spread`.
+    """
+
+    here: Where
+    strategy: Callable
+    ranks: int
+    threads: int | None = None
+    precision: str = "fp32"
+    weak: bool = False
+    compiled: bool = False
+
+    @property
+    def __wrapped__(self) -> Callable:
+        """The strategy, so that the record finds its code."""
+        return self.strategy
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"strategy": packed(self.strategy)}
+
+    def __call__(self, task: Task) -> Prepared:
+        """Return the training of `task`, ready to be timed."""
+        batch = task.batch * self.ranks if self.weak else task.batch
+        own = replace(task, batch=batch, compile=self.compiled or task.compile)
+        launch = self.here.launch(self.ranks, self.threads)
+        try:
+            return _Work(launch, own, self).prepared()
+        except BaseException:
+            launch.kill()
+            raise
+
+
 class _Work:
     """One strategy at work: what is timed, and the proof that it ran."""
 
-    def __init__(self, launch: Launch, strategy: Callable, task: Task, precision: str, alone: bool):
-        """alone: hold the losses against one process with this batch, since the baseline has another."""
-        self.launch, self.task, self.precision, self.alone = launch, task, precision, alone
-        self.built = launch.order("begin", strategy=strategy, task=task)
+    def __init__(self, launch: Launch, task: Task, variant: Variant):
+        self.launch, self.task, self.variant = launch, task, variant
+        self.crowded = variant.here.crowded(variant.ranks)
+        self.built = launch.order("begin", strategy=packed(variant.strategy), task=task)
         self.checked: dict[str, Any] = {}
 
-    def prepared(self, correctness_only: str) -> Prepared:
-        return Prepared(self.call, self.engagement, self.launch.close, correctness_only=correctness_only)
+    def prepared(self) -> Prepared:
+        return Prepared(self.call, self.engagement, self.launch.close, correctness_only=self.crowded)
 
     def call(self) -> Reading:
         trained = self.launch.order("train")[0]
         if not self.checked:  # after the first call, so that what it compiles counts as its own
-            self.checked["alone"] = self.launch.order("alone")[0] if self.alone else []
+            # another batch than the baseline's: it is held against one process with that batch
+            self.checked["alone"] = self.launch.order("alone")[0] if self.variant.weak else []
             self.checked["accuracy"] = self.launch.order("evaluate")[0]["accuracy"]
         step_s = trained["seconds"] / self.task.steps
         items = self.task.batch * self.built[0]["items_per_sample"]
-        answer = {"losses": trained["losses"], "precision": self.precision, **self.checked}
+        answer = {"losses": trained["losses"], "precision": self.variant.precision, **self.checked}
         return Reading(step_s, {f"{self.built[0]['item']}_per_s": items / step_s}, answer)
 
     def engagement(self) -> Engagement:
@@ -143,7 +169,8 @@ class _Work:
         graphs = min(order("graphs")) if self.task.compile else None
         if graphs == 0:
             return fell_back("uncompiled code: torch.compile caught no graph")
-        weighed, waits = order("weigh"), order("exposed")[0]
+        weighed = order("weigh")
+        waits = {} if self.crowded else order("exposed")[0]  # ranks that share cores wait for these
         busiest = max((Traffic(**one) for one in order("traffic")), key=lambda one: one.total_bytes)
         held = max(rank["held"] for rank in built) / built[0]["parameters"]
         return engaged(
@@ -156,14 +183,19 @@ class _Work:
             costs={
                 "held_share": held,
                 "sent_mib": busiest.total_bytes / MIB,
-                "step_s": waits["step_s"],
-                "silent_step_s": waits["silent_step_s"],
-                "waiting_share": waits["share"],
+                "step_s": waits.get("step_s"),
+                "silent_step_s": waits.get("silent_step_s"),
+                "waiting_share": waits.get("share"),
                 "peak_mib": max(rank["peak_mib"] for rank in weighed),
                 "state_mib": max(rank["state_mib"] for rank in weighed),
                 "step_gflop": built[0]["step_flops"] / 1e9,
             },
         )
+
+
+def packed(strategy: Callable | bytes) -> bytes:
+    """Return a strategy as bytes, which `rank.Rank.begin` takes too."""
+    return strategy if isinstance(strategy, bytes) else cloudpickle.dumps(strategy)
 
 
 def allowed_threads() -> int:

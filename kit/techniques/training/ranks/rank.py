@@ -64,9 +64,11 @@ class Rank:
         self._datasets: dict[str, Any] = {}
 
     def begin(self, strategy: Any, task: Task) -> dict:
-        """Build and spread the model. Return the parameters that this rank holds and those of the whole model, the
-        floating-point operations of a step over all ranks, and what a sample is: `item`, `items_per_sample`."""
+        """Build and spread the model by a strategy, which may come packed. Return the parameters that this rank holds
+        and those of the whole model, the floating-point operations of a step over all ranks, and what a sample is:
+        `item`, `items_per_sample`."""
         self.end()
+        strategy = cloudpickle.loads(strategy) if isinstance(strategy, bytes) else strategy
         dataset = self._dataset(task)
         model = task.build()
         models.fits(model, *dataset.train)
