@@ -289,6 +289,7 @@ def test_the_proof_stands_in_the_record(zoo):
     assert variants["engaged"]["engagement"] == {
         "state": "engaged",
         "facts": {"device": "H100", "layers": 2, "share": 1.0},
+        "costs": {},
         "note": "two of two",
     }
     assert variants["well"]["engagement"]["state"] == "not stated"

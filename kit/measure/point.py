@@ -12,7 +12,7 @@ from kit.machine.fingerprint import available_mib
 from kit.measure import statistics
 from kit.measure.process import Start
 from kit.measure.progress import Progress
-from kit.measure.rounds import CONTROL, Rules, Seat, Table
+from kit.measure.rounds import CONTROL, Rules, Seat, Table, leave_together
 from kit.record.document import Memory, Point, Quality, Variant
 
 MEMORY_SHARE = 0.8
@@ -164,8 +164,7 @@ class Measurement:
     def _renew(self, seats: list[Seat]) -> None:
         """Replace the processes of these seats by fresh ones, started side by side and prepared in turn."""
         alive = [seat for seat in seats if not seat.failed]
-        for seat in alive:
-            seat.leave()
+        leave_together(alive)
         for seat in alive:
             seat.worker = self._start()
         for seat in alive:
@@ -215,8 +214,7 @@ class Measurement:
     def _end_all(self) -> None:
         """End all workers; if a second Ctrl-C interrupts that, without waiting for any."""
         try:
-            for seat in self._everyone():
-                seat.leave()
+            leave_together(self._everyone())
         except BaseException:
             for seat in self._everyone():
                 if seat.worker is not None:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,6 +69,12 @@ class Seat:
     def wall_s(self) -> list[float]:
         """Return the seconds of each round so far."""
         return [reading["wall_s"] for reading in self.readings]
+
+
+def leave_together(seats: list[Seat]) -> None:
+    """End the workers of all seats at the same time: one that has much to close must not hold up the others."""
+    with ThreadPoolExecutor(max(1, len(seats))) as pool:
+        list(pool.map(Seat.leave, seats))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from kit.measure import statistics
 from kit.measure.result import Result
 from kit.record.document import Chart, Point, Series, Table, Variant
 from kit.techniques.training.parity import TOLERANCE, Proof
+from kit.techniques.training.ranks.checkpoint import Restart
 
 
 def code(*functions: Callable) -> str:
@@ -83,6 +84,22 @@ def time_to_accuracy(proofs: Sequence[Proof], result: Result, target: float = 0.
         rows,
         "Steps are counted where the strategy was proven, seconds are steps × the measured step; evaluation is left "
         f"out. Accuracy was looked at every few steps; the best seen in one process was {best:.1%}.",
+    )
+
+
+def restart(found: Restart) -> Chart:
+    """Return the losses of a run that lost a rank and went on from a checkpoint, over those of one that did not."""
+    steps = range(1, len(found.uninterrupted) + 1)
+    return Chart(
+        f"A rank killed in step {found.killed_at}: training goes on after step {found.resumed_from}",
+        "step",
+        "loss (nats)",
+        [
+            Series("uninterrupted", list(steps), found.uninterrupted),
+            Series("after the restart", list(steps)[found.resumed_from :], found.restarted),
+        ],
+        note=f"All ranks were started again from the last whole checkpoint; the largest difference is "
+        f"{found.max_difference:.0e}.",
     )
 
 

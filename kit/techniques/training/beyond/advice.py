@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kit.errors import UserError
 from kit.techniques.training.beyond.catalogue import GIB, HERE, Device
-from kit.techniques.training.beyond.expect import REPLICATED, USABLE, Expectation, in_words, memory, spread_of
+from kit.techniques.training.beyond.expect import NAMES, REPLICATED, USABLE, Expectation, in_words, memory, spread_of
 from kit.techniques.training.beyond.shape import Shape
 
 
@@ -30,14 +30,14 @@ def _copies(possible: list[Expectation]) -> str:
         return "Use DDP; it was not asked about, or its second copy of the gradients does not fit: then use FSDP2."
     best = _fastest(copies)
     other = _fastest([one for one in possible if one.fits and one.ranks == best.ranks])
-    said = f"Use {best.strategy}: modelled weak efficiency {best.efficiency:.2f} on {best.ranks} ranks"
+    said = f"Use {NAMES[best.strategy]}: modelled weak efficiency {best.efficiency:.2f} on {best.ranks} ranks"
     if best.efficiency < 0.8:
         said += (
             f", where {best.exposed_s / best.step_s:.0%} of a step waits for the network; more samples a rank or "
             "accumulation make it rarer"
         )
     if other.per_s > 1.1 * best.per_s:
-        said += f"; {other.strategy} is modelled {other.per_s / best.per_s:.2g} times as fast there"
+        said += f"; {NAMES[other.strategy]} is modelled {other.per_s / best.per_s:.2g} times as fast there"
     return said + "."
 
 
@@ -55,13 +55,15 @@ def _shards(possible: list[Expectation]) -> str:
         most = least.memory.activations > least.memory.gib * GIB / 2
         remedy = "fewer samples a rank, recomputed activations" if most else "more ranks"
         return (
-            f"Shard it, and still nothing that was asked about fits: the least is {least.strategy} on {least.ranks} "
-            f"ranks with {in_words(least.memory.gib * GIB)} ({least.memory.text}). Take {remedy}, or larger devices."
+            f"Shard it, and still nothing that was asked about fits: the least is {NAMES[least.strategy]} on "
+            f"{least.ranks} ranks with {in_words(least.memory.gib * GIB)} ({least.memory.text}). Take {remedy}, or "
+            "larger devices."
         )
     fewest = min(one.ranks for one in fitting)
     first = max((one for one in fitting if one.ranks == fewest), key=lambda one: one.per_s)
-    said = f"Shard it: {first.strategy} on {first.ranks} ranks holds {in_words(first.memory.gib * GIB)} a rank"
+    said = f"Shard it: {NAMES[first.strategy]} on {first.ranks} ranks holds {in_words(first.memory.gib * GIB)} a rank"
     said += f" ({first.memory.text})"
     if (last := _fastest(fitting)) is not first:
-        said += f"; on {last.ranks} ranks {last.strategy} is modelled fastest, at weak efficiency {last.efficiency:.2f}"
+        said += f"; on {last.ranks} ranks {NAMES[last.strategy]} is modelled fastest, "
+        said += f"at weak efficiency {last.efficiency:.2f}"
     return said + "."

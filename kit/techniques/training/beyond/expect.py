@@ -26,6 +26,25 @@ STRATEGIES = (
     *REPLICATED, *SHARDED, "tensor_parallel", *PIPELINES, "ddp_tensor", "fsdp_tensor", "pipeline_fsdp",
 )  # fmt: skip
 
+NAMES = {
+    "single": "1 process",
+    "ddp": "DDP",
+    "ddp_accumulated": "DDP, accumulated",
+    "ddp_autocast": "DDP, bf16 autocast",
+    "ddp_compressed": "DDP, fp16 gradients",
+    "fsdp": "FSDP2",
+    "fsdp_mixed": "FSDP2, bf16",
+    "tensor_parallel": "tensor parallel",
+    "pipeline_gpipe": "pipeline, GPipe",
+    "pipeline_1f1b": "pipeline, 1F1B",
+    "pipeline_interleaved": "pipeline, interleaved",
+    "ddp_tensor": "DDP × tensor",
+    "fsdp_tensor": "FSDP2 × tensor",
+    "pipeline_fsdp": "pipeline × FSDP2",
+}
+"""What strategies are called, by the names of their functions."""
+"""What strategies are called, by the names of their functions."""
+
 
 @dataclass(frozen=True)
 class Spread:

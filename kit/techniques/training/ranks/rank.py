@@ -139,7 +139,7 @@ class Rank:
 
         return counters["stats"]["unique_graphs"]
 
-    def exposed(self, repeats: int = 4) -> dict:
+    def exposed(self, repeats: int = 3) -> dict:
         """Return the share of a step that waits for others: 1 − t(silent) ÷ t(real), the median of paired repeats in
         random order, with both times. A silent step runs the same code over groups that move nothing."""
         silent = self._silent()
