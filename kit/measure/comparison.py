@@ -130,7 +130,10 @@ class Comparison:
 
     @property
     def variants(self) -> dict[str, Callable]:
-        """The functions that will be measured, by name: of those declared, the baseline and what `only=` names."""
+        """The functions that will be measured, by name: of those declared, the baseline and what `only=` names.
+
+        Raise UserError if that is a name that was not declared."""
+        self._check_only()
         return {name: declared.function for name, declared in self._variants.items()}
 
     @property
@@ -184,9 +187,7 @@ class Comparison:
         names = ", ".join(self._variants) or "none"
         if self.baseline not in self._variants:
             raise UserError(f"the baseline {self.baseline!r} is not among the variants ({names}); declare it")
-        for unknown in (name for name in self._only if name not in self._declared):
-            near = difflib.get_close_matches(unknown, self._declared, n=1, cutoff=0)
-            raise UserError(f"comparison {self.name!r} has no variant {unknown!r} for only=; nearest: {near[0]!r}")
+        self._check_only()
         if self._takes_sizes and arguments and (len(arguments) > 1 or not callable(arguments[0])):
             raise UserError(
                 f"comparison {self.name!r} has sizes=, so run() takes one function of the size that returns the "
@@ -195,6 +196,12 @@ class Comparison:
         missing = capabilities.missing(self._variants[self.baseline].needs)
         if missing:
             raise UserError(f"the baseline {self.baseline!r} cannot run here: {missing.reason}; {missing.remedy}")
+
+    def _check_only(self) -> None:
+        for unknown in (name for name in self._only if name not in self._declared):
+            near = difflib.get_close_matches(unknown, self._declared, n=1, cutoff=0)
+            nearest = f"nearest: {near[0]!r}" if near else "it has none"
+            raise UserError(f"comparison {self.name!r} has no variant {unknown!r} for only=; {nearest}")
 
     def _arguments_at(self, size, arguments: tuple) -> tuple:
         if not self._takes_sizes:
