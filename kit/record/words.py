@@ -361,7 +361,7 @@ def quality(found: Quality | None) -> str:
     if found.value is not None:
         measured += f" {number(found.value)}"
     if found.bound is not None:
-        measured += f" (bound {number(found.bound)})"
+        measured += f" (bound {found.bound:g})"
     note = shown(found.note)
     match found.state:
         case "reference":

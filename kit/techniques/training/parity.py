@@ -67,7 +67,7 @@ def same_training(answer: dict, reference: dict) -> Quality:
 
 
 def _quality(state: str, precision: str, difference: float, note: str) -> Quality:
-    measure = f"loss difference, {precision}"
+    measure = f"{precision} loss difference"
     return Quality(state=state, measure=measure, value=difference, bound=TOLERANCE[precision], note=note)
 
 

@@ -21,12 +21,12 @@ def parity(proofs: Sequence[Proof]) -> Table:
     allowed, and the held-out accuracy at the end."""
     reference, *others = proofs
     ranks = sorted({proof.ranks for proof in others})
-    rows = [[reference.strategy, *("" for _ in ranks), None, reference.accuracy, "reference"]]
+    rows = [[reference.strategy, *("" for _ in ranks), "", reference.accuracy, "reference"]]
     for name in dict.fromkeys(proof.strategy for proof in others):
         at = {proof.ranks: proof for proof in others if proof.strategy == name}
         longest = max(at.values(), key=lambda proof: len(proof.losses))
         differences = [_difference(at.get(number)) for number in ranks]
-        rows.append([name, *differences, TOLERANCE[longest.precision], longest.accuracy, _equal(at.values())])
+        rows.append([name, *differences, f"{TOLERANCE[longest.precision]:g}", longest.accuracy, _equal(at.values())])
     steps = sorted({len(proof.losses) for proof in others if proof.losses})
     columns = ["strategy", *(f"{number} rank{'s' * (number > 1)}" for number in ranks)]
     return Table(
@@ -40,7 +40,7 @@ def parity(proofs: Sequence[Proof]) -> Table:
 def _difference(proof: Proof | None) -> str:
     if proof is None or proof.difference is None:
         return "failed" if proof is not None and proof.failed else "—"
-    return f"{proof.difference:.0e}"
+    return f"{proof.difference:.0e}" if proof.difference else "0"
 
 
 def _equal(proofs: Iterable[Proof]) -> str:
@@ -69,15 +69,19 @@ def loss_curves(proofs: Sequence[Proof]) -> Chart:
     )
 
 
-def time_to_accuracy(proofs: Sequence[Proof], result: Result, target: float = 0.9) -> Table:
-    """Return the steps that each strategy needs to the target, and with the measured time of a step the seconds."""
+def time_to_accuracy(proofs: Sequence[Proof], result: Result, target: float | None = None) -> Table:
+    """Return the steps that each strategy needs to the target, and with the measured time of a step the seconds.
+
+    target: share of held-out samples right; by default the highest tenth that one process reached.
+    """
+    best = max((accuracy for _, accuracy in proofs[0].curve), default=0.0)
+    target = math.floor(10 * best) / 10 if target is None else target
     rows = []
     for variant in _measured(result):
         own = [proof for proof in proofs if proof.strategy == variant.name]
         proof = max(own or proofs[:1], key=lambda proof: len(proof.losses))
         steps = next((step for step, accuracy in proof.curve if accuracy >= target), None)
         rows.append([variant.name, steps, 1e3 * variant.warm_s, None if steps is None else steps * variant.warm_s])
-    best = max((accuracy for _, accuracy in proofs[0].curve), default=math.nan)
     return Table(
         f"Time to {target:.0%} of held-out samples right (lower is better)",
         ["strategy", "steps", "step (ms)", "seconds"],
@@ -149,12 +153,13 @@ def where_time_goes(result: Result) -> Chart:
         "strategy",
         "milliseconds a step",
         [
-            Series("matrix products at this machine's best", names, products),
+            Series("matrix products at best", names, products),
             Series("other work", names, other),
             Series("waiting for other ranks", names, waits),
         ],
         shape="stacked",
-        note="Waiting is what a step has beyond the same step over groups that move nothing.",
+        note="Matrix products: the time that this machine would need for them at its measured best. Waiting: what a "
+        "step has beyond the same step over groups that move nothing.",
     )
 
 
@@ -177,24 +182,23 @@ def memory(result: Result) -> Chart:
 def efficiency(result: Result, one: str, strong: dict[str, int], weak: dict[str, int]) -> Table:
     """Return the scaling efficiency at each batch, with intervals, from readings paired within rounds.
 
-    one: the variant on one rank. strong: variants that share out its batch, by name the ranks: t₁ ÷ (p · tₚ). weak:
-    variants whose batch grows with the ranks: t₁ ÷ tₚ.
+    one: the variant on one rank. strong: variants that share out its batch, by name the ranks. weak: variants whose
+    batch grows with the ranks, and whose readings are for as many samples. Either is t₁ ÷ (p · tₚ).
     """
     rows = []
     for point in result.record.points:
         for kind, names in (("strong", strong), ("weak", weak)):
             for name, ranks in names.items():
                 found = _ratio(point, one, name)
-                by = ranks if kind == "strong" else 1
                 if found is not None:
-                    cells = [found.speedup / by, *((end / by if end else None) for end in (found.low, found.high))]
-                    rows.append([kind, point.size, ranks, *cells])
+                    ends = [None if end is None else end / ranks for end in (found.low, found.high)]
+                    rows.append([kind, point.size, ranks, found.speedup / ranks, *ends])
     unit = result.record.asked.unit
     return Table(
         "Scaling efficiency (1 is ideal, higher is better)",
         ["scaling", unit, "ranks", "efficiency", "from", "to"],
         rows,
-        f"Against {one}. Strong: the same batch shared out, t₁ ÷ (p · tₚ). Weak: that batch on every rank, t₁ ÷ tₚ.",
+        f"Samples a second, against p times those of {one}. Strong: the same batch shared out. Weak: it on every rank.",
     )
 
 
@@ -217,7 +221,7 @@ def throughput(result: Result, one: str, strong: dict[str, int], weak: dict[str,
         "ranks",
         f"{item} a second",
         series,
-        note=f"One rank is {one}. Medians over rounds; ratios with their intervals stand in the table.",
+        note="Medians over rounds; the table has the paired ratios with their intervals.",
     )
 
 

@@ -135,7 +135,7 @@ def pipeline_interleaved(task: Task, world: World) -> Training:
 
 def ddp_tensor(task: Task, world: World) -> Training:
     """2-D: layers split over pairs of ranks, and DDP over the pairs."""
-    mesh = world.mesh(dp=world.size // 2, tp=2)
+    mesh = world.mesh(dp=_half(world), tp=2)
     # `replicate` in the place of DDP gives wrong gradients here without an error; tests/test_training.py shows it
     model = DistributedDataParallel(_split(task.build(world.device), mesh["tp"]), device_mesh=mesh["dp"])
     optimizer = task.optimizer(model.parameters())
@@ -144,7 +144,7 @@ def ddp_tensor(task: Task, world: World) -> Training:
 
 def fsdp_tensor(task: Task, world: World) -> Training:
     """2-D: layers split over pairs of ranks, and the halves sharded over the pairs."""
-    mesh = world.mesh(dp=world.size // 2, tp=2)
+    mesh = world.mesh(dp=_half(world), tp=2)
     model = _shard(_split(task.build(world.device), mesh["tp"]), mesh["dp"])
     optimizer = task.optimizer(model.parameters())
     return Training(_step(task, model, optimizer), [model], [optimizer], _share(mesh["dp"]))
@@ -152,7 +152,7 @@ def fsdp_tensor(task: Task, world: World) -> Training:
 
 def pipeline_fsdp(task: Task, world: World) -> Training:
     """2-D: two pipeline stages, each sharded over half of the ranks."""
-    mesh = world.mesh(pp=2, dp=world.size // 2)
+    mesh = world.mesh(pp=2, dp=_half(world))
     return _pipeline(task, world, mesh, Schedule1F1B)
 
 
@@ -170,6 +170,12 @@ def _step(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, precis
         return loss.detach()
 
     return step
+
+
+def _half(world: World) -> int:
+    if world.size % 2:
+        raise UserError(f"a 2-D mesh with two of one kind takes an even number of ranks; got {world.size}")
+    return world.size // 2
 
 
 def _share(mesh: Any) -> tuple[int, int]:

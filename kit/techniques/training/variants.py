@@ -72,7 +72,7 @@ class Where:
         precision: the lowest that the strategy uses on purpose, "fp32", "fp16" or "bf16": how equal losses must be.
         weak: the batch grows with the ranks (weak scaling) instead of being shared out (strong scaling).
         compiled: torch.compile each layer. A reading is the seconds of a step on the slowest rank, the mean over the
-        task's steps.
+        task's steps; in weak scaling, of as many samples as a step of the others has.
         """
         number = self.most if ranks is None else ranks
         return Variant(self, strategy, number, threads, precision, weak and number > 1, compiled)
@@ -161,7 +161,8 @@ class _Work:
         step_s = trained["seconds"] / self.task.steps
         items = self.task.batch * self.built[0]["items_per_sample"]
         answer = {"losses": trained["losses"], "precision": self.variant.precision, **self.checked}
-        return Reading(step_s, {f"{self.built[0]['item']}_per_s": items / step_s}, answer)
+        per_task = self.variant.ranks if self.variant.weak else 1
+        return Reading(step_s / per_task, {f"{self.built[0]['item']}_per_s": items / step_s}, answer)
 
     def engagement(self) -> Engagement:
         """Return what the ranks did and hold: the proof that work was spread, and what it cost."""
@@ -174,9 +175,10 @@ class _Work:
         busiest = max((Traffic(**one) for one in order("traffic")), key=lambda one: one.total_bytes)
         held = max(rank["held"] for rank in built) / built[0]["parameters"]
         return engaged(
-            backend=f"{backend(self.launch.job.device)} on {self.launch.job.device}",
+            device=self.launch.job.device,
+            backend=backend(self.launch.job.device),
             ranks=len(built),
-            threads_a_rank=self.launch.job.threads,
+            threads=self.launch.job.threads,
             holds=words.percent(held),
             collectives=busiest.in_words(),
             **({} if graphs is None else {"compiled_graphs": graphs}),

@@ -35,7 +35,7 @@ def network(here: Here) -> Chart:
         "milliseconds",
         [
             Series("measured, best of 9", sizes, [1e3 * seconds for seconds in fit.measured_s]),
-            Series("ring of latency and bandwidth", sizes, [1e3 * s for s in fit.modelled_s], style="modelled"),
+            Series("ring", sizes, [1e3 * s for s in fit.modelled_s], style="modelled"),
         ],
         log_x=True,
         log_y=True,
