@@ -353,6 +353,28 @@ def test_where(monkeypatch):
         where([2], nnodes=2, rdzv_endpoint="here")
 
 
+def test_too_few_gpus_cost_no_proof_of_the_others():
+    """Numbers of ranks that this machine has no devices for are told in the table; the rest is proven."""
+    here = replace(where([1]), places=2)
+    on_gpus = replace(here, ranks=(2,), device="cuda")
+    proofs: list = []
+    parity._prove(on_gpus, 2, [(parity.Proof("DDP", 2, "fp32"), strategies.ddp, TASK)], 0, None, proofs)
+    assert proofs[0].holds is None and "2 ranks on GPUs need 2 of them" in proofs[0].reason
+
+
+def test_several_machines_are_told_what_to_run():
+    """With several machines the board is hosted here, and each other machine's command is printed."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    here = where([2, 4], nnodes=2, rdzv_endpoint=endpoint)
+    assert here.places == 2 * where([1]).places
+    said = here.in_words()
+    assert f"On machine 1 run: python -m kit.techniques.training.ranks.join {endpoint} --nnodes 2 --node-rank 1" in said
+
+
 def test_world_errors():
     """A mesh that is not all ranks, and a device without a backend, are told."""
     with pytest.raises(UserError, match="dp 2 × tp 2 is not 8 ranks"):

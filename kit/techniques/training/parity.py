@@ -12,7 +12,7 @@ from kit.errors import UserError
 from kit.measure.comparison import run_folder
 from kit.measure.progress import Progress
 from kit.record.document import Quality
-from kit.techniques.training.ranks.launch import RankFailed
+from kit.techniques.training.ranks.launch import Launch, RankFailed
 from kit.techniques.training.strategies import single
 from kit.techniques.training.task import Task
 from kit.techniques.training.variants import Where
@@ -116,20 +116,28 @@ def prove(
 def _prove(where: Where, ranks: int, asked: list[tuple], every: int, progress: Progress, proofs: list[Proof]) -> None:
     """Append the proofs at one number of ranks."""
     while asked:
-        with where.launch(ranks) as launch:
-            while asked:
+        try:
+            launch = where.launch(ranks)
+        except UserError as error:  # there are no GPUs for so many, or they don't divide among the machines
+            proofs += [replace(proof, reason=str(error)) for proof, _, _ in asked]
+            return
+        with launch:
+            while asked and not launch.over:
                 proof, strategy, task = asked.pop(0)
                 progress.preparing(ranks, proof.strategy)
-                try:
-                    launch.order("begin", strategy=strategy, task=task)
-                    found = launch.order("evaluate", every=every)[0]
-                except UserError as error:  # it can't be spread over so many ranks
-                    proofs.append(replace(proof, reason=str(error)))
-                except RankFailed as error:
-                    proofs.append(replace(proof, reason=str(error), failed=True))
-                else:
-                    expected = proofs[0].losses if proofs else found["losses"]
-                    difference = largest_difference(found["losses"], expected[: task.steps])
-                    proofs.append(replace(proof, **found, difference=difference))
-                if launch.over:
-                    break
+                proofs.append(_proven(launch, proof, strategy, task, every, proofs[0].losses if proofs else None))
+
+
+def _proven(
+    launch: Launch, proof: Proof, strategy: Callable, task: Task, every: int, expected: list[float] | None
+) -> Proof:
+    """Return the proof with what was found; expected: the losses of one process."""
+    try:
+        launch.order("begin", strategy=strategy, task=task)
+        found = launch.order("evaluate", every=every)[0]
+    except UserError as error:  # it can't be spread over so many ranks
+        return replace(proof, reason=str(error))
+    except RankFailed as error:
+        return replace(proof, reason=str(error), failed=True)
+    difference = largest_difference(found["losses"], (expected or found["losses"])[: task.steps])
+    return replace(proof, **found, difference=difference)

@@ -12,6 +12,7 @@ from kit.measure.memory import MIB
 from kit.measure.work import Prepared, Reading, engaged, fell_back
 from kit.record import words
 from kit.record.document import Engagement
+from kit.techniques.training.ranks import board
 from kit.techniques.training.ranks.board import Rendezvous
 from kit.techniques.training.ranks.launch import Launch
 from kit.techniques.training.task import Task
@@ -54,7 +55,8 @@ class Where:
         said = f"Ranks run on {self._places()}{machines} and speak by {backend(self.device)}"
         crowded = [str(number) for number in self.ranks if number > self.places]
         beyond = f"; {' and '.join(crowded)} ranks are run for correctness only" if crowded else ""
-        return f"{said}; speed is measured on {self.most}{beyond}."
+        others = [f"\nOn machine {n} run: {self.rendezvous.command(n)}" for n in range(1, self.rendezvous.nnodes)]
+        return f"{said}; speed is measured on {self.most}{beyond}.{''.join(others)}"
 
     def spread(
         self,
@@ -95,11 +97,15 @@ class Where:
 def where(ranks: Sequence[int], nnodes: int = 1, rdzv_endpoint: str = "") -> Where:
     """Return where ranks run here: on the GPUs if torch finds any (CUDA_VISIBLE_DEVICES="" hides them), else on cores.
 
-    ranks: numbers of ranks over all machines. Raise UserError if they make no sense.
+    ranks: numbers of ranks over all machines. nnodes, rdzv_endpoint: machines, and this one's "host:port" as the others
+    reach it; the board on which they find launches is then hosted here, as long as this process lives. Raise UserError
+    for what makes no sense, and for a port that can't be had.
     """
     if not ranks or not all(isinstance(number, int) and number > 0 for number in ranks):
         raise UserError(f"ranks={list(ranks)} must be whole numbers of processes above 0, as [1, 2, 4]")
     rendezvous = Rendezvous(nnodes, 0, rdzv_endpoint)
+    if nnodes > 1:
+        board.host(rendezvous)
     gpus = _gpus()
     places = (gpus or allowed_threads()) * nnodes
     return Where(tuple(sorted(set(ranks))), "cuda" if gpus else "cpu", places, rendezvous)
