@@ -4,9 +4,11 @@ import math
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 
 import cloudpickle
 import pytest
+import torch
 
 from kit import Comparison, UserError
 from kit.measure.exhibits import Exhibits
@@ -106,6 +108,35 @@ def test_wrong_factor_is_caught(two, alone):
     assert judged(losses, alone).state == "broken"
 
 
+def unaveraged(task, world):
+    """DDP in bfloat16 that forgot to average its gradients."""
+    model, autocast = task.build(world.device), partial(torch.autocast, world.device.type, torch.bfloat16)
+    optimizer, mesh = task.optimizer(model.parameters()), world.mesh(dp=world.size)
+    share = mesh.get_local_rank(), mesh.size()
+    return strategies.Training(strategies._step(task, model, optimizer, autocast), [model], [optimizer], share)
+
+
+def test_forgotten_average_is_caught_in_bf16(two, alone):
+    """Within a few steps, rounding to bfloat16 is told from gradients that no other rank has seen."""
+    task = replace(TASK, batch=128)
+    expected = trained(two, strategies.single, task)["losses"]
+    for honest in (strategies.ddp_autocast, strategies.fsdp_mixed):
+        assert judged(trained(two, honest, task)["losses"], expected, "bf16").state == "held"
+    assert judged(trained(two, unaveraged, task)["losses"], expected, "bf16").state == "broken"
+
+
+def test_short_of_a_reference_nothing_is_proven():
+    """Where one process can't train, or only one step is taken, no strategy is called equal: one sentence says why."""
+    here = where([1])
+    variants = {"DDP": here.spread(strategies.ddp, 1)}
+    with pytest.raises(UserError, match="steps=1 proves nothing"):
+        parity.prove(replace(TASK, steps=1), variants, here)
+    with pytest.raises(UserError, match=r"one process can't train this.*no dataset is called 'mnits'"):
+        parity.prove(replace(TASK, data="mnits"), variants, here)
+    accurate = parity.Proof("DDP", 2, "bf16", [2.0, 1.0], difference=0.0, accuracy=0.5, apart=0.1)
+    assert accurate.holds is False and replace(accurate, apart=None).holds is True
+
+
 def judged(losses, expected, precision="fp32", accuracy=0.5):
     answer = {"losses": losses, "accuracy": accuracy, "precision": precision, "alone": []}
     return parity.same_training(answer, {"losses": expected, "accuracy": 0.5, "precision": "fp32", "alone": []})
@@ -115,7 +146,10 @@ def test_gate():
     """Equal losses hold; a difference beyond the precision's tolerance, another accuracy or a NaN breaks."""
     assert judged([2.0, 1.0], [2.0, 1.0 + 1e-6]).state == "held"
     assert judged([2.0, 1.0], [2.0, 1.001]).state == "broken"
-    assert judged([2.0, 1.0], [2.0, 1.001], precision="fp16").state == "held"
+    assert judged([2.0, 1.0], [2.0, 1.0003], precision="fp16").state == "held"
+    assert judged([2.0, 1.0], [2.0, 1.001], precision="fp16").state == "broken"
+    assert judged([2.0] * 20, [2.001] * 20, precision="fp16").state == "held"
+    assert judged([2.0], [2.0]).state == "unchecked"
     assert judged([2.0, 1.0], [2.0, 1.03], precision="bf16").state == "broken"
     assert judged([2.0, math.nan], [2.0, 1.0]).state == "broken"
     assert judged([2.0, 1.0], [2.0, 1.0], accuracy=0.53).state == "broken"
@@ -197,9 +231,12 @@ from torch import nn
 class Flat(nn.Module):
     def __init__(self, width):
         super().__init__()
-        self.all = nn.Sequential(nn.Flatten(), nn.Linear(12, width), nn.Tanh(), nn.Linear(width, 3))
+        one, twin = nn.Linear(width, width), nn.Linear(width, width)
+        twin.weight = one.weight
+        self.all = nn.Sequential(nn.Flatten(), nn.Linear(12, width), one, nn.Tanh(), twin, nn.Linear(width, 3))
+        self.register_buffer("scale", torch.ones(()))
     def forward(self, x):
-        return self.all(x)
+        return self.all(x * self.scale)
 
 def build(width=8):
     return Flat(width)
@@ -221,6 +258,7 @@ def test_own_model_and_data(tmp_path, monkeypatch):
         expected = trained(launch, strategies.single, task)["losses"]
         for strategy in (strategies.ddp, strategies.fsdp, strategies.ddp_accumulated):
             assert parity.largest_difference(trained(launch, strategy, task)["losses"], expected) < 1e-5
+            assert 0 < launch.order("evaluate")[0]["accuracy"] <= 1  # buffers and tied weights are whole again
         with pytest.raises(UserError, match=r"Flat has no tensor_parallel_plan"):
             trained(launch, strategies.tensor_parallel, task)
         with pytest.raises(UserError, match=r"Flat has no 'embed'"):

@@ -72,6 +72,10 @@ class Rank:
         dataset = self._dataset(task)
         model = task.build()
         models.fits(model, *dataset.train)
+        one = models.flops(model, *(tensor[:1] for tensor in dataset.train))
+        count = models.count(model)
+        del model  # or its memory would count as there before
+        gc.collect()
         before_mib = memory.resident_mib()
         training = strategy(task, self.world)
         parameters = _parameters(training)
@@ -79,10 +83,9 @@ class Rank:
         batches = self._batches(task, training, dataset)
         self.bench = Bench(task, strategy, training, parameters, initial, batches, before_mib)
         held = sum(_local(p).numel() for p in parameters.values())
-        one = models.flops(model, *(tensor[:1] for tensor in dataset.train))
         return {
             "held": held,
-            "parameters": models.count(model),
+            "parameters": count,
             "step_flops": one * task.batch,
             "item": dataset.item,
             "items_per_sample": dataset.items_per_sample,
@@ -258,7 +261,9 @@ class Rank:
         if weights is None:
             return None
         model = self.bench.task.build(self.world.device)
-        model.load_state_dict(weights)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():  # not by state_dict: it has buffers and tied names too
+                parameter.copy_(weights[name])
         inputs, targets = self._dataset(self.bench.task).held_out(MOST_HELD_OUT)
         with torch.no_grad():
             right = [
