@@ -91,7 +91,7 @@ def fit_network(points: Points, ranks: int, held_out: int | None = None) -> Fit:
             "of the bandwidth; measure larger ones"
         )
     network = Network(HERE, latency_s, 1 / s_per_byte, true_reduce_scatter=False, trees=False, fitted=True)
-    check = Check(f"all-reduce of {sizes[left_out]} bytes", modelled[left_out], seconds[left_out])
+    check = Check(f"all-reduce of {sizes[left_out] / 2**10:,.4g} KiB", modelled[left_out], seconds[left_out])
     return Fit(network, sizes, seconds, modelled, worst, check)
 
 
