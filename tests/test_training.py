@@ -409,6 +409,7 @@ def test_several_machines_are_told_what_to_run():
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
     here = where([2, 4], nnodes=2, rdzv_endpoint=endpoint)
     assert here.places == 2 * where([1]).places
+    assert (here._threads(1), here._threads(2)) == (where([1]).threads, where([1]).threads)  # one rank, one machine
     said = here.in_words()
     assert f"On machine 1 run: python -m kit.techniques.training.ranks.join {endpoint} --nnodes 2 --node-rank 1" in said
 

@@ -47,7 +47,7 @@ class Where:
     @property
     def threads(self) -> int:
         """Threads of each rank when there are `most` of them."""
-        return max(1, allowed_threads() * self.rendezvous.nnodes // self.most)
+        return self._threads(self.most)
 
     def in_words(self) -> str:
         """Say what ranks run on and how they speak."""
@@ -81,13 +81,17 @@ class Where:
 
     def launch(self, ranks: int, threads: int | None = None) -> Launch:
         """Return so many ranks, up and waiting for orders."""
-        each = threads or max(1, allowed_threads() * self.rendezvous.nnodes // ranks)
         rendezvous = self.rendezvous if ranks > 1 else Rendezvous()  # one process needs no other machine
-        return Launch(ranks, threads=each, device=self.device, rendezvous=rendezvous)
+        return Launch(ranks, threads=threads or self._threads(ranks), device=self.device, rendezvous=rendezvous)
 
     def crowded(self, ranks: int) -> str:
         """Return why no speed may be claimed of so many ranks, or nothing if each has a place."""
         return f"oversubscribed: {ranks} ranks on {self._places()}" if ranks > self.places else ""
+
+    def _threads(self, ranks: int) -> int:
+        """Return each rank's share of its machine's threads; one rank alone has one machine, however many there are."""
+        machines = self.rendezvous.nnodes if ranks > 1 else 1
+        return max(1, allowed_threads() * machines // ranks)
 
     def _places(self) -> str:
         name = {"cpu": "core", "cuda": "GPU"}[self.device]

@@ -79,7 +79,8 @@ class Rank:
         before_mib = memory.resident_mib()
         training = strategy(task, self.world)
         parameters = _parameters(training)
-        initial = {name: _local(parameter).detach().clone() for name, parameter in parameters.items()}
+        initial = {name: _local(p).detach().to("cpu", copy=True) for name, p in parameters.items()}
+        before_mib += sum(tensor.nbytes for tensor in initial.values()) / memory.MIB  # which no training needs
         batches = self._batches(task, training, dataset)
         self.bench = Bench(task, strategy, training, parameters, initial, batches, before_mib)
         held = sum(_local(p).numel() for p in parameters.values())
