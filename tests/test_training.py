@@ -384,6 +384,9 @@ def test_where(monkeypatch):
     assert (here.ranks, here.most, here.pairs, here.threads) == ((1, 2, 4), 2, 4, 1)
     assert here.in_words().endswith("speed is measured on 2; 4 ranks are run for correctness only.")
     assert where([8]).most == 8
+    assert (here.batch(128), where([3]).batch(128), here.batch(40)) == (128, 120, 32)
+    with pytest.raises(UserError, match="no batch up to 8 divides"):
+        here.batch(8)
     for wrong in ([], [0], ["2"], [1.5]):
         with pytest.raises(UserError, match="whole numbers of processes"):
             where(wrong)

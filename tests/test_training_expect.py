@@ -379,7 +379,7 @@ def test_advice_for_a_small_model():
     said = advice(simple(), QUICK, expected)
     best = next(one for one in expected if one.strategy == "ddp" and one.ranks == 64)
     assert "fits on one quick" in said and "10 million parameters × 12 bytes" in said
-    assert f"Use ddp: modelled weak efficiency {best.efficiency:.2f} on 64 ranks" in said
+    assert f"Use DDP: modelled weak efficiency {best.efficiency:.2f} on 64 ranks" in said
 
 
 def test_advice_for_a_large_model():
@@ -388,7 +388,7 @@ def test_advice_for_a_large_model():
     expected = expect(shape, ["ddp", "fsdp"], [8, 64], h100, "InfiniBand NDR", samples=1)
     said = advice(shape, h100, expected)
     assert "7B does not fit on one H100 SXM (118 GiB of 72 GiB usable" in said
-    assert "Shard it: fsdp on 8 ranks holds 32.3 GiB a rank" in said
+    assert "Shard it: FSDP2 on 8 ranks holds 32.3 GiB a rank" in said
     assert not any(one.fits for one in expected if one.strategy == "ddp")
 
 
@@ -396,7 +396,7 @@ def test_advice_where_nothing_fits():
     """Where nothing that was asked about fits, the advice says what comes nearest; without anything it is an error."""
     shape, l4 = LARGE["70B"], device("L4")
     said = advice(shape, l4, expect(shape, ["ddp", "fsdp"], [8], l4, "Ethernet 25", samples=1))
-    assert "nothing that was asked about fits: the least is fsdp on 8 ranks" in said
+    assert "nothing that was asked about fits: the least is FSDP2 on 8 ranks" in said
     with pytest.raises(UserError, match="nothing to advise on"):
         advice(shape, l4, expect(shape, ["tensor_parallel"], [512], l4, "Ethernet 25", samples=1))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from kit.measure import statistics
 from kit.measure.result import Result
 from kit.record.document import Chart, Point, Series, Table, Variant
-from kit.techniques.training.parity import TOLERANCE, Proof
+from kit.techniques.training.parity import Proof, allowed
 from kit.techniques.training.ranks.checkpoint import Restart
 
 
@@ -26,7 +26,15 @@ def parity(proofs: Sequence[Proof]) -> Table:
         at = {proof.ranks: proof for proof in others if proof.strategy == name}
         longest = max(at.values(), key=lambda proof: len(proof.losses))
         differences = [_difference(at.get(number)) for number in ranks]
-        rows.append([name, *differences, f"{TOLERANCE[longest.precision]:g}", longest.accuracy, _equal(at.values())])
+        rows.append(
+            [
+                name,
+                *differences,
+                f"{allowed(longest.precision, len(longest.losses)):g}",
+                longest.accuracy,
+                _equal(at.values()),
+            ]
+        )
     steps = sorted({len(proof.losses) for proof in others if proof.losses})
     columns = ["strategy", *(f"{number} rank{'s' * (number > 1)}" for number in ranks)]
     return Table(
@@ -116,7 +124,7 @@ def costs(result: Result) -> Table:
             [
                 variant.name,
                 1e3 * variant.warm_s if variant.warm_s else None,
-                _utilisation(result, variant),
+                ideal_s / variant.warm_s if (ideal_s := _ideal_s(result, variant)) and variant.warm_s else None,
                 own["waiting_share"] if variant.warm_s else None,
                 variant.engagement.facts["collectives"],
                 own["sent_mib"],
@@ -127,39 +135,43 @@ def costs(result: Result) -> Table:
         )
     return Table(
         "What a step costs, on the busiest rank",
-        ["strategy", "step (ms)", "MFU", "waiting", "collectives", "sent (MiB)", "holds", "state (MiB)", "peak (MiB)"],
+        [
+            "strategy",
+            "step (ms)",
+            "MFU",
+            "waiting",
+            "collectives",
+            "handed over (MiB)",
+            "holds",
+            "state (MiB)",
+            "peak (MiB)",
+        ],
         rows,
         "MFU: the model's floating-point operations a second, as a share of this machine's measured float32 matrix "
         "product. Waiting: 1 − step without communication ÷ step, paired; for pipelines with the bubble; below 0 is "
-        "noise. Holds: share of the parameters. State: weights and momentum. Peak: above what stood before the model.",
+        "noise. Handed over: bytes of the tensors given to collectives, whole ones; what crosses a wire depends on the "
+        "algorithm. Holds: share of the parameters. State: weights and momentum. Peak: above what stood before.",
     )
 
 
 def where_time_goes(result: Result) -> Chart:
     """Return bars of a step's time: matrix products at this machine's best, other work, waiting for other ranks."""
     shown = [variant for variant in _engaged(result) if variant.warm_s]
-    best = result.record.machine.ceilings["matrix_product_fp32_gflop_per_s"]
-    products, other, waits = [], [], []
+    names, parts = [variant.name for variant in shown], []
     for variant in shown:
-        own, warm_ms = variant.engagement.costs, 1e3 * variant.warm_s
-        alone = warm_ms * min(1.0, own["silent_step_s"] / own["step_s"])
-        ideal = min(alone, 1e3 * own["step_gflop"] / best)
-        products.append(ideal)
-        other.append(alone - ideal)
-        waits.append(warm_ms - alone)
-    names = [variant.name for variant in shown]
+        own, step_s = variant.engagement.costs, variant.warm_s
+        alone_s = step_s * min(1.0, own["silent_step_s"] / own["step_s"])
+        ideal_s = min(alone_s, _ideal_s(result, variant) or 0.0)
+        parts.append((1e3 * ideal_s, 1e3 * (alone_s - ideal_s), 1e3 * (step_s - alone_s)))
+    labels = ["matrix products at best", "other work", "waiting for other ranks"]
     return Chart(
         "Where a step's time goes (lower is better)",
         "strategy",
         "milliseconds a step",
-        [
-            Series("matrix products at best", names, products),
-            Series("other work", names, other),
-            Series("waiting for other ranks", names, waits),
-        ],
+        [Series(label, names, list(part)) for label, part in zip(labels, zip(*parts, strict=True), strict=True)],
         shape="stacked",
-        note="Matrix products: the time that this machine would need for them at its measured best. Waiting: what a "
-        "step has beyond the same step over groups that move nothing.",
+        note="Matrix products: the time that this machine would need for them at its measured best, where that is "
+        "known. Waiting: what a step has beyond the same step over groups that move nothing.",
     )
 
 
@@ -205,7 +217,7 @@ def efficiency(result: Result, one: str, strong: dict[str, int], weak: dict[str,
 def throughput(result: Result, one: str, strong: dict[str, int], weak: dict[str, int]) -> Chart:
     """Return items a second over ranks at the largest batch: strong and weak, measured, with the ideal line."""
     point = result.record.points[-1]
-    found = {variant.name: variant for variant in point.variants}
+    found = {variant.name: variant for variant in point.variants if variant.verdict != "invalid"}
     metric = next((name for name in found[one].metrics), "items_per_s")
     base = found[one].metrics.get(metric) or math.nan
     series = []
@@ -226,7 +238,10 @@ def throughput(result: Result, one: str, strong: dict[str, int], weak: dict[str,
 
 
 def _ratio(point: Point, one: str, name: str):
-    """Return the paired ratio of two variants as an Effect, or None where they never took a round together."""
+    """Return the paired ratio of two variants as an Effect, or None where they never took a round together, or one is
+    invalid."""
+    if any(variant.verdict == "invalid" for variant in point.variants if variant.name in (one, name)):
+        return None
     for session in point.sessions:
         if one in session.readings and name in session.readings:
             pair = session.readings[one].wall_s, session.readings[name].wall_s
@@ -234,16 +249,18 @@ def _ratio(point: Point, one: str, name: str):
     return None
 
 
-def _utilisation(result: Result, variant: Variant) -> float | None:
+def _ideal_s(result: Result, variant: Variant) -> float | None:
+    """Return the seconds that the matrix products of a step would take at this machine's measured best: None on a GPU
+    and for several machines, of which that is not known."""
     best = result.record.machine.ceilings.get("matrix_product_fp32_gflop_per_s")
-    if not (best and variant.warm_s):
-        return None
-    return variant.engagement.costs["step_gflop"] / variant.warm_s / best
+    elsewhere = variant.engagement.facts["device"] != "cpu" or result.record.asked.parameters.get("nnodes", 1) > 1
+    return None if elsewhere or not best else variant.engagement.costs["step_gflop"] / best
 
 
 def _measured(result: Result) -> list[Variant]:
-    return [variant for variant in result.record.points[-1].variants if variant.warm_s]
+    return [v for v in result.record.points[-1].variants if v.warm_s and v.verdict != "invalid"]
 
 
 def _engaged(result: Result) -> list[Variant]:
-    return [v for v in result.record.points[-1].variants if v.engagement is not None and v.engagement.costs]
+    variants = [v for v in result.record.points[-1].variants if v.verdict != "invalid"]
+    return [v for v in variants if v.engagement is not None and v.engagement.costs]

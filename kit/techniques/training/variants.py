@@ -1,5 +1,6 @@
 """Strategies as variants of a comparison: each brings up its own ranks and takes the same steps once a round."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,15 @@ class Where:
     def threads(self) -> int:
         """Threads of each rank when there are `most` of them."""
         return self._threads(self.most)
+
+    def batch(self, most: int, pieces: int = 4) -> int:
+        """Return the largest batch up to `most` that divides among all numbers of ranks, and there into pieces."""
+        unit = math.lcm(*(number * pieces for number in (*self.ranks, self.pairs)))
+        if unit > most:
+            raise UserError(
+                f"no batch up to {most} divides among ranks={list(self.ranks)} in {pieces} pieces; take fewer"
+            )
+        return most // unit * unit
 
     def in_words(self) -> str:
         """Say what ranks run on and how they speak."""
@@ -167,7 +177,8 @@ class _Work:
         if not self.checked:  # after the first call, so that what it compiles counts as its own
             # another batch than the baseline's: it is held against one process with that batch
             self.checked["alone"] = self.launch.order("alone")[0] if self.variant.weak else []
-            self.checked["accuracy"] = self.launch.order("evaluate")[0]["accuracy"]
+            found = self.launch.order("evaluate")[0]
+            self.checked |= {"accuracy": found["accuracy"], "scored": found["scored"]}
         step_s = trained["seconds"] / self.task.steps
         items = self.task.batch * self.built[0]["items_per_sample"]
         answer = {"losses": trained["losses"], "precision": self.variant.precision, **self.checked}

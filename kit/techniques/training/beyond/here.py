@@ -90,15 +90,23 @@ def asked(text: str, here: Here | None, own: Shape) -> tuple[Shape, Device, Netw
     The model is one of `LARGE`, or "own", the task's; device and network as `catalogue` takes them, and "this machine"
     for what was fitted. Raise UserError for what is none of these.
     """
+    name, device, network = check(text)
+    fitted = (here.device.found, here.network.found) if here else (None, None)
+    shape = own if name == "own" else LARGE[name]
+    return shape, catalogue.device(device, fitted[0]), catalogue.network(network, fitted[1])
+
+
+def check(text: str) -> tuple[str, str, str]:
+    """Return the three names in "7B on H100 SXM over InfiniBand NDR". Raise UserError if one is not known."""
     match = re.fullmatch(r"\s*(\S+)\s+on\s+(.+?)\s+over\s+(.+?)\s*", text)
     if match is None:
         raise UserError(f'expect={text!r} is not as "7B on H100 SXM over InfiniBand NDR"; name model, device, network')
     name, device, network = match.groups()
     if name != "own" and name not in LARGE:
         raise UserError(f"expect= names the model {name!r}; take one of own, {', '.join(LARGE)}")
-    fitted = (here.device.found, here.network.found) if here else (None, None)
-    shape = own if name == "own" else LARGE[name]
-    return shape, catalogue.device(device, fitted[0]), catalogue.network(network, fitted[1])
+    catalogue.device(device, catalogue.Device(catalogue.HERE, 1.0, 1.0))
+    catalogue.network(network, catalogue.Network(catalogue.HERE, 0.0, 1.0))
+    return name, device, network
 
 
 def _memory_gib(where: Where) -> float:

@@ -56,9 +56,10 @@ def counted(found: Sequence[Count]) -> Table:
     ]
     return Table(
         "What a rank sends and holds on more ranks: counted, by torch's fake group",
-        ["strategy", "ranks", "collectives a step", "sent (MiB)", "holds"],
+        ["strategy", "ranks", "collectives a step", "handed over (MiB)", "holds"],
         rows,
         "The strategies' own code ran on one process as one rank of so many; nothing was moved, everything is exact. "
+        "Handed over: bytes of the tensors given to collectives. "
         "The batch grows with the ranks, and a pipeline's pieces with its stages.",
     )
 

@@ -108,14 +108,16 @@ class Rank:
 
     def evaluate(self, every: int = 0) -> dict:
         """Train, and score the held-out samples at the end and, if `every` is not 0, each so many steps.
-        Return {"losses", "curve": [(steps, accuracy)], "accuracy"}; on ranks but 0 the scores are empty."""
+        Return {"losses", "curve": [(steps, accuracy)], "accuracy", "scored": held-out items}; on ranks but 0 the
+        accuracies are None."""
         self.reset()
         losses, curve = [], []
         for number, batch in enumerate(self.bench.batches, 1):
             losses.append(self.bench.training.step(*batch))
             if number == len(self.bench.batches) or (every and number % every == 0):
                 curve.append((number, self._accuracy()))
-        return {"losses": self._mean_over_ranks(losses), "curve": curve, "accuracy": curve[-1][1]}
+        scored = self._dataset(self.bench.task).held_out(MOST_HELD_OUT)[1].numel()
+        return {"losses": self._mean_over_ranks(losses), "curve": curve, "accuracy": curve[-1][1], "scored": scored}
 
     def weigh(self) -> dict:
         """Train once and return this rank's peak memory (MiB): `peak_mib` above what stood before the model was built,
