@@ -124,10 +124,15 @@ class Board:
         self._put(f"joined/{self.rendezvous.node_rank}", own)
 
     def wait_for_all(self) -> None:
-        """Wait until all machines have joined. Raise UserError that names one that has not, and what to run there."""
-        end = time.monotonic() + self.rendezvous.join_limit_s
+        """Wait until all machines have joined. Raise UserError that names one that has not, and what to run there.
+
+        All launches together wait once: after one has waited in vain, the others ask only whether it has come since.
+        """
+        limit_s = 0.0 if self._get("late") else self.rendezvous.join_limit_s
+        end = time.monotonic() + limit_s
         for node in range(1, self.rendezvous.nnodes):
             if not self._came(f"joined/{node}", end):
+                self._put("late", True)
                 raise UserError(f"machine {node} has not joined; run there: {self.rendezvous.command(node)}")
 
     def post(self, launch: dict[str, Any]) -> int:
