@@ -90,7 +90,7 @@ def speedups(record: Record, point: Point, look: dict | None = None) -> "Figure"
     others = [variant for variant in point.variants if variant.name != record.asked.baseline]
     drawn = others[:MOST_DRAWN]
     with applied():
-        figure, axes = canvas(_height(drawn), room([variant.name for variant in drawn]), right=2.2)
+        figure, axes = canvas(_height(drawn), room([variant.name for variant in drawn]), right=2.45)
         _band_and_line(axes, point)
         edges = [edge for row, variant in enumerate(drawn) for edge in _draw_effect(axes, row, variant, look)]
         name_rows(axes, [variant.name for variant in drawn])
