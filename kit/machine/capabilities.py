@@ -71,8 +71,9 @@ CAPABILITIES = {
     ),
     "C++ compiler": Capability(
         "subprocess",
-        "import os, subprocess as s, tempfile; f = tempfile.NamedTemporaryFile();"
-        "s.run([os.environ.get('CXX', 'g++'), '-x', 'c++', '-', '-o', f.name], input=b'int main() {}', check=True)",
+        "import os, subprocess as s, tempfile; f = os.path.join(tempfile.mkdtemp(), 'seven');"
+        "s.run([os.environ.get('CXX', 'g++'), '-x', 'c++', '-', '-o', f], input=b'int main() { return 7; }', check=True);"
+        "assert s.run([f]).returncode == 7; os.remove(f); os.rmdir(os.path.dirname(f))",
         "install a C++ compiler that is called g++ (apt-get install g++), or name yours in CXX",
     ),
     "tensorrt": Capability(
@@ -127,7 +128,7 @@ def _gpu_count() -> int:
 
 def _importable(module: str) -> bool:
     try:
-        return importlib.util.find_spec(module) is not None
+        return module != "__main__" and importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
 
