@@ -72,7 +72,7 @@ CAPABILITIES = {
     "C++ compiler": Capability(
         "subprocess",
         "import os, subprocess as s, tempfile; f = os.path.join(tempfile.mkdtemp(), 'seven');"
-        "s.run([os.environ.get('CXX', 'g++'), '-x', 'c++', '-', '-o', f], input=b'int main() { return 7; }', check=True);"
+        "s.run([os.environ.get('CXX', 'g++'), '-xc++', '-', '-o', f], input=b'int main() { return 7; }', check=True);"
         "assert s.run([f]).returncode == 7; os.remove(f); os.rmdir(os.path.dirname(f))",
         "install a C++ compiler that is called g++ (apt-get install g++), or name yours in CXX",
     ),
