@@ -45,12 +45,17 @@ class Task:
         from kit.techniques.training import models
 
         torch.manual_seed(self.seed)
-        name = self.model if ":" in self.model else f"{models.__name__}:{self.model}"
-        model = models.call(models.resolve(name), self.model_options)
+        model = models.call(self.builder(), self.model_options)
         models.check(model)
         for layer in getattr(model, "layers", [model]) if self.compile else []:
             layer.compile()
         return model.to(device)
+
+    def builder(self) -> Any:
+        """Return the function that builds the model."""
+        from kit.techniques.training import models
+
+        return models.resolve(self.model if ":" in self.model else f"{models.__name__}:{self.model}")
 
     def loss(self, model: Any) -> Any:
         """Return the model's loss as a function of (logits, targets): the mean over all samples."""

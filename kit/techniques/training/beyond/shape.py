@@ -136,10 +136,7 @@ def heads(task: Any) -> int | None:
     """Return the task's number of attention heads, if its model is built by a function with an option `heads`."""
     import inspect
 
-    from kit.techniques.training import models
-
-    name = task.model if ":" in task.model else f"{models.__name__}:{task.model}"
-    option = inspect.signature(models.resolve(name)).parameters.get("heads")
+    option = inspect.signature(task.builder()).parameters.get("heads")
     found = task.model_options.get("heads", option.default if option else None)
     return found if isinstance(found, int) else None
 

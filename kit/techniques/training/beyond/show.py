@@ -9,6 +9,7 @@ from kit.techniques.training.beyond.expect import NAMES, USABLE, Expectation, in
 from kit.techniques.training.beyond.fit import Check
 from kit.techniques.training.beyond.here import Here
 from kit.techniques.training.beyond.shape import Shape
+from kit.techniques.training.traffic import Traffic
 
 
 def checks(here: Here, more: Sequence[Check] = ()) -> Table:
@@ -48,8 +49,8 @@ def counted(found: Sequence[Count]) -> Table:
         [
             NAMES.get(one.strategy, one.strategy),
             one.ranks,
-            ", ".join(f"{number} {kind}" for kind, number in sorted(one.calls.items())) or one.reason,
-            sum(size for kind, size in one.num_bytes.items() if kind != "receive") / 2**20 if one.calls else None,
+            one.reason or Traffic(one.calls, one.num_bytes).in_words(),
+            Traffic(one.calls, one.num_bytes).total_bytes / 2**20 if one.calls else None,
             one.held / one.parameters if one.parameters else None,
         ]
         for one in found
