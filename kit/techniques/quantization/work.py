@@ -1,7 +1,9 @@
-"""What the parts of this technique hand to each other: the model in question, a file made of it, an engine running it."""
+"""What the parts of this technique hand to each other: a model, a file made of it, an engine that runs the file."""
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,9 +91,8 @@ class Artefact:
 
     @property
     def mib(self) -> float:
-        """Size of the file, with what stands beside it as external data."""
-        beside = self.path.with_name(self.path.name + ".data")
-        return sum(file.stat().st_size for file in (self.path, beside) if file.exists()) / 2**20
+        """Size of the file."""
+        return self.path.stat().st_size / 2**20
 
     @property
     def sha256(self) -> str:
@@ -119,27 +120,44 @@ Opener = Callable[[Artefact, Subject, int, int], Engine]
 a worker; a module-level function with its heavy imports inside."""
 
 
-def kept(folder: Path, name: str, suffix: str, make: Callable[[Path], dict], precision: str, **settings: Any) -> Artefact:
-    """Return the artefact `name` of `folder`: made by `make(path)` unless it lies there already, whole.
+def kept(
+    folder: Path, name: str, suffix: str, make: Callable[[Path], dict[str, Any]], precision: str, **settings: Any
+) -> Artefact:
+    """Return the artefact `name` of `folder`: made by `make(path)` unless it was already, of the same settings.
 
-    make: writes the file at the path that it gets and returns what it found out, for the settings. What the making
-    took stands beside the file, so that a later run can say it too.
+    make: writes the file at the path that it is given, and returns what it found out, which joins the settings. settings:
+    all that the file depends on, with the hash of what it is made of. What the making took is kept beside the file, so
+    that a later run can say it too. A file that was half written or damaged is made again.
     """
-    import time
+    path, about = folder / f"{name}{suffix}", folder / f"{name}{suffix}.json"
+    known = _known(path, about)
+    if known is None or known["asked"] != settings:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{name}.{os.getpid()}{suffix}")
+        try:
+            start = time.perf_counter()
+            found = make(part)
+            made_s = time.perf_counter() - start
+            sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
+            known = {"asked": settings, "found": found, "made_s": made_s, "sha256": sha256}
+            about.unlink(missing_ok=True)
+            part.replace(path)
+            part.write_text(json.dumps(known, indent=1))
+            part.replace(about)
+        finally:
+            part.unlink(missing_ok=True)
+    return Artefact(path, precision, known["asked"] | known["found"], known["made_s"])
 
-    path, card = folder / f"{name}{suffix}", folder / f"{name}.json"
-    asked = {key: value for key, value in settings.items() if value is not None}
-    if path.exists() and card.exists():
-        known = json.loads(card.read_text())
-        if known["asked"] == asked:
-            return Artefact(path, precision, known["settings"], known["made_s"])
-    folder.mkdir(parents=True, exist_ok=True)
-    card.unlink(missing_ok=True)
-    start = time.perf_counter()
-    found = make(path)
-    made_s = time.perf_counter() - start
-    whole = {"asked": asked, "settings": asked | found, "made_s": made_s}
-    part = card.with_suffix(".part")
-    part.write_text(json.dumps(whole))
-    part.replace(card)
-    return Artefact(path, precision, whole["settings"], made_s)
+
+def _known(path: Path, about: Path) -> dict[str, Any] | None:
+    """Return what is kept beside a file, or None where either is missing or not what it was."""
+    try:
+        known = json.loads(about.read_text())
+        return known if known["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _arrays(path: Path) -> Inputs:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
