@@ -125,7 +125,7 @@ def kept(
 ) -> Artefact:
     """Return the artefact `name` of `folder`: made by `make(path)` unless it was already, of the same settings.
 
-    make: writes the file at the path that it is given, and returns what it found out, which joins the settings. settings:
+    make: writes the file at the path that it gets, and returns what it found out, which joins the settings. settings:
     all that the file depends on, with the hash of what it is made of. What the making took is kept beside the file, so
     that a later run can say it too. A file that was half written or damaged is made again.
     """

@@ -1,0 +1,111 @@
+"""What really ran: every product and convolution of a request, with its type, its provider and its multiplications.
+
+ONNX Runtime rewrites a graph before it runs it, so the file does not tell. Its profile does: each kernel that ran, by
+which provider, with the types and shapes of what it was given.
+"""
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.techniques.quantization.work import Inputs
+
+OPERANDS = {
+    "Conv": (0, 1), "FusedConv": (0, 1), "ConvTranspose": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3),
+    "NhwcFusedConv": (0, 1), "MatMul": (0, 1), "FusedMatMul": (0, 1), "Gemm": (0, 1), "FusedGemm": (0, 1),
+    "MatMulInteger": (0, 1), "MatMulIntegerToFloat": (0, 1), "DynamicQuantizeMatMul": (0, 1),
+    "QLinearMatMul": (0, 3), "QGemm": (0, 3),
+}  # fmt: skip
+"""Positions of what is multiplied among the inputs of each operator (ONNX and ONNX Runtime's own, by their schemas)."""
+
+NAMES = {
+    "float": "FP32", "float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8", "uint8": "INT8",
+    "float8e4m3fn": "FP8", "float8e5m2": "FP8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product or convolution that ran."""
+
+    name: str
+    op: str
+    provider: str
+    precision: str
+    """Of what it multiplies, as "INT8"."""
+    multiplications: int
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one request ran: its products, and how many nodes each provider ran."""
+
+    products: tuple[Product, ...]
+    nodes: dict[str, int]
+
+    @property
+    def multiplications(self) -> int:
+        """Of all products together."""
+        return sum(product.multiplications for product in self.products)
+
+    def share(self, precision: str) -> float:
+        """Return the share of the multiplications that ran in this precision, 0 to 1."""
+        low = sum(product.multiplications for product in self.products if product.precision == precision)
+        return low / self.multiplications if self.multiplications else 0.0
+
+    def in_words(self) -> str:
+        """Say what ran where: `40 nodes by CPUExecutionProvider`."""
+        return ", ".join(f"{number} nodes by {provider}" for provider, number in self.nodes.items())
+
+
+def profiled(path: Path, inputs: Inputs, options: Any, providers: list) -> Ran:
+    """Run one request of a fresh ONNX Runtime session with its profiler on, and return what ran.
+
+    options: the `SessionOptions` of the session that is to be proven; its profiling is switched on here. providers: as
+    of that session.
+    """
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "profile"))
+        options.add_session_config_entry("session.disable_prepacking", "1")  # else weights and their types are not told
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session.run(None, inputs)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    return read(events)
+
+
+def read(events: list[dict[str, Any]]) -> Ran:
+    """Return what ran, from the events of ONNX Runtime's profile."""
+    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    nodes: dict[str, int] = {}
+    for event in kernels:
+        nodes[event["args"]["provider"]] = nodes.get(event["args"]["provider"], 0) + 1
+    return Ran(tuple(_product(event) for event in kernels if event["args"]["op_name"] in OPERANDS), nodes)
+
+
+def _product(event: dict[str, Any]) -> Product:
+    told = event["args"]
+    inputs = [next(iter(one.items())) for one in told["input_type_shape"]]
+    (_, left), (kind, right) = (inputs[position] for position in OPERANDS[told["op_name"]])
+    output = next(iter(told["output_type_shape"][0].values()))
+    return Product(
+        event["name"].removesuffix("_kernel_time"),
+        told["op_name"],
+        told["provider"],
+        NAMES.get(kind, kind),
+        _multiplications(told["op_name"], left, right, output),
+    )
+
+
+def _multiplications(op: str, left: list[int], right: list[int], output: list[int]) -> int:
+    """Return how many scalar multiplications the operator makes, from the shapes of its operands and its output."""
+    if op == "ConvTranspose":
+        return math.prod(left) * math.prod(right[1:])
+    if "Conv" in op:
+        return math.prod(output) * math.prod(right[1:])
+    inner = math.prod(left) // max(1, output[0]) if "Gemm" in op else left[-1]
+    return math.prod(output) * inner
