@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.measure.work import engaged, fell_back
+from kit.record import words
+from kit.record.document import Engagement
 from kit.techniques.quantization.work import Inputs
 
 OPERANDS = {
@@ -22,9 +25,10 @@ OPERANDS = {
 """Positions of what is multiplied among the inputs of each operator (ONNX and ONNX Runtime's own, by their schemas)."""
 
 NAMES = {
-    "float": "FP32", "float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8", "uint8": "INT8",
-    "float8e4m3fn": "FP8", "float8e5m2": "FP8",
+    "float": "FP32", "float32": "FP32", "f32": "FP32", "float16": "FP16", "f16": "FP16", "bfloat16": "BF16",
+    "bf16": "BF16", "int8": "INT8", "uint8": "INT8", "i8": "INT8", "u8": "INT8", "float8e4m3fn": "FP8",
 }  # fmt: skip
+"""Precisions by what ONNX Runtime, OpenVINO and PyTorch call the types."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,15 @@ class Ran:
     def in_words(self) -> str:
         """Say what ran where: `40 nodes by CPUExecutionProvider`."""
         return ", ".join(f"{number} nodes by {provider}" for provider, number in self.nodes.items())
+
+
+def ran_as(precision: str, share: float, provider: str, threads: int, **facts: str | int) -> Engagement:
+    """Return the proof of an engine that was to run in `precision` and did so for `share` of the multiplications of all
+    products and convolutions, 0 to 1. A low precision that nothing ran in was replaced: a fallback."""
+    if precision != "FP32" and not share:
+        return fell_back(f"another precision: no product ran in {precision}", provider=provider, threads=threads)
+    low = {} if precision == "FP32" else {f"in_{precision.lower()}": words.percent(share)}
+    return engaged(provider=provider, threads=threads, **low, **facts, costs={"low_precision": share})
 
 
 def profiled(path: Path, inputs: Inputs, options: Any, providers: list) -> Ran:

@@ -1,0 +1,167 @@
+"""The engines of a CPU: ONNX Runtime, OpenVINO, PyTorch. Each opens a file for requests of one batch size, and can
+prove what it ran. A GPU's are in `on_gpu.py` and `on_tensorrt.py`, those of small devices in `edge.py`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kit.errors import UserError
+from kit.measure.work import fell_back
+from kit.record.document import Engagement
+from kit.techniques.quantization import proof
+from kit.techniques.quantization.work import Artefact, Engine, Inputs, Subject
+
+CPU = ["CPUExecutionProvider"]
+
+
+def onnx_runtime(artefact: Artefact, subject: Subject, batch: int, threads: int) -> Engine:
+    """Run by ONNX Runtime's CPU provider with all its graph optimizations."""
+    import onnxruntime
+
+    options = session_options(threads)
+    session = onnxruntime.InferenceSession(str(artefact.path), options, providers=CPU)
+    wanted = [session.get_outputs()[0].name]
+
+    def prove() -> Engagement:
+        ran = proof.profiled(artefact.path, first(subject.evaluation, batch), session_options(threads), CPU)
+        return proof.ran_as(artefact.precision, ran.share(artefact.precision), ran.in_words(), threads)
+
+    return Engine(lambda inputs: session.run(wanted, inputs)[0], prove)
+
+
+def session_options(threads: int):
+    """Return the options that every ONNX Runtime session here has: so many threads, quiet."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    return options
+
+
+def openvino(artefact: Artefact, subject: Subject, batch: int, threads: int) -> Engine:
+    """Run by OpenVINO on the CPU, compiled for this batch; a BF16 artefact is converted as it is loaded."""
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(artefact.path)
+    model.reshape({name: ov.PartialShape([batch, *values.shape[1:]]) for name, values in subject.evaluation.items()})
+    hint = {"BF16": "bf16", "FP16": "f16"}.get(artefact.precision, "f32")
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = core.compile_model(model, "CPU", options)
+    request = compiled.create_infer_request()
+
+    def run(inputs: Inputs) -> np.ndarray:
+        return request.infer(inputs)[0].copy()
+
+    def prove() -> Engagement:
+        share, kernels = _by_openvino(compiled, artefact, subject)
+        return proof.ran_as(artefact.precision, share, kernels, threads)
+
+    return Engine(run, prove)
+
+
+def _by_openvino(compiled, artefact: Artefact, subject: Subject) -> tuple[float, str]:
+    """Return the share of the multiplications that the compiled graph does in the artefact's precision, and kernels.
+
+    OpenVINO tells the precision of each layer and the ONNX nodes that went into it; ONNX Runtime, how many
+    multiplications each of these has."""
+    sizes = {product.name: product.multiplications for product in layers(artefact.path, subject)}
+    low, kernels = 0, []
+    for node in compiled.get_runtime_model().get_ops():
+        told = {name: value.astype(str) for name, value in node.get_rt_info().items() if hasattr(value, "astype")}
+        if told.get("layerType") not in ("Convolution", "FullyConnected", "MatMul"):
+            continue
+        kernels.append(told.get("primitiveType", "?"))
+        mine = sum(sizes.get(name, 0) for name in told.get("originalLayersNames", "").split(","))
+        low += mine * (proof.NAMES.get(told.get("runtimePrecision")) == artefact.precision)
+    whole = sum(sizes.values())
+    return (low / whole if whole else 0.0), ", ".join(dict.fromkeys(kernels))
+
+
+def layers(path: Path, subject: Subject) -> tuple[proof.Product, ...]:
+    """Return the products and convolutions of an ONNX file by the names of its own nodes, with one sample's
+    multiplications, from one run by ONNX Runtime that rewrites nothing."""
+    import onnxruntime
+
+    options = session_options(1)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return proof.profiled(path, first(subject.evaluation, 1), options, CPU).products
+
+
+def pytorch(artefact: Artefact, subject: Subject, batch: int, threads: int) -> Engine:
+    """Run by PyTorch, eager, as people write it first; a BF16 artefact under autocast."""
+    return in_pytorch(artefact, subject, batch, threads, compiled=False)
+
+
+def pytorch_compiled(artefact: Artefact, subject: Subject, batch: int, threads: int) -> Engine:
+    """Run by PyTorch through torch.compile."""
+    return in_pytorch(artefact, subject, batch, threads, compiled=True)
+
+
+def in_pytorch(artefact: Artefact, subject: Subject, batch: int, threads: int, *, compiled: bool) -> Engine:
+    """Return the module behind an artefact, ready to run; UserError where there is none."""
+    import torch
+
+    module = _module(artefact, subject)
+    low = artefact.precision == "BF16"
+    torch.set_num_threads(threads)
+    called = torch.compile(module) if compiled else module
+
+    def run(inputs: Inputs, by=called) -> np.ndarray:
+        tensors = [torch.from_numpy(inputs[name]) for name in subject.evaluation]
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
+            return by(*tensors).float().numpy()
+
+    def prove() -> Engagement:
+        graphs = {"compiled_graphs": _graphs()} if compiled else {}
+        if graphs and not graphs["compiled_graphs"]:
+            return fell_back("uncompiled code: torch.compile caught no graph")
+        share = _share(artefact.precision, lambda: run(first(subject.evaluation, batch), module))
+        return proof.ran_as(artefact.precision, share, f"PyTorch {torch.__version__}", threads, **graphs)
+
+    return Engine(run, prove)
+
+
+def _module(artefact: Artefact, subject: Subject):
+    build = artefact.build or subject.build
+    if build is None:
+        raise UserError(
+            f"{subject.name} is an ONNX file, and PyTorch needs a module; give model='package.module:build' to have it"
+        )
+    return build().eval()
+
+
+def _graphs() -> int:
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
+
+
+def _share(precision: str, run: Callable[[], object]) -> float:
+    """Return the share of the multiplications in `run` that PyTorch does in this precision, by the types that each
+    product is given and the formulas of its own flop counter."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    done: dict[str, int] = {}
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            made = function(*arguments, **(options or {}))
+            if (count := flop_registry.get(function._overloadpacket)) is not None:
+                kind = next(one.dtype for one in arguments if isinstance(one, torch.Tensor))
+                name = proof.NAMES.get(str(kind).removeprefix("torch."), "")
+                done[name] = done.get(name, 0) + count(*arguments, **(options or {}), out_val=made)
+            return made
+
+    with Counting():
+        run()
+    return done.get(precision, 0) / max(1, sum(done.values()))
+
+
+def first(samples: Inputs, number: int) -> Inputs:
+    """Return so many samples, from the first on, over again where there are too few."""
+    return {name: np.take(values, range(number), axis=0, mode="wrap") for name, values in samples.items()}
