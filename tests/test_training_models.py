@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from kit.errors import UserError
+from kit.techniques.address import call, resolve
 from kit.techniques.training import data, models
 from kit.techniques.training.data import Dataset, load
 
@@ -243,7 +244,7 @@ def test_a_model_that_does_not_fit_the_data_is_told_so(model, targets, says):
 def test_an_own_function_is_found_and_called(own):
     """A function of a module on the path is found by its address and called with the options."""
     address = own("mine_found", "def build(width=1): return width * 2")
-    assert models.call(models.resolve(address), {"width": 4}) == 8
+    assert call(resolve(address), {"width": 4}) == 8
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_an_own_function_is_found_and_called(own):
 def test_an_address_that_names_nothing_says_what_to_do(address, says):
     """Each way to miss a function has its own sentence with the remedy."""
     with pytest.raises(UserError, match=says):
-        models.resolve(address)
+        resolve(address)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_an_address_that_names_nothing_says_what_to_do(address, says):
 def test_a_module_that_fails_says_why(own, name, code, says):
     """What an own module lacks or raises on import is told, not mistaken for a missing module."""
     with pytest.raises(UserError, match=says):
-        models.resolve(own(name, code))
+        resolve(own(name, code))
 
 
 def test_options_that_a_function_does_not_take_are_named():

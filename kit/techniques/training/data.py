@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kit.errors import UserError
-from kit.techniques.training.models import call, resolve
+from kit.techniques.address import call, resolve
 
 Pair = tuple[Tensor, Tensor]
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it

@@ -42,10 +42,11 @@ class Task:
         """Return the model with the weights that the seed gives, on `device`: the same on every rank."""
         import torch
 
+        from kit.techniques.address import call
         from kit.techniques.training import models
 
         torch.manual_seed(self.seed)
-        model = models.call(self.builder(), self.model_options)
+        model = call(self.builder(), self.model_options)
         models.check(model)
         for layer in getattr(model, "layers", [model]) if self.compile else []:
             layer.compile()
@@ -53,9 +54,10 @@ class Task:
 
     def builder(self) -> Any:
         """Return the function that builds the model."""
+        from kit.techniques.address import resolve
         from kit.techniques.training import models
 
-        return models.resolve(self.model if ":" in self.model else f"{models.__name__}:{self.model}")
+        return resolve(self.model if ":" in self.model else f"{models.__name__}:{self.model}")
 
     def loss(self, model: Any) -> Any:
         """Return the model's loss as a function of (logits, targets): the mean over all samples."""
