@@ -1,6 +1,7 @@
 """The engines of a CPU: ONNX Runtime, OpenVINO, PyTorch. Each opens a file for requests of one batch size, and can
 prove what it ran. A GPU's are in `on_gpu.py` and `on_tensorrt.py`, those of small devices in `edge.py`."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from kit.techniques.quantization import proof
 from kit.techniques.quantization.work import Artefact, Engine, Inputs, Subject
 
 CPU = ["CPUExecutionProvider"]
+
+OPENVINO = {"Convolution": "Conv", "GroupConvolution": "Conv", "FullyConnected": "MatMul", "MatMul": "MatMul"}
+"""ONNX's names of the layers in which OpenVINO multiplies."""
 
 
 def onnx_runtime(artefact: Artefact, subject: Subject, batch: int, threads: int) -> Engine:
@@ -56,28 +60,24 @@ def openvino(artefact: Artefact, subject: Subject, batch: int, threads: int) -> 
         return request.infer(inputs)[0].copy()
 
     def prove() -> Engagement:
-        share, kernels = _by_openvino(compiled, artefact, subject)
-        return proof.ran_as(artefact.precision, share, kernels, threads)
+        ran = _by_openvino(compiled)
+        return proof.ran_as(artefact.precision, ran.share(artefact.precision), ran.in_words("layers"), threads)
 
     return Engine(run, prove)
 
 
-def _by_openvino(compiled, artefact: Artefact, subject: Subject) -> tuple[float, str]:
-    """Return the share of the multiplications that the compiled graph does in the artefact's precision, and kernels.
-
-    OpenVINO tells the precision of each layer and the ONNX nodes that went into it; ONNX Runtime, how many
-    multiplications each of these has."""
-    sizes = {product.name: product.multiplications for product in layers(artefact.path, subject)}
-    low, kernels = 0, []
+def _by_openvino(compiled) -> proof.Ran:
+    """Return what the compiled graph runs, by its own account: its layers with their kernels, types and shapes."""
+    products = []
     for node in compiled.get_runtime_model().get_ops():
         told = {name: value.astype(str) for name, value in node.get_rt_info().items() if hasattr(value, "astype")}
-        if told.get("layerType") not in ("Convolution", "FullyConnected", "MatMul"):
+        if (op := OPENVINO.get(told.get("layerType"))) is None:
             continue
-        kernels.append(told.get("primitiveType", "?"))
-        mine = sum(sizes.get(name, 0) for name in told.get("originalLayersNames", "").split(","))
-        low += mine * (proof.NAMES.get(told.get("runtimePrecision")) == artefact.precision)
-    whole = sum(sizes.values())
-    return (low / whole if whole else 0.0), ", ".join(dict.fromkeys(kernels))
+        shapes = [list(node.get_input_shape(position)) for position in (0, 1)]
+        count = proof.multiplications(op, *shapes, list(node.get_output_shape(0)))
+        precision = proof.NAMES.get(told["runtimePrecision"], told["runtimePrecision"])
+        products.append(proof.Product(node.get_friendly_name(), op, told["primitiveType"], precision, count))
+    return proof.Ran(tuple(products), Counter(product.provider for product in products))
 
 
 def layers(path: Path, subject: Subject) -> tuple[proof.Product, ...]:

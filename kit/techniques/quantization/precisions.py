@@ -6,6 +6,7 @@ integer bias, which is what TensorRT asks for and the others take as well. The d
 
 import contextlib
 import hashlib
+import io
 import logging
 import shutil
 import tempfile
@@ -18,6 +19,13 @@ from kit.techniques.quantization.work import Artefact, Inputs, Subject, kept
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """The operators worth quantizing: they hold nearly all multiplications, and integers are exact enough for them."""
+
+FOR_TENSORRT = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "QDQDisableWeightAdjustForInt32Bias": True,  # there is none; and by channel, it breaks on a Gemm (1.32)
+}
 
 METHODS = {"min-max": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 """How the range of an activation is chosen from what calibration saw: all of it; what keeps most information
@@ -119,7 +127,7 @@ def _quantize(simple: Path, path: Path, samples: Inputs, method: str, per_channe
         nodes_to_exclude=list(exclude) or None,
         nodes_to_quantize=list(only) or None,
         calibrate_method=ort.CalibrationMethod[METHODS[method]],
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        extra_options=FOR_TENSORRT,
     )
 
 
@@ -142,7 +150,10 @@ class Reader:
 
 @contextlib.contextmanager
 def _simplified(path: Path) -> Iterator[Path]:
-    """Yield a copy with constants folded, batch norms fused into convolutions, and the shapes of all tensors noted."""
+    """Yield a copy with constants folded, batch norms fused into convolutions, all shapes noted, and each Gemm as a
+    MatMul with an Add: without an integer bias ONNX Runtime has no INT8 kernel for a Gemm."""
+    import onnx
+    from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
@@ -151,17 +162,22 @@ def _simplified(path: Path) -> Iterator[Path]:
             quant_pre_process(path, simple, skip_symbolic_shape=True)
         except Exception:  # it only prepares: what it can't read, the quantizer may
             shutil.copy(path, simple)
+        model = ONNXModel(onnx.load(simple))
+        model.replace_gemm_with_matmul()
+        model.topological_sort()
+        onnx.save(onnx.shape_inference.infer_shapes(model.model), simple)
         yield simple
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ONNX Runtime's advice to preprocess, which was followed, out of the notebook."""
+    """Keep out of the notebook ONNX Runtime's progress, and its advice to preprocess, which was followed."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         root.setLevel(level)
 

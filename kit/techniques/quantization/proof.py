@@ -60,9 +60,9 @@ class Ran:
         low = sum(product.multiplications for product in self.products if product.precision == precision)
         return low / self.multiplications if self.multiplications else 0.0
 
-    def in_words(self) -> str:
+    def in_words(self, what: str = "nodes") -> str:
         """Say what ran where: `40 nodes by CPUExecutionProvider`."""
-        return ", ".join(f"{number} nodes by {provider}" for provider, number in self.nodes.items())
+        return ", ".join(f"{number} {what} by {provider}" for provider, number in self.nodes.items())
 
 
 def ran_as(precision: str, share: float, provider: str, threads: int, **facts: str | int) -> Engagement:
@@ -110,11 +110,11 @@ def _product(event: dict[str, Any]) -> Product:
         told["op_name"],
         told["provider"],
         NAMES.get(kind, kind),
-        _multiplications(told["op_name"], left, right, output),
+        multiplications(told["op_name"], left, right, output),
     )
 
 
-def _multiplications(op: str, left: list[int], right: list[int], output: list[int]) -> int:
+def multiplications(op: str, left: list[int], right: list[int], output: list[int]) -> int:
     """Return how many scalar multiplications the operator makes, from the shapes of its operands and its output."""
     if op == "ConvTranspose":
         return math.prod(left) * math.prod(right[1:])
