@@ -29,7 +29,8 @@ class Reading:
     """What a call returns when the work times itself (a training step, a load test).
 
     seconds: what counts as the time of this call. metrics: the variant's own numbers, by name with their unit.
-    answer: what the quality check reads.
+    answer: what the quality check reads, or a function that returns it: called apart from timing and weighing, and
+        only when the answer is to be checked.
     """
 
     seconds: float

@@ -132,6 +132,8 @@ class Work:
 
 def _portable(returned: Any) -> Any:
     answer = returned.answer if isinstance(returned, Reading) else returned
+    if isinstance(returned, Reading) and callable(answer):
+        answer = answer()
     if answers.is_lazy(answer):
         kind = type(answer).__name__
         raise TypeError(

@@ -1,0 +1,142 @@
+"""An engine with a file as a variant of a comparison: it answers requests, each of other samples than the last."""
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kit.measure.work import Prepared, Reading
+from kit.record.document import Engagement
+from kit.techniques.quantization.engines import first
+from kit.techniques.quantization.work import Artefact, Engine, Inputs, Opener, Subject
+
+READING_S = 2e-3
+"""Requests are repeated to fill about this time in one reading."""
+
+TAIL_CALLS, TAIL_S = 500, 1.5
+"""Requests wanted for the percentiles of a latency, and the most seconds spent after the rounds to have them."""
+
+AGAIN = 32
+"""Samples of the evaluation that every later answer is worked out for anew."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What is asked of a variant: requests of `batch` samples of the subject, on so many threads.
+
+    scratch: a folder of this comparison's own, in which answers and latencies are kept while it runs. tail: whether
+    percentiles of the latency are wanted.
+    """
+
+    subject: Subject
+    batch: int
+    scratch: Path
+    threads: int
+    tail: bool = False
+
+
+@dataclass(frozen=True)
+class Served:
+    """A variant: `artefact` run by the engine that `opener` opens."""
+
+    opener: Opener
+    artefact: Artefact
+
+    @property
+    def __wrapped__(self) -> Opener:
+        """The opener, so that the record finds its code."""
+        return self.opener
+
+    @property
+    def name(self) -> str:
+        """What it is called in the scratch folder."""
+        made = hashlib.sha256(repr((self.artefact.settings, str(self.artefact.path))).encode()).hexdigest()[:8]
+        return f"{self.opener.__name__}-{self.artefact.precision}-{made}"
+
+    def __call__(self, asked: Requests) -> Prepared:
+        """Open the engine and return its requests, ready to be timed."""
+        engine = self.opener(self.artefact, asked.subject, asked.batch, asked.threads)
+        work = _Work(engine, asked, asked.scratch / self.name)
+        return Prepared(work.read, work.prove, engine.close)
+
+
+class _Work:
+    """One engine at work."""
+
+    def __init__(self, engine: Engine, asked: Requests, folder: Path):
+        self.engine, self.asked, self.folder = engine, asked, folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.batches = _batches(asked.subject.evaluation, asked.batch)
+        self.position = 0
+        self.repeats = self._repeats()
+
+    def _repeats(self) -> int:
+        """Return how many requests fill a reading. The first, which is cold, and a second go ahead of the one timed."""
+        return max(1, round(READING_S / min(self._request() for _ in range(3))))
+
+    def _request(self) -> float:
+        """Answer the next request, of other samples than the last, and return its seconds."""
+        inputs = self.batches[self.position % len(self.batches)]
+        self.position += 1
+        start = time.perf_counter()
+        self.engine.run(inputs)
+        return time.perf_counter() - start
+
+    def read(self) -> Reading:
+        """Answer some requests: the reading is the mean of their seconds."""
+        seconds = [self._request() for _ in range(self.repeats)]
+        self._note(seconds)
+        mean_s = sum(seconds) / len(seconds)
+        return Reading(mean_s, {f"{self.asked.subject.item}_per_s": self.asked.batch / mean_s}, self.outputs)
+
+    def _note(self, seconds: Sequence[float]) -> None:
+        with open(self.folder / f"{self.asked.batch}-{os.getpid()}.f64", "ab") as file:
+            file.write(np.asarray(seconds, np.float64).tobytes())
+
+    def outputs(self) -> np.ndarray:
+        """Return the outputs for the whole evaluation set in requests of this batch: those that a process of this
+        variant worked out first, with some of them worked out anew, by this process as it is now."""
+        known, samples = self.folder / f"outputs-{self.asked.batch}.npy", self.asked.subject.samples
+        if not known.exists():
+            whole = self._answers(range(len(self.batches)))[:samples]
+            np.save(self.folder / f"{os.getpid()}.npy", whole)
+            (self.folder / f"{os.getpid()}.npy").replace(known)
+            return whole
+        whole, batch = np.load(known), self.asked.batch
+        some = range(min(len(self.batches), -(-AGAIN // batch)))
+        anew = self._answers(some)[:samples]
+        whole[: len(anew)] = anew
+        return whole
+
+    def _answers(self, numbers: range) -> np.ndarray:
+        return np.concatenate([self.engine.run(self.batches[number]) for number in numbers])
+
+    def prove(self) -> Engagement:
+        """Return the engine's proof, after the requests that the percentiles still want."""
+        if self.asked.tail:
+            self._tail()
+        return self.engine.proof()
+
+    def _tail(self) -> None:
+        seconds, end = [], time.perf_counter() + TAIL_S
+        missing = TAIL_CALLS - len(latencies(self.folder, self.asked.batch))
+        while len(seconds) < missing and time.perf_counter() < end:
+            seconds.append(self._request())
+        self._note(seconds)
+
+
+def _batches(samples: Inputs, batch: int) -> list[Inputs]:
+    """Return the samples in requests of `batch`; the last is filled up from the first."""
+    number = len(next(iter(samples.values())))
+    filled = first(samples, -(-number // batch) * batch)
+    return [{name: values[i : i + batch] for name, values in filled.items()} for i in range(0, number, batch)]
+
+
+def latencies(folder: Path, batch: int) -> np.ndarray:
+    """Return the seconds of each request of this batch size that a variant's processes have answered, in any order."""
+    parts = [np.fromfile(file, np.float64) for file in folder.glob(f"{batch}-*.f64")]
+    return np.concatenate(parts) if parts else np.empty(0)
