@@ -1,0 +1,165 @@
+"""W-TinyLFU: a small window, and a main part that admits only what is asked for more often than what it would lose."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from itertools import chain
+from typing import Any
+
+from kit.techniques.caching.policies.cache import Cache, Entry
+
+WINDOW, PROTECTED = 0.01, 0.8
+"""Shares: of the window in the cache, and of the protected part in the main part; the paper's and Caffeine's."""
+
+
+class Placed(Entry):
+    """An entry and the segment in which it is."""
+
+    __slots__ = ("segment",)
+
+
+class Segment(OrderedDict[Hashable, Placed]):
+    """Entries of one part of the cache, the least recently used first, and the sum of their sizes."""
+
+    used: float = 0
+
+    def add(self, key: Hashable, entry: Placed) -> None:
+        self[key] = entry
+        self.used += entry.size
+        entry.segment = self
+
+    def take(self, key: Hashable) -> Placed:
+        entry = self.pop(key)
+        self.used -= entry.size
+        return entry
+
+
+class WTinyLFU(Cache):
+    """New keys enter a window of 1 % that is LRU. What leaves it contends with what the main part would evict for it:
+    the one asked for more often of late stays. The main part is a segmented LRU: a key used there is protected.
+
+    Where sizes differ the candidate must be asked for more often than all together that have to go for it.
+    Source: Einziger, Friedman, Manes, TinyLFU: A Highly Efficient Cache Admission Policy, ACM TOS 2017, section 4; for
+    sizes ("aggregated victims"): Einziger, Eytan, Friedman, Manes, Lightweight Robust Size Aware Cache Management,
+    ACM TOS 2022.
+    """
+
+    def __init__(self, capacity: float) -> None:
+        super().__init__(capacity)
+        self._window, self._probation, self._protected = Segment(), Segment(), Segment()
+        self._window_capacity = max(1, WINDOW * capacity)
+        self._main_capacity = capacity - self._window_capacity
+        self._protected_capacity = PROTECTED * self._main_capacity
+        self._sketch = Sketch()
+
+    def get(self, key: Hashable, default: Any = None) -> Any:
+        self._sketch.add(key, len(self._entries))
+        entry = self._entries.get(key)
+        if entry is None:
+            return default
+        segment = entry.segment
+        if segment is self._probation:
+            self._protect(key)
+        else:
+            segment.move_to_end(key)
+        return entry.value
+
+    def _protect(self, key: Hashable) -> None:
+        self._protected.add(key, self._probation.take(key))
+        while self._protected.used > self._protected_capacity:
+            oldest = next(iter(self._protected))
+            self._probation.add(oldest, self._protected.take(oldest))
+
+    def _insert(self, key: Hashable, value: Any, size: float) -> None:
+        self._entries[key] = entry = Placed(value, size)
+        self._window.add(key, entry)
+        self.used += size
+        while self._window.used > self._window_capacity:
+            self._contend(next(iter(self._window)))
+
+    def _contend(self, key: Hashable) -> None:
+        """Let the oldest of the window into the main part, or evict it."""
+        entry = self._window.take(key)
+        need = self._probation.used + self._protected.used + entry.size - self._main_capacity
+        if need <= 0:
+            self._probation.add(key, entry)
+        elif entry.size <= self._main_capacity and (victims := self._less_wanted(key, need)):
+            for victim in victims:
+                self._remove(victim)
+            self._probation.add(key, entry)
+        else:
+            del self._entries[key]
+            self.used -= entry.size
+
+    def _less_wanted(self, key: Hashable, need: float) -> list[Hashable]:
+        """Return the oldest of the main part that have to go for so much room; none if they are wanted as much."""
+        count, victims = self._sketch.count, []
+        left = count(key)
+        for victim in chain(self._probation, self._protected):
+            left -= count(victim)
+            if left <= 0:
+                return []
+            victims.append(victim)
+            need -= self._entries[victim].size
+            if need <= 0:
+                break
+        return victims
+
+    def _remove(self, key: Hashable) -> None:
+        entry = self._entries.pop(key)
+        entry.segment.take(key)
+        self.used -= entry.size
+
+
+class Sketch:
+    """How often keys were asked for of late, about: a counting Bloom filter with four small counters for each key.
+
+    Counters stop at 15. After ten requests for each key that the cache holds all are halved, so that old fame fades.
+    There are at least sixteen counters a key held; the table grows with the cache. The paper's doorkeeper, which saves
+    memory for keys seen once, is left out, as in Caffeine.
+    """
+
+    SPAN, A_KEY = 10, 16
+    _HALVED = bytes(count // 2 for count in range(256))
+
+    def __init__(self) -> None:
+        self._counters = bytearray(256)
+        self._mask = 255
+        self._enough_for = 256 // self.A_KEY
+        self._added = 0
+
+    def add(self, key: Hashable, held: int) -> None:
+        """Count a request for `key`, of a cache that holds so many keys."""
+        mixed, mask, counters = hash((key,)), self._mask, self._counters  # a tuple's hash mixes that of a number
+        first, step = mixed & mask, mixed >> 32 & mask | 1
+        second, third, fourth = first + step & mask, first + 2 * step & mask, first + 3 * step & mask
+        if counters[first] < 15:
+            counters[first] += 1
+        if counters[second] < 15:
+            counters[second] += 1
+        if counters[third] < 15:
+            counters[third] += 1
+        if counters[fourth] < 15:
+            counters[fourth] += 1
+        self._added += 1
+        if self._added >= self.SPAN * held:
+            self._age()
+        if held > self._enough_for:
+            self._grow()
+
+    def count(self, key: Hashable) -> int:
+        """Return about how often `key` was asked for: never too low but for what has faded and above 15."""
+        mixed, mask, counters = hash((key,)), self._mask, self._counters
+        first, step = mixed & mask, mixed >> 32 & mask | 1
+        return min(
+            counters[first], counters[first + step & mask],
+            counters[first + 2 * step & mask], counters[first + 3 * step & mask],
+        )  # fmt: skip
+
+    def _age(self) -> None:
+        self._counters = self._counters.translate(self._HALVED)
+        self._added //= 2
+
+    def _grow(self) -> None:
+        self._counters *= 2  # one more bit of the hash counts, and both halves know each key
+        self._mask = 2 * self._mask + 1
+        self._enough_for *= 2
