@@ -1,14 +1,16 @@
 """What a comparison found, for a person: a table, a sentence, a plot, and each variant by name."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from kit.errors import UserError
+from kit.measure import statistics
 from kit.measure.exhibits import Exhibits, in_jupyter, text_table
 from kit.record import store, words
-from kit.record.document import Chart, Point, Record, Table, Variant
+from kit.record.document import Chart, Effect, Point, Record, Session, Table, Variant
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,21 @@ class Outcome:
         return f"{self._sentence}."
 
 
+@dataclass(frozen=True)
+class Pair:
+    """One variant against another: seconds of the other ÷ its own, above 1 = faster; the verdict as of any variant."""
+
+    effect: Effect
+    verdict: str
+
+
+def _pair(session: Session, name: str, to: str, target: float) -> Pair | None:
+    seconds = session.readings[to].wall_s, session.readings[name].wall_s
+    found = statistics.effect(statistics.log_ratios(*seconds), session.starts)
+    floor = None if session.noise_floor is None else math.log1p(session.noise_floor)
+    return found and Pair(found, statistics.verdict(found, floor, target))
+
+
 class Result:
     """The finding of one comparison. Shows itself as a table; `result["Polars"]` is one variant at the largest size,
     `result.at(1_000_000)["Polars"]` at another, `result.plot()` draws, `result.sentence` says it."""
@@ -74,6 +91,17 @@ class Result:
         import msgspec
 
         return Result(msgspec.structs.replace(self.record, points=points), self.path)
+
+    def paired(self, name: str, to: str) -> "Pair | None":
+        """Return how one variant compares with another at the largest size, from the rounds that both took, and not by
+        way of the baseline, whose noise would be in it. None where they shared none, or one of them is invalid."""
+        point = self._largest()
+        if any(variant.verdict == "invalid" for variant in point.variants if variant.name in (name, to)):
+            return None
+        for session in point.sessions:
+            if name in session.readings and to in session.readings:
+                return _pair(session, name, to, self.record.how.target)
+        return None
 
     @property
     def noise_floor(self) -> float | None:

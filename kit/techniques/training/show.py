@@ -4,9 +4,8 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from kit.measure import statistics
 from kit.measure.result import Result
-from kit.record.document import Chart, Point, Series, Table, Variant
+from kit.record.document import Chart, Series, Table, Variant
 from kit.techniques.training.parity import Proof, allowed
 from kit.techniques.training.ranks.checkpoint import Restart
 
@@ -201,10 +200,10 @@ def efficiency(result: Result, one: str, strong: dict[str, int], weak: dict[str,
     for point in result.record.points:
         for kind, names in (("strong", strong), ("weak", weak)):
             for name, ranks in names.items():
-                found = _ratio(point, one, name)
+                found = result.at(point.size).paired(name, one)
                 if found is not None:
-                    ends = [None if end is None else end / ranks for end in (found.low, found.high)]
-                    rows.append([kind, point.size, ranks, found.speedup / ranks, *ends])
+                    ends = [None if end is None else end / ranks for end in (found.effect.low, found.effect.high)]
+                    rows.append([kind, point.size, ranks, found.effect.speedup / ranks, *ends])
     unit = result.record.asked.unit
     return Table(
         "Scaling efficiency (1 is ideal, higher is better)",
@@ -235,18 +234,6 @@ def throughput(result: Result, one: str, strong: dict[str, int], weak: dict[str,
         series,
         note="Medians over rounds; the table has the paired ratios with their intervals.",
     )
-
-
-def _ratio(point: Point, one: str, name: str):
-    """Return the paired ratio of two variants as an Effect, or None where they never took a round together, or one is
-    invalid."""
-    if any(variant.verdict == "invalid" for variant in point.variants if variant.name in (one, name)):
-        return None
-    for session in point.sessions:
-        if one in session.readings and name in session.readings:
-            pair = session.readings[one].wall_s, session.readings[name].wall_s
-            return statistics.effect(statistics.log_ratios(*pair), session.starts)
-    return None
 
 
 def _ideal_s(result: Result, variant: Variant) -> float | None:
