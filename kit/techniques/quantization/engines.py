@@ -29,7 +29,8 @@ def onnx_runtime(artefact: Artefact, subject: Subject, batch: int, threads: int)
 
     def prove() -> Engagement:
         ran = proof.profiled(artefact.path, first(subject.evaluation, batch), session_options(threads), CPU)
-        return proof.ran_as(artefact.precision, ran.share(artefact.precision), ran.in_words(), threads)
+        share = ran.share(artefact.precision)
+        return proof.ran_as(artefact.precision, share, ran.in_words(), threads, ran.multiplications)
 
     return Engine(lambda inputs: session.run(wanted, inputs)[0], prove)
 
@@ -61,7 +62,8 @@ def openvino(artefact: Artefact, subject: Subject, batch: int, threads: int) -> 
 
     def prove() -> Engagement:
         ran = _by_openvino(compiled)
-        return proof.ran_as(artefact.precision, ran.share(artefact.precision), ran.in_words("layers"), threads)
+        share = ran.share(artefact.precision)
+        return proof.ran_as(artefact.precision, share, ran.in_words("layers"), threads, ran.multiplications)
 
     return Engine(run, prove)
 
@@ -118,8 +120,10 @@ def in_pytorch(artefact: Artefact, subject: Subject, batch: int, threads: int, *
         graphs = {"compiled_graphs": _graphs()} if compiled else {}
         if graphs and not graphs["compiled_graphs"]:
             return fell_back("uncompiled code: torch.compile caught no graph")
-        share = _share(artefact.precision, lambda: run(first(subject.evaluation, batch), module))
-        return proof.ran_as(artefact.precision, share, f"PyTorch {torch.__version__}", threads, **graphs)
+        done = _multiplications(lambda: run(first(subject.evaluation, batch), module))
+        whole = sum(done.values())
+        share = done.get(artefact.precision, 0) / max(1, whole)
+        return proof.ran_as(artefact.precision, share, f"PyTorch {torch.__version__}", threads, whole, **graphs)
 
     return Engine(run, prove)
 
@@ -139,9 +143,9 @@ def _graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def _share(precision: str, run: Callable[[], object]) -> float:
-    """Return the share of the multiplications in `run` that PyTorch does in this precision, by the types that each
-    product is given and the formulas of its own flop counter."""
+def _multiplications(run: Callable[[], object]) -> dict[str, int]:
+    """Return the multiplications that PyTorch does in `run`, by the precision that each product is given, by the formulas
+    of its own flop counter, which counts each multiplication with its addition."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
@@ -153,13 +157,13 @@ def _share(precision: str, run: Callable[[], object]) -> float:
             made = function(*arguments, **(options or {}))
             if (count := flop_registry.get(function._overloadpacket)) is not None:
                 kind = next(one.dtype for one in arguments if isinstance(one, torch.Tensor))
-                name = proof.NAMES.get(str(kind).removeprefix("torch."), "")
-                done[name] = done.get(name, 0) + count(*arguments, **(options or {}), out_val=made)
+                name = proof.NAMES.get(str(kind).removeprefix("torch."), str(kind))
+                done[name] = done.get(name, 0) + count(*arguments, **(options or {}), out_val=made) // 2
             return made
 
     with Counting():
         run()
-    return done.get(precision, 0) / max(1, sum(done.values()))
+    return done
 
 
 def first(samples: Inputs, number: int) -> Inputs:

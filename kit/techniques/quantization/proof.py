@@ -65,13 +65,19 @@ class Ran:
         return ", ".join(f"{number} {what} by {provider}" for provider, number in self.nodes.items())
 
 
-def ran_as(precision: str, share: float, provider: str, threads: int, **facts: str | int) -> Engagement:
+def ran_as(
+    precision: str, share: float, provider: str, threads: int, multiplications: float | None = None, **facts: str | int
+) -> Engagement:
     """Return the proof of an engine that was to run in `precision` and did so for `share` of the multiplications of all
-    products and convolutions, 0 to 1. A low precision that nothing ran in was replaced: a fallback."""
+    products and convolutions, 0 to 1. A low precision that nothing ran in was replaced: a fallback.
+
+    provider: what ran how much, in words. multiplications: of one request, as the engine counts them.
+    """
     if precision != "FP32" and not share:
         return fell_back(f"another precision: no product ran in {precision}", provider=provider, threads=threads)
     low = {} if precision == "FP32" else {f"in_{precision.lower()}": words.percent(share)}
-    return engaged(provider=provider, threads=threads, **low, **facts, costs={"low_precision": share})
+    costs = {"low_precision": share, "multiplications": multiplications}
+    return engaged(provider=provider, threads=threads, **low, **facts, costs=costs)
 
 
 def profiled(path: Path, inputs: Inputs, options: Any, providers: list) -> Ran:
