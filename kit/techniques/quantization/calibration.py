@@ -19,8 +19,8 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Calibrated:
-    """One way to calibrate. apart: relative distance of its outputs to FP32's (RMS of the difference ÷ RMS), and agrees:
-    share of the same answers, both on the calibration data, by which one is chosen; score: on the evaluation."""
+    """One way to calibrate. apart: distance of its outputs to FP32's, and agrees: share of the same answers, both on the
+    calibration data, by which one is chosen; score: on the evaluation."""
 
     method: str
     per_channel: bool
@@ -37,7 +37,7 @@ def tried(
     methods: Sequence[str] = tuple(precisions.METHODS),
     granularities: Sequence[bool] = (True, False),
 ) -> list[Calibrated]:
-    """Return the static INT8 model by each method, with a scale a channel (True) or a tensor (False), and its quality."""
+    """Return the static INT8 model by each method, with a scale a channel (True) or a tensor (False)."""
     source = precisions.fp32(subject)
     known, best = (answers(source, samples, threads) for samples in (subject.calibration, subject.evaluation))
     found = []
@@ -96,6 +96,6 @@ def table(found: Sequence[Calibrated], gate: Gate) -> Table:
             "good",
         ],
         rows,
-        "Outputs apart and same answers: on the calibration data, by which the nearest is chosen. The evaluation, which "
-        "has no part in that, judges.",
+        "Outputs apart (RMS of the difference ÷ RMS) and same answers: on the calibration data, by which the nearest is "
+        "chosen. The evaluation has no part in that; it judges.",
     )

@@ -144,8 +144,8 @@ def _graphs() -> int:
 
 
 def _multiplications(run: Callable[[], object]) -> dict[str, int]:
-    """Return the multiplications that PyTorch does in `run`, by the precision that each product is given, by the formulas
-    of its own flop counter, which counts each multiplication with its addition."""
+    """Return the multiplications that PyTorch does in `run`, by the precision that each product is given, after its own
+    flop counter, which counts each multiplication with its addition."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from kit.measure.result import Result
 from kit.record import words
@@ -58,8 +57,8 @@ class Findings:
 
 
 def quality(found: Findings) -> Table:
-    """Return a row a variant: its metric, the share of FP32's with the interval, the agreement, the verdict of the gate,
-    and what part of its multiplications ran in its precision."""
+    """Return a row a variant: its metric, the share of FP32's with the interval, the agreement, what part of its
+    multiplications ran in its precision, and whether the gate holds."""
     rows = []
     for variant in found.measured(found.smallest):
         score = found.score(variant.name)
@@ -107,10 +106,9 @@ def latency(found: Findings) -> Table:
         f"Latency of a request of {samples}, in milliseconds (lower is better)",
         ["variant", *QUANTILES, "requests", "of the FP32 ceiling"],
         rows,
-        f"Percentiles with fewer than {BEYOND} requests beyond them are left out. Requests come one after another, "
-        "each of other samples, those of all variants in the same rounds; what the rounds left wanting was asked after "
-        "them. Ceiling: multiply-adds a second against this machine's measured FP32 matrix product, which arithmetic on "
-        "smaller numbers may pass.",
+        f"Percentiles with fewer than {BEYOND} requests beyond them are left out. Requests come one after another, each "
+        "of other samples, all variants' in the same rounds; what these left wanting was asked after them. Ceiling: "
+        "multiplications a second against this machine's best in FP32, which arithmetic on smaller numbers may pass.",
     )
 
 
@@ -145,7 +143,7 @@ def _bases(variants: Mapping[str, Served]) -> dict[str, str]:
 
 
 def costs(found: Findings) -> Table:
-    """Return a row a variant: sizes, memory, what is spent once, and after how many requests that has paid for itself."""
+    """Return a row a variant: sizes, memory, what is spent once, and after how many requests that is saved again."""
     point = found.smallest.record.points[0]
     base = next(v for v in point.variants if v.name == found.result.record.asked.baseline)
     rows = []
@@ -177,7 +175,7 @@ def frontier(found: Findings) -> Chart:
     spots, far = [], []
     for variant in found.measured(found.smallest):
         score = found.score(variant.name)
-        if score is None or not variant.warm_s or variant.verdict == "invalid" and _low(variant).startswith("0"):
+        if score is None or not variant.warm_s or (variant.verdict == "invalid" and _low(variant).startswith("0")):
             continue
         place = far if score.share < found.gate.bound - 0.03 else spots
         place.append((variant.name, 1e3 * variant.warm_s, 100 * score.share, 100 * score.low, 100 * score.high))
