@@ -19,8 +19,8 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Calibrated:
-    """One way to calibrate. apart: distance of its outputs to FP32's, and agrees: share of the same answers, both on the
-    calibration data, by which one is chosen; score: on the evaluation."""
+    """One way to calibrate. apart: distance of its outputs to FP32's, and agrees: share of the same answers, on
+    the calibration data, by which one is chosen; score: on the evaluation."""
 
     method: str
     per_channel: bool
@@ -96,6 +96,6 @@ def table(found: Sequence[Calibrated], gate: Gate) -> Table:
             "good",
         ],
         rows,
-        "Outputs apart (RMS of the difference ÷ RMS) and same answers: on the calibration data, by which the nearest is "
-        "chosen. The evaluation has no part in that; it judges.",
+        "Outputs apart (RMS of the difference ÷ RMS) and same answers: on the calibration data, by which the nearest "
+        "is chosen. The evaluation has no part in that; it judges.",
     )

@@ -106,8 +106,8 @@ def latency(found: Findings) -> Table:
         f"Latency of a request of {samples}, in milliseconds (lower is better)",
         ["variant", *QUANTILES, "requests", "of the FP32 ceiling"],
         rows,
-        f"Percentiles with fewer than {BEYOND} requests beyond them are left out. Requests come one after another, each "
-        "of other samples, all variants' in the same rounds; what these left wanting was asked after them. Ceiling: "
+        f"Percentiles with fewer than {BEYOND} requests beyond them are left out. Requests come one after another, "
+        "each of other samples, all in the same rounds; what these left wanting was asked after them. Ceiling: "
         "multiplications a second against this machine's best in FP32, which arithmetic on smaller numbers may pass.",
     )
 
