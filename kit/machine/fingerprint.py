@@ -14,7 +14,8 @@ from kit.record.document import Git, Gpu, Machine
 MIB = 2**20
 
 PACKAGES = (
-    "ml-scaling-kit numpy scipy pandas polars duckdb pyarrow dask distributed torch optuna onnx onnxruntime tensorrt "
+    "ml-scaling-kit numpy scipy pandas polars duckdb pyarrow dask distributed torch optuna onnx onnxruntime openvino "
+    "tensorrt torch-pruning torchao nvidia-modelopt "
     "cupy-cuda13x cudf-cu13 cudf-polars-cu13 dask-cudf-cu13 dask-cuda papermill jupyterlab matplotlib pytest-benchmark"
 ).split()
 """Distributions whose versions `kit doctor` and every record name."""
@@ -38,6 +39,7 @@ def machine() -> Machine:
         python=platform.python_version(),
         gpus=gpus,
         cuda=_cuda() if gpus else None,
+        instructions=_instructions(),
     )
 
 
@@ -92,6 +94,21 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+INSTRUCTIONS = {
+    "avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI",
+    "avx512_bf16": "AVX-512 BF16", "avx512_fp16": "AVX-512 FP16", "amx_int8": "AMX INT8", "amx_bf16": "AMX BF16",
+    "asimddp": "NEON dot product", "i8mm": "NEON INT8 matrix product", "bf16": "NEON BF16", "sve": "SVE",
+}  # fmt: skip
+"""Names by the flags of Linux, x86 and ARM: those that widen arithmetic or make it of smaller numbers."""
+
+
+def _instructions() -> list[str]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    told = next((line.split(":", 1)[1].split() for line in lines if line.lower().startswith(("flags", "features"))), [])
+    return [name for flag, name in INSTRUCTIONS.items() if flag in told]
 
 
 def _memory_mib() -> float:

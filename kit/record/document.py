@@ -311,6 +311,8 @@ class Machine(Struct, frozen=True, kw_only=True):
     python: str
     gpus: list[Gpu] = []
     cuda: str | None = None
+    instructions: list[str] = []
+    """The processor's vector instructions that engines make use of, as `AVX-512 VNNI`; empty where it does not tell."""
     ceilings: dict[str, float | None] = {}
     """What this machine could do in this session, by name with its unit: `memory_copy_gib_per_s`, …"""
 
