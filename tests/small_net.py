@@ -64,9 +64,12 @@ def _trained():
     import torch
 
     net, (images, targets) = _net(), map(torch.from_numpy, _samples(512, 3))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a machine that does other things as well, two wait for each other
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(100):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(net(images), targets).backward()
         optimizer.step()
+    torch.set_num_threads(threads)
     return net.eval()
