@@ -95,6 +95,7 @@ def _print(found: dict) -> None:
     gpus = [f"{gpu['name']}, {gpu['memory_mib'] / 1024:.0f} GiB, driver {gpu['driver']}" for gpu in this["gpus"]]
     for name, value in {
         "processor": this["cpu"],
+        "instructions": ", ".join(this["instructions"]) or "not told",
         "cores": f"{this['cores']} usable of {this['cores_total']}",
         "memory": f"{this['memory_mib'] / 1024:.1f} GiB" + (f", limited to {limit / 1024:.1f} GiB" if limit else ""),
         "GPU": "; ".join(gpus) or "none (no NVIDIA driver)",

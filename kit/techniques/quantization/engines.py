@@ -61,24 +61,31 @@ def openvino(artefact: Artefact, subject: Subject, batch: int, threads: int) -> 
         return request.infer(inputs)[0].copy()
 
     def prove() -> Engagement:
-        ran = _by_openvino(compiled)
+        sizes = {product.name: batch * product.multiplications for product in layers(artefact.path, subject)}
+        ran = _by_openvino(compiled, sizes)
         share = ran.share(artefact.precision)
         return proof.ran_as(artefact.precision, share, ran.in_words("layers"), threads, ran.multiplications)
 
     return Engine(run, prove)
 
 
-def _by_openvino(compiled) -> proof.Ran:
-    """Return what the compiled graph runs, by its own account: its layers with their kernels, types and shapes."""
+def _by_openvino(compiled, sizes: dict[str, int]) -> proof.Ran:
+    """Return what the compiled graph runs, by its own account: its layers with their kernels, types and shapes.
+
+    sizes: multiplications of a request by the names of the file's nodes, for products that OpenVINO has fused with what
+    is around them into a "Subgraph", which tells only whose they were.
+    """
     products = []
     for node in compiled.get_runtime_model().get_ops():
         told = {name: value.astype(str) for name, value in node.get_rt_info().items() if hasattr(value, "astype")}
-        if (op := OPENVINO.get(told.get("layerType"))) is None:
-            continue
-        shapes = [list(node.get_input_shape(position)) for position in (0, 1)]
-        count = proof.multiplications(op, *shapes, list(node.get_output_shape(0)))
-        precision = proof.NAMES.get(told["runtimePrecision"], told["runtimePrecision"])
-        products.append(proof.Product(node.get_friendly_name(), op, told["primitiveType"], precision, count))
+        if (op := OPENVINO.get(told.get("layerType"))) is not None:
+            shapes = [list(node.get_input_shape(position)) for position in (0, 1)]
+            count = proof.multiplications(op, *shapes, list(node.get_output_shape(0)))
+        elif told.get("layerType") == "Subgraph":
+            op, count = "Subgraph", sum(sizes.get(name, 0) for name in told["originalLayersNames"].split(","))
+        if op is not None and count:
+            precision = proof.NAMES.get(told["runtimePrecision"], told["runtimePrecision"])
+            products.append(proof.Product(node.get_friendly_name(), op, told["primitiveType"], precision, count))
     return proof.Ran(tuple(products), Counter(product.provider for product in products))
 
 
@@ -154,8 +161,14 @@ def _multiplications(run: Callable[[], object]) -> dict[str, int]:
 
     class Counting(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            count = flop_registry.get(function._overloadpacket)
+            if count is None:
+                with self:  # without gradients a layer arrives whole: look into it, as the flop counter does
+                    made = function.decompose(*arguments, **(options or {}))
+                if made is not NotImplemented:
+                    return made
             made = function(*arguments, **(options or {}))
-            if (count := flop_registry.get(function._overloadpacket)) is not None:
+            if count is not None:
                 kind = next(one.dtype for one in arguments if isinstance(one, torch.Tensor))
                 name = proof.NAMES.get(str(kind).removeprefix("torch."), str(kind))
                 done[name] = done.get(name, 0) + count(*arguments, **(options or {}), out_val=made) // 2

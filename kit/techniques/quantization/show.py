@@ -202,7 +202,7 @@ def _steps(within: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     corners: list[tuple[float, float]] = []
     for ms, share in within:
         if not corners or share > corners[-1][1]:
-            corners += [(ms, corners[-1][1])] * bool(corners) + [(ms, share)]
+            corners += [(ms, level) for _, level in corners[-1:]] + [(ms, share)]
     return corners
 
 
