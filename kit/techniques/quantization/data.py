@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Samples = tuple[Inputs, np.ndarray]
 """(inputs by name, targets), equally long."""
 
+Found = tuple[Samples] | tuple[Samples, Samples]
+"""All samples; or those that the model was trained on, and the others."""
+
 LEAST = 50
 """Samples that own data must have, so that both parts of it have some."""
 
@@ -41,46 +44,34 @@ class Divided:
     targets: np.ndarray
 
 
-def divide(samples: Samples, calibration: int, evaluation: int) -> Divided:
+def divide(found: Found, calibration: int, evaluation: int) -> Divided:
     """Divide samples into at most so many to calibrate with and at most so many to be judged by.
 
-    Where a sample goes, and in which order, is told by a hash of its inputs alone: the same in every run, however
-    many others there are, and equal samples go the same way. Raise `UserError` if there are too few.
+    Of halves, the first is calibrated with, where a sample is not in the other too, and the other judged by. Else a
+    hash of its inputs tells where a sample goes: the same way in every run, however many others there are, and equal
+    samples the same way. The hash also tells the order. Raise `UserError` if there are too few.
     """
-    inputs, targets = samples
-    hashes = digests(inputs)
-    order = sorted(range(len(targets)), key=hashes.__getitem__)
-    cut = next((place for place, row in enumerate(order) if hashes[row][0] >= SHARE * 256), len(order))
-    first, second = order[:cut][:calibration], order[cut:][:evaluation]
-    if len(order) < LEAST or not (first and second):
+    (inputs, targets), (judged, right) = found[0], found[-1]
+    if len(found) == 2:
+        first, second = _apart(inputs, judged), _in_order(digests(judged))
+    else:
+        hashes = digests(inputs)
+        order = _in_order(hashes)
+        first = [row for row in order if hashes[row][0] < SHARE * 256]
+        second = order[len(first) :]
+    if not first or not second or len(targets) < LEAST:
         raise UserError(
-            f"{len(order)} samples are too few to calibrate with some and judge by the others; give {LEAST} or more"
+            f"of {len(targets)} samples {len(first)} are left to calibrate with, and {len(second)} to judge by, none "
+            f"in both; give {LEAST} or more that differ"
         )
-    return Divided(_rows(inputs, first), _rows(inputs, second), targets[second])
+    first, second = first[:calibration], second[:evaluation]
+    return Divided(_rows(inputs, first), _rows(judged, second), right[second])
 
 
-def divide_halves(train: Samples, test: Samples, calibration: int, evaluation: int) -> Divided:
-    """Take what to calibrate with from the half that was trained on, and what to be judged by from the other.
-
-    A sample that is in both halves is not calibrated with. Raise `UserError` if none is left.
-    """
-    rows = _apart(train[0], test[0])[:calibration]
-    order = _by_hash(test[0])[:evaluation]
-    if not rows or not order:
-        raise UserError(
-            f"{len(train[1])} samples to train on, {len(test[1])} to test on, and {len(rows)} of the first not among "
-            "the second; give halves that differ, with samples in both"
-        )
-    return Divided(_rows(train[0], rows), _rows(test[0], order), test[1][order])
-
-
-def fine_tuning(
-    halves: Callable[[], tuple[Samples, Samples]],
-) -> "tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]":
+def fine_tuning(halves: Callable[[], Found]) -> "tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]":
     """Return ((inputs, targets), (validation inputs, validation targets)) of the half to train on, a tenth to validate.
 
-    halves: returns ((inputs, targets), (test inputs, test targets)) of a model with one input. What is in the test half
-    is left out.
+    halves: returns both halves of a model with one input. What is in the other half too is left out.
     """
     import torch
 
@@ -98,15 +89,14 @@ def digests(inputs: Inputs) -> list[bytes]:
     return [hashlib.blake2b(b"".join(one.tobytes() for one in row), digest_size=16).digest() for row in rows]
 
 
-def _by_hash(inputs: Inputs) -> list[int]:
-    hashes = digests(inputs)
+def _in_order(hashes: list[bytes]) -> list[int]:
     return sorted(range(len(hashes)), key=hashes.__getitem__)
 
 
 def _apart(inputs: Inputs, others: Inputs) -> list[int]:
     """Return the rows of `inputs` that are not among the others, in the order of their hashes."""
-    taken, hashes = set(digests(others)), digests(inputs)
-    return sorted((row for row, one in enumerate(hashes) if one not in taken), key=hashes.__getitem__)
+    hashes, taken = digests(inputs), set(digests(others))
+    return [row for row in _in_order(hashes) if hashes[row] not in taken]
 
 
 def _rows(inputs: Inputs, rows: Sequence[int]) -> Inputs:
@@ -116,8 +106,8 @@ def _rows(inputs: Inputs, rows: Sequence[int]) -> Inputs:
 # Own data -------------------------------------------------------------------------------------------------------------
 
 
-def own(address: str, kinds: Mapping[str, np.dtype | None]) -> Samples | tuple[Samples, Samples]:
-    """Read own data: samples, or those to train on and those to test on.
+def own(address: str, kinds: Mapping[str, np.dtype | None]) -> Found:
+    """Read own data from an .npz file, or from what a function returns.
 
     kinds: by the name of each of the model's inputs, the type that it takes; None: float32, or what whole numbers it
     is given. Raise `UserError` that says what to do, if the data is not there or not such as the model can take.
@@ -129,7 +119,7 @@ def own(address: str, kinds: Mapping[str, np.dtype | None]) -> Samples | tuple[S
     raise UserError(f"data={address!r} is no .npz file; give one, or a function as 'package.module:load'")
 
 
-def _stored(path: Path, kinds: Mapping[str, np.dtype | None]) -> Samples:
+def _stored(path: Path, kinds: Mapping[str, np.dtype | None]) -> Found:
     if not path.exists():
         raise UserError(f"there is no file {path}; give the .npz file with the model's inputs and targets")
     try:
@@ -140,25 +130,25 @@ def _stored(path: Path, kinds: Mapping[str, np.dtype | None]) -> Samples:
     if "targets" not in arrays:
         raise UserError(f"{path} holds {', '.join(arrays) or 'nothing'}; add what is right for each sample as targets")
     targets = arrays.pop("targets")
-    return samples(arrays, targets, str(path), kinds)
+    return (_samples(arrays, targets, str(path), kinds),)
 
 
-def _returned(found: Any, address: str, kinds: Mapping[str, np.dtype | None]) -> Samples | tuple[Samples, Samples]:
+def _returned(found: Any, address: str, kinds: Mapping[str, np.dtype | None]) -> Found:
     try:
         one, other = found
         if isinstance(one, tuple) and isinstance(other, tuple):
             (inputs, targets), (test_inputs, test_targets) = one, other
-            train = samples(inputs, targets, f"{address}: train", kinds)
-            return train, samples(test_inputs, test_targets, f"{address}: test", kinds)
+            train = _samples(inputs, targets, f"{address}: train", kinds)
+            return train, _samples(test_inputs, test_targets, f"{address}: test", kinds)
     except (TypeError, ValueError):
         raise UserError(
             f"{address} returned {type(found).__name__}; let it return (inputs, targets) or ((inputs, targets), "
             "(test inputs, test targets))"
         ) from None
-    return samples(one, other, address, kinds)
+    return (_samples(one, other, address, kinds),)
 
 
-def samples(inputs: Any, targets: Any, where: str, kinds: Mapping[str, np.dtype | None]) -> Samples:
+def _samples(inputs: Any, targets: Any, where: str, kinds: Mapping[str, np.dtype | None]) -> Samples:
     """Return inputs and targets as arrays that the model takes. Raise `UserError` for what it can't."""
     given = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
     if len(kinds) == 1 and set(given) == {"inputs"}:
