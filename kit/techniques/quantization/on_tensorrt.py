@@ -80,7 +80,8 @@ def tensorrt_(artefact: Artefact, subject: Subject, batch: int, threads: int) ->
         if unnamed := sum(not product.precision for product in ran.products):
             facts["products_in_no_layer"] = unnamed
         name = f"TensorRT {tensorrt.__version__}"
-        return proof.ran_as(artefact.precision, ran.share(artefact.precision), name, threads, **facts)
+        counted = ran.multiplications * batch
+        return proof.ran_as(artefact.precision, ran.share(artefact.precision), name, threads, counted, **facts)
 
     return Engine(run, prove)
 
@@ -302,13 +303,10 @@ def accepted(path: Path, batch: int = 16, target: str = CHECKED_FOR) -> str | No
 
 
 def rtx() -> ModuleType:
-    """Return TensorRT-RTX, by the name that its bindings have with or without the package that joins its parts."""
-    import importlib
+    """Return TensorRT-RTX."""
+    import tensorrt_rtx_bindings
 
-    try:
-        return importlib.import_module("tensorrt_rtx")
-    except ModuleNotFoundError:
-        return importlib.import_module("tensorrt_rtx_bindings")
+    return tensorrt_rtx_bindings
 
 
 def _answer(path: str, batch: str, target: str) -> None:
