@@ -106,7 +106,7 @@ class Proposal:
 
     def in_words(self) -> str:
         """Say it in a sentence or two."""
-        reached, whole, asked = map(words.percent, (self.reached.agreement, self.whole.agreement, self.bound))
+        reached, whole, asked = map(_percent, (self.reached.agreement, self.whole.agreement, self.bound))
         judged = f"of {self.samples} calibration samples, where {asked} is asked"
         if self.artefact is None:
             return (
@@ -456,11 +456,16 @@ def operators_table(found: Sequence[Operator]) -> Table:
 
 
 def _cells(one: Fidelity) -> tuple[str, float | None]:
-    return words.percent(one.agreement), round(one.sqnr_db, 1) if math.isfinite(one.sqnr_db) else None
+    return _percent(one.agreement), round(one.sqnr_db, 1) if math.isfinite(one.sqnr_db) else None
+
+
+def _percent(share: float) -> str:
+    """Return a share near 1 with a digit more than `words.percent`, so that 98.9 is told from 99."""
+    return f"{words.number(100 * share)} %"
 
 
 def _judged(found: Sensitivity) -> str:
-    whole = f"{words.percent(found.whole.agreement)} agreement, {words.number(found.whole.sqnr_db)} dB"
+    whole = f"{_percent(found.whole.agreement)} agreement, {words.number(found.whole.sqnr_db)} dB"
     judged = (
         f"All layers in INT8: {whole}. Judged on {found.samples} samples of the calibration, by agreement with FP32."
     )
