@@ -193,6 +193,36 @@ def test_a_baseline_that_cannot_run_is_told():
         comparison.run()
 
 
+@pytest.mark.parametrize("name", ["tensorrt rtx", "torchao", "modelopt"])
+def test_what_quantizes_without_a_gpu_works_where_it_is_installed(name):
+    """An optional package's probe does its work where the package is; elsewhere its reason and its remedy are told."""
+    found = capabilities.probe(name)
+    if capabilities._importable(capabilities.CAPABILITIES[name].module):
+        assert found is None
+    else:
+        assert found.reason.endswith("is not installed")
+        assert "pip install" in found.remedy
+
+
+def test_the_probe_of_onnx_runtimes_cuda_provider_does_its_work():
+    """Asked of the provider that is on every machine the probe's work is done; asked of CUDA's, where it can't be
+    loaded, the probe fails instead of running on the CPU."""
+    probe = capabilities.CAPABILITIES["onnxruntime cuda"].probe
+    assert capabilities._executed(probe.replace("CUDAExecutionProvider", "CPUExecutionProvider"))[0] == 0
+    if not capabilities.has_driver():
+        assert "fits another CUDA" in capabilities._executed(probe)[1]
+
+
+def test_an_older_tensorrt_is_told_by_its_version(tmp_path, monkeypatch):
+    """TensorRT before 11 is of another kind: it is told as broken, with its version and the one that is needed."""
+    (tmp_path / "tensorrt.py").write_text("__version__ = '10.16.1'")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(capabilities, "has_driver", lambda: True)
+    found = capabilities.probe("tensorrt")
+    assert found.broken
+    assert "it is version 10.16.1, and 11 or newer is needed" in found.reason
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not capabilities.has_driver(), reason="no NVIDIA driver")
 def test_with_a_driver_the_gpu_is_told():

@@ -78,9 +78,53 @@ CAPABILITIES = {
     ),
     "tensorrt": Capability(
         "tensorrt",
-        "import tensorrt as t; assert t.Builder(t.Logger(t.Logger.ERROR))",
-        "on a machine with an NVIDIA GPU: pip install tensorrt",
+        "import tensorrt as t; v = t.__version__;"
+        "assert int(v.split('.')[0]) >= 11, f'it is version {v}, and 11 or newer is needed';"
+        "b = t.Builder(t.Logger(t.Logger.ERROR)); n = b.create_network(); x = n.add_input('x', t.float32, (2, 2));"
+        "n.mark_output(n.add_identity(x).get_output(0)); p = b.build_serialized_network(n, b.create_builder_config());"
+        "e = t.Runtime(b.logger).deserialize_cuda_engine(p); assert e.num_io_tensors == 2",
+        "on a machine with an NVIDIA GPU: pip install 'tensorrt>=11'",
         gpu=True,
+    ),
+    "tensorrt rtx": Capability(
+        "tensorrt_rtx_bindings",
+        "import tensorrt_rtx_bindings as t; b = t.Builder(t.Logger(t.Logger.ERROR)); n = b.create_network();"
+        "x = n.add_input('x', t.float32, (2, 2)); n.mark_output(n.add_identity(x).get_output(0));"
+        "c = b.create_builder_config(); c.num_compute_capabilities = 1;"
+        "c.set_compute_capability(t.ComputeCapability.SM89, 0); assert b.build_serialized_network(n, c)",
+        "pip install -e '.[test]' (tensorrt-rtx-cu13-libs and -bindings; no GPU is needed)",
+    ),
+    "onnxruntime cuda": Capability(
+        "onnxruntime",
+        "import numpy as n, onnx.helper as h, onnxruntime as o;"
+        "v = [h.make_tensor_value_info(x, 1, [2]) for x in 'xy'];"
+        "g = h.make_graph([h.make_node('Neg', ['x'], ['y'])], 'g', v[:1], v[1:]);"
+        "m = h.make_model(g, opset_imports=[h.make_opsetid('', 17)], ir_version=8).SerializeToString();"
+        "s = o.InferenceSession(m, providers=['CUDAExecutionProvider']);"
+        "assert s.get_providers()[0] == 'CUDAExecutionProvider', 'onnxruntime-gpu is not installed or fits another CUDA';"
+        "assert s.run(None, {'x': n.ones(2, 'f')})[0].sum() == -2",
+        "on a machine with an NVIDIA GPU: pip uninstall onnxruntime, then pip install onnxruntime-gpu",
+        gpu=True,
+    ),
+    "torchao": Capability(
+        "torchao",
+        "import torch as t, torchao.quantization as q; m = t.nn.Sequential(t.nn.Linear(16, 16)); x = t.ones(4, 16);"
+        "y = m(x); q.quantize_(m, q.Int8DynamicActivationInt8WeightConfig());"
+        "assert 0 < (m(x) - y).norm() < 0.1 * y.norm()",
+        "pip install torchao",
+    ),
+    "modelopt": Capability(
+        "modelopt",
+        "import os, tempfile, numpy as n, onnx, onnx.helper as h;"
+        "d = tempfile.TemporaryDirectory(); f = os.path.join(d.name, 'm.onnx');"
+        "w = onnx.numpy_helper.from_array(n.eye(64, dtype='f'), 'w');"
+        "v = [h.make_tensor_value_info(x, 1, [64, 64]) for x in 'xy'];"
+        "g = h.make_graph([h.make_node('MatMul', ['x', 'w'], ['y'], 'm')], 'g', v[:1], v[1:], [w]);"
+        "onnx.save(h.make_model(g, opset_imports=[h.make_opsetid('', 19)], ir_version=9), f);"
+        "from modelopt.onnx.quantization import quantize; quantize(f, quantize_mode='fp8', calibration_eps=['cpu'],"
+        "calibration_data={'x': n.ones((64, 64), 'f')}, high_precision_dtype='fp32', output_path=f + '.fp8');"
+        "assert any(o.op_type == 'QuantizeLinear' for o in onnx.load(f + '.fp8').graph.node)",
+        "in an environment of its own: pip install 'nvidia-modelopt[onnx]' (it pins other versions of onnx)",
     ),
 }
 """By the name that `needs=` takes. Any other name is taken for a module that must be importable."""
