@@ -14,9 +14,9 @@ from kit.techniques.training.data import fashion_mnist, mnist
 
 Pair = tuple[Tensor, Tensor]
 WIDTHS = 32, 64, 128, 256
-EPOCHS = {"digits": 3, "fashion": 2}
+EPOCHS = {"digits": 4, "fashion": 2}
 MOST = 12_000  # pictures of clothes that are trained on: all 60,000 would take minutes on two cores
-RECIPE = "SGD 0.05, batches of 64, seed 0"
+RECIPE = "SGD 0.05, batches of 64, labels smoothed by 0.1, seed 0"
 
 
 def net() -> nn.Sequential:
@@ -101,7 +101,7 @@ def _train(inputs: Tensor, targets: Tensor, epochs: int) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=len(batches))
     for batch in batches:
         optimizer.zero_grad()
-        F.cross_entropy(module(inputs[batch]), targets[batch]).backward()
+        F.cross_entropy(module(inputs[batch]), targets[batch], label_smoothing=0.1).backward()
         optimizer.step()
         schedule.step()
     return module.eval()
