@@ -17,20 +17,8 @@ class Placed(Entry):
     __slots__ = ("segment",)
 
 
-class Segment(OrderedDict[Hashable, Placed]):
-    """Entries of one part of the cache, the least recently used first, and the sum of their sizes."""
-
-    used: float = 0
-
-    def add(self, key: Hashable, entry: Placed) -> None:
-        self[key] = entry
-        self.used += entry.size
-        entry.segment = self
-
-    def take(self, key: Hashable) -> Placed:
-        entry = self.pop(key)
-        self.used -= entry.size
-        return entry
+Segment = OrderedDict[Hashable, Placed]
+"""The least recently used stands first."""
 
 
 class WTinyLFU(Cache):
@@ -49,6 +37,7 @@ class WTinyLFU(Cache):
         self._window_capacity = max(1, WINDOW * capacity)
         self._main_capacity = capacity - self._window_capacity
         self._protected_capacity = PROTECTED * self._main_capacity
+        self._window_used = self._protected_used = 0
         self._sketch = Sketch()
 
     def get(self, key: Hashable, default: Any = None) -> Any:
@@ -56,39 +45,47 @@ class WTinyLFU(Cache):
         entry = self._entries.get(key)
         if entry is None:
             return default
-        segment = entry.segment
-        if segment is self._probation:
-            self._protect(key)
+        if entry.segment is self._probation:
+            self._protect(key, entry)
         else:
-            segment.move_to_end(key)
+            entry.segment.move_to_end(key)
         return entry.value
 
-    def _protect(self, key: Hashable) -> None:
-        self._protected.add(key, self._probation.take(key))
-        while self._protected.used > self._protected_capacity:
-            oldest = next(iter(self._protected))
-            self._probation.add(oldest, self._protected.take(oldest))
+    def _protect(self, key: Hashable, entry: Placed) -> None:
+        """Move what was used in the main part out of danger, and what was not used for longest back into it."""
+        del self._probation[key]
+        self._protected[key] = entry
+        entry.segment = self._protected
+        self._protected_used += entry.size
+        while self._protected_used > self._protected_capacity:
+            oldest, entry = self._protected.popitem(last=False)
+            self._probation[oldest] = entry
+            entry.segment = self._probation
+            self._protected_used -= entry.size
 
     def _insert(self, key: Hashable, value: Any, size: float) -> None:
-        self._entries[key] = entry = Placed(value, size)
-        self._window.add(key, entry)
+        self._entries[key] = self._window[key] = entry = Placed(value, size)
+        entry.segment = self._window
         self.used += size
-        while self._window.used > self._window_capacity:
-            self._contend(next(iter(self._window)))
+        self._window_used += size
+        while self._window_used > self._window_capacity:
+            oldest, entry = self._window.popitem(last=False)
+            self._window_used -= entry.size
+            self._contend(oldest, entry)
 
-    def _contend(self, key: Hashable) -> None:
-        """Let the oldest of the window into the main part, or evict it."""
-        entry = self._window.take(key)
-        need = self._probation.used + self._protected.used + entry.size - self._main_capacity
-        if need <= 0:
-            self._probation.add(key, entry)
-        elif entry.size <= self._main_capacity and (victims := self._less_wanted(key, need)):
+    def _contend(self, key: Hashable, entry: Placed) -> None:
+        """Let what left the window into the main part, or evict it."""
+        need = self.used - self._window_used - self._main_capacity
+        if need > 0:
+            victims = self._less_wanted(key, need) if entry.size <= self._main_capacity else []
             for victim in victims:
                 self._remove(victim)
-            self._probation.add(key, entry)
-        else:
-            del self._entries[key]
-            self.used -= entry.size
+            if not victims:
+                del self._entries[key]
+                self.used -= entry.size
+                return
+        self._probation[key] = entry
+        entry.segment = self._probation
 
     def _less_wanted(self, key: Hashable, need: float) -> list[Hashable]:
         """Return the oldest of the main part that have to go for so much room; none if they are wanted as much."""
@@ -106,16 +103,20 @@ class WTinyLFU(Cache):
 
     def _remove(self, key: Hashable) -> None:
         entry = self._entries.pop(key)
-        entry.segment.take(key)
+        del entry.segment[key]
         self.used -= entry.size
+        if entry.segment is self._window:
+            self._window_used -= entry.size
+        if entry.segment is self._protected:
+            self._protected_used -= entry.size
 
 
 class Sketch:
-    """How often keys were asked for of late, about: a counting Bloom filter with four small counters for each key.
+    """How often keys were asked for of late, about: a counting Bloom filter with two small counters for each key.
 
     Counters stop at 15. After ten requests for each key that the cache holds all are halved, so that old fame fades.
-    There are at least sixteen counters a key held; the table grows with the cache. The paper's doorkeeper, which saves
-    memory for keys seen once, is left out, as in Caffeine.
+    There are at least sixteen counters a key held, and the table grows with the cache: as so many, two tell keys apart
+    as well as four. The paper's doorkeeper, which saves memory for keys seen once, is left out, as in Caffeine.
     """
 
     SPAN, A_KEY = 10, 16
@@ -130,16 +131,11 @@ class Sketch:
     def add(self, key: Hashable, held: int) -> None:
         """Count a request for `key`, of a cache that holds so many keys."""
         mixed, mask, counters = hash((key,)), self._mask, self._counters  # a tuple's hash mixes that of a number
-        first, step = mixed & mask, mixed >> 32 & mask | 1
-        second, third, fourth = first + step & mask, first + 2 * step & mask, first + 3 * step & mask
+        first, second = mixed & mask, mixed >> 32 & mask
         if counters[first] < 15:
             counters[first] += 1
         if counters[second] < 15:
             counters[second] += 1
-        if counters[third] < 15:
-            counters[third] += 1
-        if counters[fourth] < 15:
-            counters[fourth] += 1
         self._added += 1
         if self._added >= self.SPAN * held:
             self._age()
@@ -149,11 +145,8 @@ class Sketch:
     def count(self, key: Hashable) -> int:
         """Return about how often `key` was asked for: never too low but for what has faded and above 15."""
         mixed, mask, counters = hash((key,)), self._mask, self._counters
-        first, step = mixed & mask, mixed >> 32 & mask | 1
-        return min(
-            counters[first], counters[first + step & mask],
-            counters[first + 2 * step & mask], counters[first + 3 * step & mask],
-        )  # fmt: skip
+        first, second = counters[mixed & mask], counters[mixed >> 32 & mask]
+        return first if first < second else second
 
     def _age(self) -> None:
         self._counters = self._counters.translate(self._HALVED)
