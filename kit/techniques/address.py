@@ -43,7 +43,10 @@ def _module(name: str, address: str) -> ModuleType:
 
 def call(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     """Call a user's function with options from a parameter. Raise `UserError` if it doesn't take them."""
-    signature = inspect.signature(function).replace(return_annotation=inspect.Signature.empty)
+    try:
+        signature = inspect.signature(function).replace(return_annotation=inspect.Signature.empty)
+    except ValueError:  # some that are written in C don't tell
+        return function(**options)
     try:
         signature.bind(**options)
     except TypeError as error:
