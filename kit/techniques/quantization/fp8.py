@@ -8,10 +8,14 @@ as `by_modelopt`, to compare with.
 
 ONNX Runtime on a CPU computes such a file in FP32: good for its accuracy, not for its speed. And from its extended
 optimizations on it silently drops each Relu before an FP8 QuantizeLinear (1.32: the rule ReluQuantRewrite looks at
-integer zero points only), which the quality gate is there for.
+integer zero points only), which the quality gate is there for; a Clip there it refuses to load, with an error.
 """
 
+import os
+import subprocess
+import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,22 +50,32 @@ def fp8(source: Artefact, subject: Subject, folder: Path | None = None) -> Artef
 
 
 def by_modelopt(source: Artefact, subject: Subject, folder: Path | None = None) -> Artefact:
-    """Return `source` (FP32) in FP8 as NVIDIA's ModelOpt makes it: weights stay stored in FP32 (needs="modelopt")."""
+    """Return `source` (FP32) in FP8 as NVIDIA's ModelOpt makes it: weights stay stored in FP32 (needs="modelopt").
+
+    It runs in a process of its own, for it replaces parts of ONNX Runtime's quantizer, which then quantizes no longer
+    as the rest of the kit needs it.
+    """
 
     def make(path: Path) -> dict:
-        import modelopt
-        from modelopt.onnx.quantization import quantize
-
-        quantize(
-            str(source.path),
-            quantize_mode="fp8",
-            calibration_data=subject.calibration,
-            calibration_method="max",
-            calibration_eps=["cpu"],
-            high_precision_dtype="fp32",
-            output_path=str(path),
+        given = {
+            "onnx_path": source.path,
+            "output_path": path,
+            "quantize_mode": "fp8",
+            "calibration_data_path": subject.folder / "calibration.npz",
+            "calibration_method": "max",
+            "calibration_eps": "cpu",
+            "high_precision_dtype": "fp32",
+        }
+        options = [f"--{name}={value}" for name, value in given.items()]
+        command = [sys.executable, "-m", "modelopt.onnx.quantization", *options]
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True
         )
-        return {"made_by": f"ModelOpt {modelopt.__version__}"}
+        if done.returncode != 0 or not path.exists():
+            raise RuntimeError(
+                f"ModelOpt made no file: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}"
+            )
+        return {"made_by": f"ModelOpt {metadata.version('nvidia-modelopt')}"}
 
     return _kept(source, subject, folder, "fp8-modelopt", make)
 

@@ -108,6 +108,8 @@ def on_device(
             return by(*tensors).float().cpu().numpy()
 
     def prove() -> Engagement:
+        if compiled is not module and not engines._graphs():
+            return fell_back("uncompiled code: torch.compile caught no graph")
         _count_integer_products()
         done = engines._multiplications(lambda: run(engines.first(subject.evaluation, batch), module))
         share = done.get(artefact.precision, 0) / max(1, sum(done.values()))

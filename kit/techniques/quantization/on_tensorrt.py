@@ -67,6 +67,10 @@ def tensorrt_(artefact: Artefact, subject: Subject, batch: int, threads: int) ->
         raise UserError(f"TensorRT does not take {artefact.path.name}: {refused}") from None
     runtime = tensorrt.Runtime(_logger(tensorrt))
     engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise RuntimeError(
+            f"TensorRT could not load the engine that it built: {_one_line(str(_logger(tensorrt).errors))}"
+        )
     context = engine.create_execution_context()
     stream = torch.cuda.Stream()
     run = bound(tensorrt, engine, context, _shapes(subject), batch, stream)
