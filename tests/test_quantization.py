@@ -90,7 +90,7 @@ def test_no_difference_among_few_samples_is_not_certainty():
 
 def test_a_metric_of_ones_own_is_judged_alike():
     """A metric that is no mean over samples is resampled by being called, and answers that are no classes agree by
-    their cosine."""
+    their correlation."""
 
     def correlation(outputs, targets):
         return float(np.corrcoef(outputs[:, 0], targets)[0, 1])

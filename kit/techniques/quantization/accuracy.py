@@ -38,8 +38,7 @@ class Score:
     """How good outputs are beside FP32's.
 
     value, reference: the metric of both. share: value ÷ reference; low, high: its interval, for the sampling error of
-    the evaluation: the samples drawn anew (paired bootstrap). agreement: share of samples with FP32's answer, or, where
-    answers are no classes, the mean cosine of the outputs to FP32's.
+    the evaluation: the samples drawn anew (paired bootstrap). agreement: how far they answer alike.
     """
 
     value: float
@@ -70,16 +69,15 @@ def score(outputs: np.ndarray, reference: np.ndarray, subject: Subject) -> Score
 
 
 def agreement(outputs: np.ndarray, reference: np.ndarray) -> float:
-    """Return the share of samples with the same largest output; of single numbers and embeddings, the mean cosine."""
-    if outputs.ndim == 2 and _are_classes(reference):
-        return float((outputs.argmax(-1) == reference.argmax(-1)).mean())
+    """Return how far two models answer alike: of scores [N, classes] the share of samples with the same largest one, of
+    a number a sample [N] or [N, 1] their correlation, of anything larger the mean cosine."""
     a, b = (one.reshape(len(one), -1).astype(np.float64) for one in (outputs, reference))
+    if a.shape[1] == 1:
+        return float(np.corrcoef(a[:, 0], b[:, 0])[0, 1])
+    if outputs.ndim == 2:
+        return float((a.argmax(-1) == b.argmax(-1)).mean())
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(np.mean((a * b).sum(1) / np.maximum(norms, 1e-30)))
-
-
-def _are_classes(outputs: np.ndarray) -> bool:
-    return outputs.shape[-1] > 1
 
 
 def _interval(outputs: np.ndarray, reference: np.ndarray, subject: Subject) -> tuple[float, float]:
