@@ -69,7 +69,8 @@ def pruned(subject: Subject, method: str, share: float, epochs: int, folder: Pat
 
     method: of METHODS, which says what the share is one of. Of all epochs, and of the state before the first, the one
     that does best on the validation part of `Subject.train` stays; evaluation data is not read. The artefact's `build`
-    returns the pruned module. Raise `UserError` where there is nothing to prune or to fine-tune with.
+    returns the pruned module. Structured shares that leave multiples of 8 channels gain most: kernels work on that many
+    at once. Raise `UserError` where there is nothing to prune or to fine-tune with.
     """
     _checked(subject, method, share, epochs)
     name = f"pruned-{method.replace(':', '-of-')}-{share:g}-{epochs}-epochs"
