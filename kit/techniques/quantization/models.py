@@ -17,12 +17,12 @@ from kit.errors import UserError
 from kit.techniques.address import resolve
 from kit.techniques.quantization import onnx_files, own
 from kit.techniques.quantization.accuracy import accuracy
-from kit.techniques.quantization.data import Found, divide, fine_tuning
+from kit.techniques.quantization.data import Found, divide
 from kit.techniques.quantization.trained import Trained, exported, kept, root, same
 from kit.techniques.quantization.work import Subject
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
@@ -116,7 +116,7 @@ def _pictures(name: str, calibration: int, evaluation: int) -> Trained:
         divided=divided,
         **exported(build, divided.calibration),
         build=build,
-        train=partial(fine_tuning, train),
+        train=partial(_learning, name),
         item="images",
     )
 
@@ -125,6 +125,12 @@ def _build_net(folder: Path) -> "nn.Module":
     from kit.techniques.quantization import nets
 
     return nets.build(folder).eval()
+
+
+def _learning(name: str) -> "tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]":
+    from kit.techniques.quantization import nets
+
+    return nets.learning(name)
 
 
 def _picture_halves(name: str) -> Found:

@@ -164,6 +164,7 @@ def _simplified(path: Path) -> Iterator[Path]:
             shutil.copy(path, simple)
         model = ONNXModel(onnx.load(simple))
         model.replace_gemm_with_matmul()
+        model.clean_initializers()
         model.topological_sort()
         onnx.save(onnx.shape_inference.infer_shapes(model.model), simple)
         yield simple

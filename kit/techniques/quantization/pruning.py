@@ -6,7 +6,7 @@ al. 2023 (arXiv 2301.12900); two of four, Mishra et al. 2021 (arXiv 2104.08378).
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from kit.errors import UserError
+from kit.record import words
 from kit.techniques.quantization.finetuning import check_classes, judged, tuned
 from kit.techniques.quantization.nets import save
 from kit.techniques.quantization.onnx_files import export
@@ -83,6 +84,29 @@ def pruned(subject: Subject, method: str, share: float, epochs: int, folder: Pat
             break
         made.path.unlink()  # the module beside the file is lost or damaged: make both again
     return Artefact(made.path, "FP32", made.settings, made.made_s, partial(rebuilt, subject.build, module))
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to prune, by its method and share (see METHODS), fine-tuned for so many epochs."""
+
+    method: str
+    share: float
+    epochs: int = 2
+
+    def __call__(self, subject: Subject) -> Artefact:
+        """Return the subject's model pruned so, in FP32."""
+        return pruned(subject, self.method, self.share, self.epochs, subject.folder / "made")
+
+
+def ways(shares: Sequence[float]) -> dict[str, Way]:
+    """Return the ways to prune that are worth a look, by their names: zeros and channels at each share, and 2:4."""
+    for share in shares:
+        if not 0 < share < 1:
+            raise UserError(f"pruning={list(shares)} are shares, each above 0 and below 1, as [0.5, 0.9]")
+    zeros = {f"{words.percent(share)} zeros": Way("unstructured", share) for share in shares}
+    channels = {f"{words.percent(share)} of the channels gone": Way("structured", share) for share in shares}
+    return zeros | ({"2:4 zeros": Way("2:4", 0.5)} if shares else {}) | channels
 
 
 def numbers(artefact: Artefact) -> Pruning:

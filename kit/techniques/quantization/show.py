@@ -1,6 +1,8 @@
 """What quantization shows beside speed-ups: what each variant keeps, costs and answers, and where the frontier lies."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from kit.measure.result import Result
 from kit.record import words
 from kit.record.document import Chart, Series, Table, Variant
 from kit.techniques.quantization.accuracy import Gate, Score
+from kit.techniques.quantization.pruning import Pruning
 from kit.techniques.quantization.requests import Served, latencies
 
 QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99}
@@ -54,6 +57,11 @@ class Findings:
         if outputs.shape != best.shape or not np.isfinite(outputs).all():
             return None
         return self.gate.score(outputs, best)
+
+
+def code(*functions: Callable) -> str:
+    """Return the source of functions, to be shown as they are."""
+    return "\n\n".join(inspect.getsource(function) for function in functions)
 
 
 def quality(found: Findings) -> Table:
@@ -168,6 +176,49 @@ def _pays(variant: Variant, base: Variant, made_s: float) -> str:
         return "not shown to" if variant.verdict == "unresolved" else "never"
     extra = made_s + (variant.prepare_s or 0.0) - (base.prepare_s or 0.0)
     return words.count(max(0, round(extra / (base.warm_s - variant.warm_s))), "requests")
+
+
+def pruning(found: Findings, made: Mapping[str, Pruning]) -> Table:
+    """Return a row a pruned model: its zeros, what is left of it, what it keeps, and what that is worth in speed.
+
+    made: numbers of the prunings by the names of their variants.
+    """
+    rows = []
+    for variant in found.measured(found.result):
+        score, own = found.score(variant.name), made.get(variant.name)
+        kept = None if score is None else f"{words.number(100 * score.share, 3)} %"
+        left = [words.percent(own.zeros), own.parameters, own.multiplications / 1e6] if own else [None, None, None]
+        speed = words.speed(variant.effect) if variant.effect else "1×"
+        packed = len(zlib.compress(found.variants[variant.name].artefact.path.read_bytes())) / 2**20
+        rows.append(
+            [variant.name, *left, kept, found.variants[variant.name].artefact.mib, packed, speed, _worth(variant, own)]
+        )
+    metric = found.gate.subject.metric_name
+    return Table(
+        f"Pruning of {found.gate.subject.name}: what only makes zeros, and what makes it faster",
+        [
+            "variant",
+            "zeros",
+            "parameters",
+            "M multiplications",
+            f"of FP32's {metric}",
+            "file MiB",
+            "zipped MiB",
+            "speed-up",
+            "so",
+        ],
+        rows,
+        "Pruned models were trained on for some epochs, which the model as trained was not: half a percent between rows is "
+        "noise or training, no merit of pruning. Zeros within dense weights are multiplied like any number.",
+    )
+
+
+def _worth(variant: Variant, own: Pruning | None) -> str:
+    if variant.verdict in ("baseline", "invalid", "unresolved"):
+        return variant.verdict
+    if own and own.multiplications == own.multiplications_before and variant.verdict != "faster":
+        return "zeros, no speed"
+    return variant.verdict
 
 
 def frontier(found: Findings) -> Chart:

@@ -1,0 +1,72 @@
+"""What to deploy: the fastest file that holds the bound, or FP32 where none is shown to be faster."""
+
+from dataclasses import dataclass
+
+from kit.record import words
+from kit.record.document import Variant
+from kit.techniques.quantization.accuracy import Score
+from kit.techniques.quantization.show import Findings
+from kit.techniques.quantization.work import Artefact
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What to deploy. variant: by whose name it was measured; reason and speed: a sentence each."""
+
+    variant: str
+    artefact: Artefact
+    score: Score
+    reason: str
+    speed: str
+
+    def in_words(self) -> str:
+        """Say it in a paragraph of Markdown."""
+        return f"**Deploy: {self.variant}.** {self.reason} {self.speed}"
+
+
+def recommend(found: Findings) -> Recommended:
+    """Return what to deploy, by the requests of the smallest batch.
+
+    Only a file that holds the bound and is shown to be faster than the baseline stands for election, and of those the
+    one with the fastest median. Those that are faster still but no file of their own (BF16 that an engine makes as it
+    loads the FP32 file) are named.
+    """
+    base = found.result.record.asked.baseline
+    faster = sorted((v for v in found.measured(found.smallest) if v.verdict == "faster"), key=lambda v: v.warm_s)
+    files = [v for v in faster if found.variants[v.name].artefact.path != found.variants[base].artefact.path]
+    name = files[0].name if files else base
+    score = found.score(name)
+    if score is None:
+        name, score = base, found.score(base)
+    return Recommended(name, found.variants[name].artefact, score, _reason(found, files, faster), _speed(found, name))
+
+
+def _reason(found: Findings, files: list[Variant], faster: list[Variant]) -> str:
+    metric, asked = found.gate.subject.metric_name, words.percent(found.gate.bound)
+    if not files:
+        return f"No smaller file holds {asked} of FP32's {metric} and is shown to be faster here: FP32 stays."
+    name = files[0].name
+    kept = found.score(name).in_words(metric)
+    others = [v.name for v in faster if v.warm_s < files[0].warm_s]
+    more = f" {words.listing(others)} is faster still, and needs no file of its own." if others else ""
+    return f"Of the files that hold {asked} of FP32's {metric} it is the fastest: {kept}.{more}"
+
+
+def _speed(found: Findings, name: str) -> str:
+    """Say how fast it is beside the baseline, and beside FP32 by its own engine where that is another."""
+    said = [found.smallest[name].__repr__()]
+    for variant, base, size, ratio, verdict in same_engine_rows(found):
+        if (
+            variant == name
+            and size == found.smallest.record.points[0].size
+            and base != found.result.record.asked.baseline
+        ):
+            said.append(f"Against {base}, the same engine: {ratio}, {verdict}.")
+    return " ".join(said)
+
+
+def same_engine_rows(found: Findings) -> list[list]:
+    """Return the rows of the table of the same engine."""
+    from kit.techniques.quantization.show import same_engine
+
+    return same_engine(found).rows
