@@ -175,9 +175,10 @@ def propose(
     """
     if not 0 < bound <= 1:
         raise UserError(f"bound={bound} must be above 0 and at most 1, as 0.99 for the same answer in 99 % of samples")
-    layers = [effect.layer for effect in found.effects]
-    with _trials(source, subject, found.method, found.per_channel, PRODUCTS, found.samples, threads) as trials:
-        chosen, reached = _choose(layers, found.whole, bound, lambda held: trials.answer(exclude=_nodes(held)))
+    layers, chosen, reached = [effect.layer for effect in found.effects], (), found.whole
+    if reached.agreement < bound:
+        with _trials(source, subject, found.method, found.per_channel, PRODUCTS, found.samples, threads) as trials:
+            chosen, reached = _choose(layers, found.whole, bound, lambda held: trials.answer(exclude=_nodes(held)))
     artefact = None
     if reached.agreement >= bound:
         exclude = sorted(_nodes(chosen))
