@@ -7,8 +7,9 @@ weights, as the kit's Q/DQ files have it; LiteRT by the smallest and largest act
 was converted is kept, and made anew for other weights.
 
 LiteRT needs="litert_torch" and "ai_edge_quantizer" (packages litert-torch 0.10, ai-edge-litert 2.3, ai-edge-quantizer
-0.10, which need no TensorFlow), ExecuTorch needs="executorch" (1.5). Their conversion takes seconds, which the facts of
-the proof tell, as they do the size of the file.
+0.10, which need no TensorFlow; one that they need, xdsl 0.28, asks for a typing-extensions older than Jupyter's and
+works with that one, so that they are installed with --no-deps). ExecuTorch needs="executorch" (1.5). Their conversion
+takes seconds, which the facts of the proof tell, as they do the size of the file.
 """
 
 import contextlib
