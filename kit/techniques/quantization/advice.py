@@ -1,11 +1,16 @@
 """What to deploy: the fastest file that holds the bound, or FP32 where none is shown to be faster."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from kit.machine.capabilities import probe
+from kit.machine.fingerprint import in_words, machine
 from kit.record import words
 from kit.record.document import Variant
+from kit.techniques.quantization import card
 from kit.techniques.quantization.accuracy import Score
-from kit.techniques.quantization.show import Findings
+from kit.techniques.quantization.on_tensorrt import accepted
+from kit.techniques.quantization.show import Findings, same_engine
 from kit.techniques.quantization.work import Artefact
 
 
@@ -41,6 +46,27 @@ def recommend(found: Findings) -> Recommended:
     return Recommended(name, found.variants[name].artefact, score, _reason(found, files, faster), _speed(found, name))
 
 
+def deploy(chosen: Recommended, found: Findings) -> Path:
+    """Write the recommended file and its card into `deploy/` beside the records of the run, and return the card."""
+    measured = {
+        "score": chosen.score,
+        "bound": found.gate.bound,
+        "speed": chosen.speed,
+        "reason": chosen.reason,
+        "machine": in_words(machine()),
+        **_said_by_tensorrt(chosen.artefact),
+    }
+    return card.write(chosen.artefact, found.gate.subject, found.result.path.parent.parent / "deploy", measured)
+
+
+def _said_by_tensorrt(artefact: Artefact) -> dict[str, str]:
+    """Return what TensorRT says of a file, where it can be asked."""
+    if probe("tensorrt rtx") is not None:
+        return {}
+    refused = accepted(artefact.path)
+    return {"tensorrt": f"TensorRT-RTX refuses it: {refused}" if refused else "TensorRT-RTX builds an engine of it."}
+
+
 def _reason(found: Findings, files: list[Variant], faster: list[Variant]) -> str:
     metric, asked = found.gate.subject.metric_name, words.percent(found.gate.bound)
     if not files:
@@ -54,8 +80,8 @@ def _reason(found: Findings, files: list[Variant], faster: list[Variant]) -> str
 
 def _speed(found: Findings, name: str) -> str:
     """Say how fast it is beside the baseline, and beside FP32 by its own engine where that is another."""
-    said = [found.smallest[name].__repr__()]
-    for variant, base, size, ratio, verdict in same_engine_rows(found):
+    said = [repr(found.smallest[name])]
+    for variant, base, size, ratio, verdict in same_engine(found).rows:
         if (
             variant == name
             and size == found.smallest.record.points[0].size
@@ -63,10 +89,3 @@ def _speed(found: Findings, name: str) -> str:
         ):
             said.append(f"Against {base}, the same engine: {ratio}, {verdict}.")
     return " ".join(said)
-
-
-def same_engine_rows(found: Findings) -> list[list]:
-    """Return the rows of the table of the same engine."""
-    from kit.techniques.quantization.show import same_engine
-
-    return same_engine(found).rows

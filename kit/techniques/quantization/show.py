@@ -208,8 +208,8 @@ def pruning(found: Findings, made: Mapping[str, Pruning]) -> Table:
             "so",
         ],
         rows,
-        "Pruned models were trained on for some epochs, which the model as trained was not: half a percent between rows is "
-        "noise or training, no merit of pruning. Zeros within dense weights are multiplied like any number.",
+        "Pruned models were trained on for some epochs, which the model as trained was not: half a percent between "
+        "rows is noise or training, no merit of pruning. Zeros within dense weights are multiplied like any number.",
     )
 
 
