@@ -1,0 +1,150 @@
+"""A store on the disk, in LMDB: a tree of pages mapped into memory, shared by the processes of one machine.
+
+The fastest to read of those that outlive a process. Its pages have no checksums: entries have their own, but a file
+whose tree is damaged can end the process that reads it. Where that must not be, take SQLite.
+"""
+
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kit.techniques.caching.stores import entry
+from kit.techniques.caching.stores.store import Found, Key, Store, as_bytes
+
+_NUMBER = struct.Struct(">Q")
+
+
+class LMDB(Store):
+    """Hold entries in the folder `path`, at most so many MiB: what was written first is evicted first.
+
+    Nothing waits for the disk: a process that is killed loses nothing, a power cut may cost the newest entries. Open a
+    folder once in a process, and only on a disk of this machine. A folder that is cut short is begun anew.
+    """
+
+    shared = True
+
+    def __init__(self, path: Path | str, *, mib: float = 1024, clock: Callable[[], float] = time.time) -> None:
+        import lmdb
+
+        super().__init__(clock)
+        self._lmdb = lmdb
+        self._path, self._most = Path(path), mib * 2**20
+        self._environment = self._open()
+        self._entries = self._environment.open_db(b"entries")
+        self._order = self._environment.open_db(b"order")
+        self._closing = threading.Lock()
+
+    def find(self, key: Key) -> Found | None:
+        key = as_bytes(key)
+        try:
+            with self._environment.begin(self._entries) as transaction:
+                raw = transaction.get(key)
+        except self._lmdb.Error as error:
+            self.troubles[str(error)] += 1
+            return None
+        return None if raw is None else self._living(key, raw)
+
+    def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
+        self._put(key, value, ttl, replace=True)
+
+    def add(self, key: Key, value: Any, ttl: float | None = None) -> bool:
+        return self._put(key, value, ttl, replace=False)
+
+    def discard(self, key: Key) -> None:
+        try:
+            with self._environment.begin(self._entries, write=True) as transaction:
+                if number := _number(transaction.pop(as_bytes(key))):
+                    transaction.delete(number, db=self._order)
+        except self._lmdb.Error as error:
+            self.troubles[str(error)] += 1
+
+    @property
+    def bytes(self) -> int:
+        with self._environment.begin() as transaction:
+            return sum(_bytes(transaction.stat(tree)) for tree in (self._entries, self._order))
+
+    def __len__(self) -> int:
+        with self._environment.begin() as transaction:
+            return transaction.stat(self._entries)["entries"]
+
+    def close(self) -> None:
+        with self._closing:
+            self._environment.close()
+
+    def _put(self, key: Key, value: Any, ttl: float | None, *, replace: bool) -> bool:
+        key, expires = as_bytes(key), self.expiry(ttl)
+        packed = entry.pack(key, value, expires)
+        try:
+            with self._environment.begin(self._entries, write=True) as transaction:
+                old = transaction.get(key)
+                if not replace and old is not None and self._living(key, old):
+                    return False
+                transaction.put(key, (_number(old) or self._next(transaction, key)) + packed)
+                self._make_room(transaction)
+                return True
+        except self._lmdb.Error as error:  # as MapFullError, where readers hold old pages
+            self.troubles[str(error)] += 1
+            return False
+
+    def _living(self, key: bytes, raw: bytes) -> Found | None:
+        """Return what was written for `key` behind its number in the order, unless it is damaged or has expired."""
+        found = entry.unpack(key, memoryview(raw)[_NUMBER.size :])
+        if found is None:
+            self.troubles["damaged entry"] += 1
+            return None
+        return None if found.expires is not None and found.expires <= self.clock() else found
+
+    def _next(self, transaction: Any, key: bytes) -> bytes:
+        """Put a new key at the end of the order, and return its number there."""
+        cursor = transaction.cursor(self._order)
+        last = _NUMBER.unpack(cursor.key())[0] if cursor.last() else 0
+        number = _NUMBER.pack(last + 1)
+        transaction.put(number, key, append=True, db=self._order)
+        return number
+
+    def _make_room(self, transaction: Any) -> None:
+        """Evict the oldest while the pages in use are too many."""
+        if _bytes(transaction.stat(self._entries)) <= self._most:
+            return
+        cursor = transaction.cursor(self._order)
+        left = max(1, transaction.stat(self._entries)["entries"] // 8)
+        while left and cursor.first():
+            transaction.delete(cursor.value(), db=self._entries)
+            cursor.delete()
+            left -= 1
+
+    def _open(self) -> Any:
+        file = self._path / "data.mdb"
+        room = int(2 * self._most) + 2**24  # what readers still see is written beside it
+        options = {"map_size": room, "max_dbs": 2, "max_readers": 512, "sync": False, "metasync": False}
+        for _ in range(2):
+            self._path.mkdir(parents=True, exist_ok=True)
+            try:
+                environment = self._lmdb.open(str(self._path), **options)
+            except self._lmdb.Error as error:
+                self._begin_anew(str(error))
+                continue
+            whole = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+            if file.stat().st_size >= whole:
+                return environment
+            environment.close()  # to read a page that isn't there would end the process
+            self._begin_anew("the file was cut short")
+        return self._lmdb.open(str(self._path), **options)
+
+    def _begin_anew(self, why: str) -> None:
+        self.troubles[why] += 1
+        for name in ("data.mdb", "lock.mdb"):
+            if (file := self._path / name).exists():
+                file.replace(file.with_name(f"{name}.damaged"))
+
+
+def _number(raw: bytes | None) -> bytes | None:
+    """Return the place in the order that an entry names, if it is long enough to name one."""
+    return None if raw is None or len(raw) < _NUMBER.size else raw[: _NUMBER.size]
+
+
+def _bytes(stat: dict[str, int]) -> int:
+    return stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])

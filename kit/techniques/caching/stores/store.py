@@ -1,0 +1,113 @@
+"""What all stores have in common: a value for a key until it expires, and a miss for whatever goes wrong."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from kit.errors import UserError
+
+Key = bytes | str
+
+
+class Miss:
+    """What `get` returns where nothing is held: any value, None too, can be cached."""
+
+    def __repr__(self) -> str:
+        return "MISS"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISS: Final = Miss()
+
+
+class Found(NamedTuple):
+    """A value that is held, and when it expires: seconds since 1970, None for never."""
+
+    value: Any
+    expires: float | None
+
+
+class Store:
+    """A place for values by key. A store adds `find`, `put`, `add`, `discard`, `close`, `len()` and `bytes`.
+
+    Safe for several threads. Neither `get` nor `put` raises for what lies in the store or for its absence: what cannot
+    be read is a miss, what cannot be kept is lost, and `troubles` counts both, by reason.
+    """
+
+    shared = False
+    """Whether other processes see what is put here."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """clock: the time now in seconds since 1970, the same for all that share the store, as `time.time`."""
+        self.clock = clock
+        self.troubles: Counter[str] = Counter()
+
+    def find(self, key: Key) -> Found | None:
+        """Return what is held for `key` with its time of expiry, or None."""
+        raise NotImplementedError
+
+    def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
+        """Keep `value` for `key`, for `ttl` seconds; None: until it is evicted. Raise `UserError` for a value that
+        cannot be kept safely (see `entry`), and for a `ttl` that is no time."""
+        raise NotImplementedError
+
+    def add(self, key: Key, value: Any, ttl: float | None = None) -> bool:
+        """Keep `value` only if nothing is held for `key`, in one step. Return whether it was: then the key is yours."""
+        raise NotImplementedError
+
+    def discard(self, key: Key) -> None:
+        """Forget `key` if it is held."""
+        raise NotImplementedError
+
+    @property
+    def bytes(self) -> int:
+        """What is held takes so many bytes, keys and the store's own structures included where it can tell."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        """Number of entries, with those that have expired and have not been asked for since."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+    def get(self, key: Key) -> Any:
+        """Return the value of `key`, or `MISS`."""
+        found = self.find(key)
+        return MISS if found is None else found.value
+
+    def fetch(self, key: Key, compute: Callable[[], Any], ttl: float | None = None) -> Any:
+        """Return the value of `key`; if it is not held, what `compute()` returns, which is kept then."""
+        value = self.get(key)
+        if value is MISS:
+            value = compute()
+            self.put(key, value, ttl)
+        return value
+
+    def expiry(self, ttl: float | None) -> float | None:
+        """Return when what is put now expires."""
+        if ttl is None:
+            return None
+        if not ttl > 0:
+            raise UserError(f"ttl={ttl!r} is no time to live; give seconds above 0, or None for no end")
+        return self.clock() + ttl
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def as_bytes(key: Key) -> bytes:
+    """Return a key as bytes that every store takes: a long one is hashed."""
+    key = key.encode() if isinstance(key, str) else key
+    if not key:
+        raise UserError("a key is empty; give at least one byte")
+    if len(key) <= 256:  # LMDB takes 511
+        return key
+    from hashlib import blake2b
+
+    return b"long:" + blake2b(key, digest_size=32).digest()

@@ -1,0 +1,488 @@
+"""Stores of a cache: what is put comes back or is missed, whatever happens to the disk, the server and the bytes."""
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kit.errors import UserError
+from kit.techniques.caching import stores
+from kit.techniques.caching.stores import MISS, entry, in_memory
+
+VALUES = {
+    "nothing": None,
+    "a number": 3.25,
+    "a text": "Füße 🦶",
+    "bytes": b"\x00\xff",
+    "an array": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "no array": np.empty((0, 7), np.int64),
+    "times": np.array(["2013-01-01", "NaT"], "datetime64[ns]"),
+    "a scalar": np.float32(0.1),
+    "all together": {"label": "pdf", "scores": np.arange(3.0), "nested": [1, None, [True, {"deep": b"x"}]]},
+    "a table": pa.table({"tail": ["N1", None, "N3"], "delay": [1.5, 2.5, None]}),
+}
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self):
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def server():
+    pytest.importorskip("redis")
+    if stores.program() is None:
+        pytest.skip("no redis-server is installed here")
+    with stores.PrivateServer(mib=32) as running:
+        yield running
+
+
+def _memory(**options):
+    return in_memory.InMemory(stores.in_memory.POLICIES["SIEVE"](2**20), **options)
+
+
+KINDS = ["memory", "cachetools", "cachebox", "sqlite", "lmdb", "redis", "tiered"]
+
+
+@pytest.fixture(params=KINDS)
+def store(request, tmp_path):
+    """A store of each kind, with a clock of its own."""
+    kind, clock = request.param, Clock()
+    if kind in ("cachetools", "cachebox", "lmdb"):
+        pytest.importorskip(kind)
+    if kind == "redis":
+        url = request.getfixturevalue("server").url
+        made = stores.Redis(url, prefix=f"{request.node.name}:", clock=clock, timeout_s=2)
+    elif kind == "tiered":
+        made = stores.Tiered(_memory(clock=clock), stores.SQLite(tmp_path / "c.sqlite", clock=clock), first_ttl=5)
+    elif kind == "sqlite":
+        made = stores.SQLite(tmp_path / "c.sqlite", clock=clock)
+    elif kind == "lmdb":
+        made = stores.LMDB(tmp_path / "lmdb", mib=16, clock=clock)
+    elif kind == "memory":
+        made = _memory(clock=clock)
+    else:
+        made = getattr(in_memory, f"by_{kind}")(1000)
+        made.clock = clock
+    with made:
+        yield made
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_is_put_comes_back_equal_and_of_the_same_type(store, name):
+    """A cached answer equals the one that was put, in value, type and shape, in every store."""
+    value = VALUES[name]
+    store.put("key", value)
+    found = store.get("key")
+    assert type(found) is type(value)
+    assert _same(found, value)
+
+
+def _same(a, b) -> bool:
+    if isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in b)
+    if isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return a.equals(b) if isinstance(b, pa.Table) else a == b
+
+
+def test_absence_discarding_and_length(store):
+    """What was never put or was discarded is a miss, which a cached None is not; entries and bytes are counted."""
+    assert store.get("a") is MISS and store.find("a") is None
+    store.put("a", None)
+    store.put(b"b" * 5000, "long keys too")
+    assert store.get("a") is None and store.get(b"b" * 5000) == "long keys too"
+    assert len(store) == 2 and store.bytes > 0
+    store.discard("a")
+    assert store.get("a") is MISS and len(store) == 1
+
+
+def test_entries_expire(store):
+    """After its time to live an entry is a miss, and `add` may take its place; one without lives on."""
+    store.put("short", 1, ttl=10)
+    store.put("long", 2)
+    store.clock.now += 9
+    assert store.get("short") == 1
+    store.clock.now += 2
+    assert store.get("short") is MISS and store.get("long") == 2
+    if not isinstance(store, stores.Redis):  # the server goes by its own clock
+        assert store.add("short", 3, ttl=10) and store.get("short") == 3
+
+
+def test_only_one_adds(store):
+    """Of many threads that add one key exactly one is told that it is theirs, and its value stands."""
+    told = []
+    threads = [threading.Thread(target=lambda n=n: told.append((store.add("lock", n, ttl=30), n))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = [n for won, n in told if won]
+    assert store.get("lock") == winner
+
+
+def test_fetch_computes_once(store):
+    """`fetch` computes on a miss and not on a hit."""
+    calls = []
+    assert [store.fetch("k", lambda: calls.append(1) or [1, 2]) for _ in range(3)] == [[1, 2]] * 3
+    assert len(calls) == 1
+
+
+def test_an_answer_that_is_changed_does_not_change_the_cache(store):
+    """Whoever writes into an answer, or into what they have put, does not change what others get."""
+    array, plain = np.zeros(3), {"a": [1]}
+    store.put("array", array)
+    store.put("plain", plain)
+    array[0] = plain["a"][0] = 9
+    with pytest.raises(ValueError, match="read-only"):
+        store.get("array")[1] = 9
+    store.get("plain")["a"].append(9)
+    assert store.get("array").tolist() == [0, 0, 0] and store.get("plain") == {"a": [1]}
+
+
+@pytest.mark.parametrize("value", [(1, 2), [{1}], {(1, 2): 3}, object(), np.array([{}]), 2**70, "\ud800", [1 + 2j]])
+def test_what_would_come_back_as_something_else_is_refused(store, value):
+    """Nothing is kept that would come back as another type, and nothing that only pickle could keep."""
+    with pytest.raises(UserError):
+        store.put("k", value)
+    assert store.get("k") is MISS
+
+
+# Bytes
+
+
+def _entries():
+    return [entry.pack(b"key", value, expires) for value in VALUES.values() for expires in (None, 5.0)]
+
+
+def test_every_cut_and_every_flipped_byte_is_noticed():
+    """An entry that is cut anywhere, or has one byte flipped anywhere, is no entry."""
+    for raw in _entries():
+        assert entry.unpack(b"key", raw) is not None
+        assert all(entry.unpack(b"key", raw[:length]) is None for length in range(len(raw)))
+        for place in range(len(raw)):
+            damaged = bytearray(raw)
+            damaged[place] ^= 0x40
+            assert entry.unpack(b"key", bytes(damaged)) is None, place
+
+
+def test_an_entry_under_another_key_is_no_entry():
+    """An entry that a restored backup or a bug put under another key is not taken for that key's."""
+    assert entry.unpack(b"other", _entries()[0]) is None
+
+
+def test_forged_entries_are_values_or_nothing():
+    """Bytes with a right checksum and nonsense inside make a miss, never an exception."""
+    from kit.techniques.caching.stores.entry import HEADER, MAGIC, _checksum
+
+    random = np.random.default_rng(0)
+    nonsense = [random.bytes(int(n)) for n in random.integers(0, 60, 400)]
+    nonsense += [b"\x93\xa2|O\x91\x01\xc4\x08" + bytes(8), b"\x93\xa3<f8\x91\xff\xc4\x08" + bytes(8)]
+    for kind in (b"p", b"a", b"t", b"x"):
+        for payload in nonsense:
+            header = HEADER.pack(MAGIC, kind, 5.0, _checksum(b"k", kind, 5.0, payload))
+            entry.unpack(b"k", header + payload)
+
+
+class Bomb:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "lmdb", "redis"])
+def test_a_foreign_pickle_is_a_miss_and_is_never_unpickled(kind, tmp_path, request):
+    """A pickle that someone else wrote into the store does nothing; nor does any other foreign value."""
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    made, write = _opened(kind, tmp_path, request)
+    with made:
+        for foreign in (bomb, entry.MAGIC + bomb, b"", b"\x80\x04", b"3.14"):
+            made.put("k", 1)
+            write(foreign)
+            assert made.get("k") is MISS
+            assert made.fetch("k", lambda: 7) == 7 and made.get("k") == 7
+            write(foreign)
+            made.discard("k")
+            assert made.get("k") is MISS
+        assert made.troubles["damaged entry"] >= 5
+    assert not (tmp_path / "exploded").exists()
+
+
+def _opened(kind, tmp_path, request):
+    """Return a store, and a function that writes raw bytes under the key "k" behind its back."""
+    if kind == "sqlite":
+        made = stores.SQLite(tmp_path / "c.sqlite")
+
+        def write(raw):
+            with contextlib.closing(sqlite3.connect(tmp_path / "c.sqlite")) as connection, connection:
+                connection.execute("update entries set entry = ?", (raw,))
+
+        return made, write
+    pytest.importorskip(kind)
+    if kind == "lmdb":
+        made = stores.LMDB(tmp_path / "lmdb", mib=4)
+
+        def write(raw):
+            with made._environment.begin(made._entries, write=True) as transaction:
+                transaction.put(b"k", raw)
+
+        return made, write
+    made = stores.Redis(request.getfixturevalue("server").url, prefix="foreign:", timeout_s=2)
+    return made, partial(made._client.set, "foreign:k")
+
+
+# Files
+
+
+FILLING = """
+import sys, numpy as np
+from kit.techniques.caching import stores
+store = stores.{kind}(sys.argv[1])
+for number in range(10**9):
+    store.put(str(number), np.full(5000, number))
+    if number == 50:
+        print("fifty", flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["SQLite", "LMDB"])
+def test_a_process_killed_while_it_writes_leaves_whole_entries(kind, tmp_path):
+    """After a writer was killed, each entry is whole or missing, and the store goes on."""
+    if kind == "LMDB":
+        pytest.importorskip("lmdb")
+    path = tmp_path / "store"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", FILLING.format(kind=kind), str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout.readline() == "fifty\n"
+    writer.kill()
+    writer.wait()
+    writer.stdout.close()
+    with getattr(stores, kind)(path) as store:
+        found = [(number, store.get(str(number))) for number in range(10_000)]
+        held = [(number, value) for number, value in found if value is not MISS]
+        assert len(held) >= 50
+        assert all((value == number).all() and len(value) == 5000 for number, value in held)
+        store.put("new", 1)
+        assert store.get("new") == 1
+
+
+def _filled(kind, path):
+    with getattr(stores, kind)(path, mib=64) as store:
+        for number in range(300):
+            store.put(str(number), np.full(1000, number))
+    return path if kind == "SQLite" else path / "data.mdb"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["SQLite", "LMDB"])
+def test_a_truncated_file_costs_entries_only(kind, share, tmp_path):
+    """A store whose file was cut short has misses and no wrong answers, and can be written again."""
+    if kind == "LMDB":
+        pytest.importorskip("lmdb")
+    file = _filled(kind, tmp_path / "store")
+    os.truncate(file, int(share * file.stat().st_size))
+    _still_right(kind, tmp_path / "store")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flipped_bytes_anywhere_in_a_sqlite_file_cost_entries_only(seed, tmp_path):
+    """Wherever bytes of the file are flipped, its own structures included, there are misses and no wrong answers."""
+    file = _filled("SQLite", tmp_path / "store")
+    raw = bytearray(file.read_bytes())
+    random = np.random.default_rng(seed)
+    for place in [*random.integers(0, len(raw), 300), *random.integers(0, 4096, 5 * (seed % 2))]:
+        raw[place] ^= 1 << random.integers(8)
+    file.write_bytes(raw)
+    _still_right("SQLite", tmp_path / "store")
+
+
+def _still_right(kind, path):
+    with getattr(stores, kind)(path, mib=64) as store:
+        for number in range(300):
+            value = store.get(str(number))
+            assert value is MISS or ((value == number).all() and len(value) == 1000)
+        for number in range(300):
+            store.put(str(number), -number)
+            store.put(f"new {number}", number)
+        right = [(store.get(str(n)), store.get(f"new {n}")) for n in range(300)]
+        assert all(old in (MISS, -n) and new in (MISS, n) for n, (old, new) in enumerate(right))
+        assert sum(new is not MISS for _, new in right) > 250
+
+
+@pytest.mark.parametrize("kind", ["SQLite", "LMDB"])
+def test_a_disk_store_stays_within_its_bound_and_keeps_the_newest(kind, tmp_path):
+    """Where the bound is reached the oldest go, and what was put last is there."""
+    if kind == "LMDB":
+        pytest.importorskip("lmdb")
+    with getattr(stores, kind)(tmp_path / "store", mib=1) as store:
+        for number in range(500):
+            store.put(str(number), bytes(10_000))
+        assert store.bytes < 1.5 * 2**20
+        assert store.get("499") is not MISS and store.get("0") is MISS
+
+
+def test_two_tiers_promote_and_do_not_outlive_expiry(tmp_path):
+    """The first tier learns what the second has, trusts it no longer than agreed, and never beyond its expiry."""
+    clock = Clock()
+    first, second = _memory(clock=clock), stores.SQLite(tmp_path / "c", clock=clock)
+    with stores.Tiered(first, second, first_ttl=5) as store:
+        second.put("k", "old", ttl=8)
+        assert store.get("k") == "old" == first.get("k")
+        second.put("k", "new", ttl=8)
+        assert store.get("k") == "old"  # the lag that first_ttl bounds
+        clock.now += 5
+        assert store.get("k") == "new"
+        clock.now += 4
+        assert first.get("k") is store.get("k") is MISS
+
+
+# Keys
+
+
+def test_keys_differ_where_anything_does():
+    """Another version, value, type, shape or grouping is another key; a dict's order and an array's layout are not."""
+    array = np.arange(6.0).reshape(2, 3)
+    inputs = [1, 1.0, True, "1", b"1", None, [1], [[1]], ["a", "bc"], ["ab", "c"], array, array.T, array.reshape(3, 2)]
+    inputs += [array.astype("f4"), {"a": 1}, {"a": array}, {"1": 1}, {1: 1}]
+    keys = [stores.key(version, one) for one in inputs for version in (None, "", "v1", "v2")]
+    assert len(set(keys)) == len(keys)
+    assert stores.key("v", {"a": 1, "b": 2}) == stores.key("v", {"b": 2, "a": 1})
+    assert stores.key("v", array) == stores.key("v", np.asfortranarray(array))
+    with pytest.raises(UserError, match="object"):
+        stores.key("v", object())
+
+
+def test_a_files_version_is_its_content(tmp_path):
+    """A model's version changes with one byte of its file and with nothing else."""
+    (tmp_path / "a").write_bytes(b"model")
+    (tmp_path / "b").write_bytes(b"model")
+    assert stores.content(tmp_path / "a") == stores.content(tmp_path / "b")
+    (tmp_path / "b").write_bytes(b"modem")
+    assert stores.content(tmp_path / "a") != stores.content(tmp_path / "b")
+
+
+# A server that goes away
+
+
+@pytest.fixture
+def private():
+    pytest.importorskip("redis")
+    if stores.program() is None:
+        pytest.skip("no redis-server is installed here")
+    with stores.PrivateServer(mib=8) as running:
+        yield running
+
+
+def test_the_work_goes_on_without_a_killed_server_and_recovers(private, caplog):
+    """A server killed in mid-run costs no answer; the store says so, and uses it again when it is back."""
+    caplog.set_level(logging.WARNING)
+    with stores.Redis(private.url, retry_s=0.05, timeout_s=1) as store:
+        right = lambda n: store.fetch(str(n % 10), lambda: {"square": (n % 10) ** 2}) == {"square": (n % 10) ** 2}  # noqa: E731
+        assert all(right(n) for n in range(50)) and not store.outage
+        private.kill()
+        assert all(right(n) for n in range(50))
+        assert "has not answered since" in store.outage and "Connection" in store.outage
+        assert len(store) == store.bytes == 0 and not store.add("k", 1)
+        private.start()
+        time.sleep(0.1)
+        assert all(right(n) for n in range(50))
+        assert not store.outage and len(store) == 10
+    said = [record.message for record in caplog.records if "redis" in record.message]
+    assert len(said) == 2 and "goes on without" in said[0] and "is back" in said[1]
+    assert private._password not in caplog.text
+
+
+def test_a_hanging_server_is_waited_for_once(private):
+    """A server that accepts and never answers holds up one lookup for its timeout, not each of them."""
+    with stores.Redis(private.url, retry_s=60, timeout_s=0.2) as store:
+        store.put("k", 1)
+        os.kill(private.pid, signal.SIGSTOP)
+        try:
+            start = time.perf_counter()
+            assert store.get("k") is MISS
+            waited = time.perf_counter() - start
+            start = time.perf_counter()
+            assert all(store.get("k") is MISS for _ in range(100))
+            assert time.perf_counter() - start < waited
+        finally:
+            os.kill(private.pid, signal.SIGCONT)
+        assert "101 requests" in store.outage
+
+
+def test_a_late_answer_is_not_taken_for_another_key(private):
+    """After a timeout the answer that comes late is thrown away with its connection."""
+    with stores.Redis(private.url, retry_s=0.01, timeout_s=0.1) as store:
+        store.put("a", "of a")
+        store.put("b", "of b")
+        os.kill(private.pid, signal.SIGSTOP)
+        assert store.get("a") is MISS
+        os.kill(private.pid, signal.SIGCONT)
+        time.sleep(0.05)
+        assert [store.get("b") for _ in range(3)] == ["of b"] * 3
+
+
+def test_a_server_that_refuses_is_no_outage(private):
+    """A value that the server will not take, or a key of another type, is lost or missed; other lookups go on."""
+    with stores.Redis(private.url, timeout_s=2) as store:
+        store._client.lpush("kit:list", "x")
+        assert store.get("list") is MISS
+        store._client.config_set("maxmemory-policy", "noeviction")
+        store._client.config_set("maxmemory", "1")
+        store.put("k", 1)
+        assert store.get("k") is MISS and not store.outage
+        assert sum(store.troubles.values()) == 2
+
+
+def test_a_private_server_keeps_strangers_out(private):
+    """Without the password that is in its address, a private server answers nothing."""
+    import redis
+
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        redis.Redis(port=private.port).get("k")
+    with stores.Redis(f"redis://:wrong@127.0.0.1:{private.port}/0") as store:
+        assert store.get("k") is MISS and "wrong" not in store.outage.partition("(")[0] and store.outage
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://x", "redis://host:port/0"])
+def test_an_address_that_is_none_is_told(url):
+    """An address that is not one of a Redis is the user's mistake, and is told at once."""
+    pytest.importorskip("redis")
+    with pytest.raises(UserError, match="no address"):
+        stores.Redis(url)
+
+
+def test_mistakes_are_told(tmp_path):
+    """Each mistake that a user can make says what was got and what to give."""
+    with pytest.raises(UserError, match="items=None and mib=None"):
+        in_memory.own()
+    with pytest.raises(UserError, match="there are LRU"):
+        in_memory.own("LRUU", items=3)
+    store = in_memory.own(items=3)
+    for ttl in (0, -1, float("nan")):
+        with pytest.raises(UserError, match="seconds above 0"):
+            store.put("k", 1, ttl=ttl)
+    with pytest.raises(UserError, match="first_ttl=0"):
+        stores.Tiered(store, store, first_ttl=0)
+    with pytest.raises(UserError, match="empty"), stores.SQLite(tmp_path / "c") as disk:
+        disk.get("")
