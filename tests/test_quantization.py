@@ -12,9 +12,11 @@ from torch import nn
 
 from kit import Comparison
 from kit.errors import UserError
-from kit.techniques.quantization import accuracy, calibration, engines, precisions, proof, show
+from kit.techniques.quantization import accuracy, show
 from kit.techniques.quantization.accuracy import Gate
+from kit.techniques.quantization.engines import on_cpu, proof
 from kit.techniques.quantization.requests import Requests, Served, latencies
+from kit.techniques.quantization.smaller import calibration, precisions
 from kit.techniques.quantization.work import Subject, kept
 
 FEATURES, CLASSES, SAMPLES = 16, 5, 200
@@ -145,9 +147,9 @@ def made(subject: Subject) -> dict:
 @pytest.mark.parametrize(
     ("opener", "name"),
     [
-        *((engines.onnx_runtime, name) for name in ("FP32", "dynamic", "INT8", "per tensor")),
-        *((engines.openvino, name) for name in ("FP32", "dynamic", "INT8", "per tensor")),
-        (engines.pytorch, "FP32"),
+        *((on_cpu.onnx_runtime, name) for name in ("FP32", "dynamic", "INT8", "per tensor")),
+        *((on_cpu.openvino, name) for name in ("FP32", "dynamic", "INT8", "per tensor")),
+        (on_cpu.pytorch, "FP32"),
     ],
 )
 def test_every_engine_runs_what_it_says(subject, name, opener):
@@ -155,15 +157,15 @@ def test_every_engine_runs_what_it_says(subject, name, opener):
     for static INT8, those of products alone for dynamic INT8."""
     artefact = made(subject)[name]
     engine = opener(artefact, subject, 8, 2)
-    answers = engine.run(engines.first(subject.evaluation, 8))
-    best = calibration.answers(precisions.fp32(subject), engines.first(subject.evaluation, 8), 1)
+    answers = engine.run(on_cpu.first(subject.evaluation, 8))
+    best = calibration.answers(precisions.fp32(subject), on_cpu.first(subject.evaluation, 8), 1)
     assert answers.shape == best.shape
-    if (opener, artefact.precision) != (engines.openvino, "INT8"):  # see the test below
+    if (opener, artefact.precision) != (on_cpu.openvino, "INT8"):  # see the test below
         assert np.abs(answers - best).max() < 0.05
     found = engine.proof()
     products = 8 * (8 * FEATURES * 32 + 32 * CLASSES)
     whole = products + 8 * 8 * 5 * FEATURES
-    if name == "dynamic" and opener is engines.openvino:
+    if name == "dynamic" and opener is on_cpu.openvino:
         assert found.state == "fell back"  # it turns the file back into FP32
         return
     assert found.state == "engaged" and found.costs["multiplications"] == whole
@@ -192,7 +194,7 @@ def test_fp16_on_a_processor_without_it_is_a_fallback(subject):
     """ONNX Runtime widens FP16 to FP32 on x86, which is said: the file is smaller, the arithmetic is not."""
     if any("FP16" in name for name in _instructions()):
         pytest.skip("this processor has FP16")
-    engine = engines.onnx_runtime(made(subject)["FP16"], subject, 4, 2)
+    engine = on_cpu.onnx_runtime(made(subject)["FP16"], subject, 4, 2)
     assert engine.proof().state == "fell back"
     assert made(subject)["FP16"].mib < 0.75 * made(subject)["FP32"].mib
 
@@ -205,7 +207,7 @@ def _instructions():
 
 def test_bf16_is_counted_where_it_runs(subject):
     """PyTorch under autocast multiplies in BF16, by the types that each product is given."""
-    engine = engines.pytorch(precisions.bf16(subject), subject, 4, 2)
+    engine = on_cpu.pytorch(precisions.bf16(subject), subject, 4, 2)
     assert engine.proof().costs["low_precision"] == 1.0
 
 
@@ -213,7 +215,7 @@ def test_a_file_without_a_module_is_refused_by_pytorch(subject):
     """An ONNX file alone has no PyTorch code; the error says what to give."""
     alone = Subject("file", subject.folder, subject.metric, "accuracy")
     with pytest.raises(UserError, match=r"package\.module:build"):
-        engines.pytorch(precisions.fp32(alone), alone, 1, 1)
+        on_cpu.pytorch(precisions.fp32(alone), alone, 1, 1)
 
 
 def test_an_unknown_method_is_refused(subject):
@@ -280,8 +282,8 @@ def compared(subject, tmp_path_factory):
     comparison = Comparison("engines", baseline="ONNX Runtime FP32", sizes=[1, 16], unit="samples a request", seconds=1,
                             quality=gate, threads=1)  # fmt: skip
     variants = {
-        "ONNX Runtime FP32": Served(engines.onnx_runtime, source),
-        "ONNX Runtime INT8": Served(engines.onnx_runtime, precisions.static_int8(source, subject)),
+        "ONNX Runtime FP32": Served(on_cpu.onnx_runtime, source),
+        "ONNX Runtime INT8": Served(on_cpu.onnx_runtime, precisions.static_int8(source, subject)),
         "silently wrong": Served(silently_wrong, source),
     }
     for name, served in variants.items():
@@ -293,7 +295,7 @@ def compared(subject, tmp_path_factory):
 def silently_wrong(artefact, subject, batch, threads):
     from kit.techniques.quantization.work import Engine
 
-    right = engines.onnx_runtime(artefact, subject, batch, threads)
+    right = on_cpu.onnx_runtime(artefact, subject, batch, threads)
     return Engine(lambda inputs: np.roll(right.run(inputs), 1, axis=-1), right.proof)
 
 
@@ -345,7 +347,7 @@ def test_inputs_vary_from_request_to_request(subject, tmp_path):
     def noting(artefact, subject, batch, threads):
         from kit.techniques.quantization.work import Engine
 
-        right = engines.onnx_runtime(artefact, subject, batch, threads)
+        right = on_cpu.onnx_runtime(artefact, subject, batch, threads)
         return Engine(lambda inputs: (seen.append(inputs["x"].tobytes()), right.run(inputs))[1], right.proof)
 
     prepared = Served(noting, precisions.fp32(subject))(Requests(subject, 8, tmp_path, 1))

@@ -13,8 +13,10 @@ import pytest
 import small_net
 
 from kit.errors import UserError
-from kit.techniques.quantization import accuracy, card, engines, precisions
+from kit.techniques.quantization import accuracy, card
 from kit.techniques.quantization.accuracy import Score
+from kit.techniques.quantization.engines import on_cpu
+from kit.techniques.quantization.smaller import precisions
 from kit.techniques.quantization.work import Artefact
 
 REFERENCE = Score(0.9, 0.9, 1.0, 0.98, 1.02, 1.0, 256)
@@ -33,7 +35,7 @@ def artefact(subject):
 @pytest.fixture(scope="module")
 def score(subject, artefact):
     answers = [
-        engines.onnx_runtime(one, subject, 256, 1).run(subject.evaluation)
+        on_cpu.onnx_runtime(one, subject, 256, 1).run(subject.evaluation)
         for one in (artefact, precisions.fp32(subject))
     ]
     return accuracy.score(*answers, subject)
@@ -106,7 +108,7 @@ def test_fp32_is_recommended_and_said(subject, tmp_path):
     assert "Calibrated with" not in text
     assert b"site-packages" not in path.with_suffix(".onnx").read_bytes()
     deployed = Artefact(path.with_suffix(".onnx"), "FP32")
-    ours, source = (engines.onnx_runtime(one, subject, 256, 1) for one in (deployed, precisions.fp32(subject)))
+    ours, source = (on_cpu.onnx_runtime(one, subject, 256, 1) for one in (deployed, precisions.fp32(subject)))
     assert np.array_equal(ours.run(subject.evaluation), source.run(subject.evaluation))
 
 

@@ -8,8 +8,9 @@ import pytest
 import small_net
 
 from kit.errors import UserError
-from kit.techniques.quantization import edge, precisions
 from kit.techniques.quantization.accuracy import accuracy
+from kit.techniques.quantization.engines import edge
+from kit.techniques.quantization.smaller import precisions
 from kit.techniques.quantization.work import Artefact
 
 BATCH = 4

@@ -7,9 +7,10 @@ import pytest
 import small_net
 
 from kit.measure.comparison import Comparison
-from kit.techniques.quantization import engines, fp8, precisions, proof
 from kit.techniques.quantization.accuracy import Gate
+from kit.techniques.quantization.engines import on_cpu, proof
 from kit.techniques.quantization.requests import Requests, Served
+from kit.techniques.quantization.smaller import fp8, precisions
 from kit.techniques.quantization.work import Artefact, Engine
 
 LEVEL = ort.GraphOptimizationLevel
@@ -27,9 +28,9 @@ def made(subject):
 
 def outputs(path, subject, level=LEVEL.ORT_ENABLE_ALL, without=()):
     """Return the outputs for the evaluation by ONNX Runtime's CPU provider, optimized so far, without some rules."""
-    options = engines.session_options(2)
+    options = on_cpu.session_options(2)
     options.graph_optimization_level = level
-    session = ort.InferenceSession(str(path), options, providers=engines.CPU, disabled_optimizers=list(without))
+    session = ort.InferenceSession(str(path), options, providers=on_cpu.CPU, disabled_optimizers=list(without))
     return session.run(None, subject.evaluation)[0]
 
 
@@ -49,9 +50,9 @@ def at_basic(artefact, subject, batch, threads):
 
 def _opened(artefact, threads, level):
     """Both claim no more than FP32, which is what runs, so that nothing but their answers tells them apart."""
-    options = engines.session_options(threads)
+    options = on_cpu.session_options(threads)
     options.graph_optimization_level = level
-    session = ort.InferenceSession(str(artefact.path), options, providers=engines.CPU)
+    session = ort.InferenceSession(str(artefact.path), options, providers=on_cpu.CPU)
     return Engine(lambda inputs: session.run(None, inputs)[0], lambda: proof.ran_as("FP32", 1.0, "CPU", threads))
 
 
@@ -127,7 +128,7 @@ def test_the_gate_calls_a_miscomputed_fp8_model_invalid(made, subject, tmp_path)
     """A file that an engine computes wrongly without an error gets no verdict but invalid; the same file computed
     rightly keeps its quality."""
     comparison = Comparison("fp8", baseline="FP32", size=32, seconds=1, threads=1, max_rounds=10, quality=Gate(subject))
-    comparison.variant("FP32", Served(engines.onnx_runtime, precisions.fp32(subject)))
+    comparison.variant("FP32", Served(on_cpu.onnx_runtime, precisions.fp32(subject)))
     comparison.variant("FP8 by default", Served(by_default, made))
     comparison.variant("FP8 at basic", Served(at_basic, made))
     result = comparison.run(Requests(subject, 32, tmp_path / "scratch", 1))
@@ -139,5 +140,5 @@ def test_the_gate_calls_a_miscomputed_fp8_model_invalid(made, subject, tmp_path)
 
 def test_fp8_that_runs_in_fp32_is_told_as_a_fallback(made, subject):
     """ONNX Runtime's CPU provider multiplies no FP8: its proof says so, however right the answers."""
-    engine = engines.onnx_runtime(made, subject, 4, 1)
+    engine = on_cpu.onnx_runtime(made, subject, 4, 1)
     assert engine.proof().state == "fell back"

@@ -8,7 +8,8 @@ import small_net
 
 from kit.errors import UserError
 from kit.machine import capabilities
-from kit.techniques.quantization import engines, on_gpu, precisions, proof
+from kit.techniques.quantization.engines import on_cpu, on_gpu, proof
+from kit.techniques.quantization.smaller import precisions
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,8 @@ def uncompiled(monkeypatch):
 
 def answers(engine, subject, batch):
     """Return the engine's answer to the first samples, and how far it is from FP32's, as a share of that."""
-    inputs = engines.first(subject.evaluation, batch)
-    expected = engines.onnx_runtime(precisions.fp32(subject), subject, batch, 1).run(inputs)
+    inputs = on_cpu.first(subject.evaluation, batch)
+    expected = on_cpu.onnx_runtime(precisions.fp32(subject), subject, batch, 1).run(inputs)
     got = engine.run(inputs)
     assert got.dtype == np.float32
     return np.linalg.norm(got - expected) / np.linalg.norm(expected)

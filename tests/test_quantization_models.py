@@ -15,8 +15,8 @@ import torch
 from onnx import helper, numpy_helper
 
 from kit.errors import UserError
-from kit.techniques.quantization import data, files, minilm, models, nets, onnx_files
 from kit.techniques.quantization.accuracy import accuracy
+from kit.techniques.quantization.subjects import data, files, minilm, models, nets, onnx_files
 
 RANDOM = np.random.default_rng(0)
 MANIFEST = files.manifest()

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from kit.errors import UserError
-from kit.techniques.quantization import finetuning, nets, pruning
-from kit.techniques.quantization.onnx_files import export
-from kit.techniques.quantization.precisions import static_int8
+from kit.techniques.quantization.smaller import finetuning, pruning
+from kit.techniques.quantization.smaller.precisions import static_int8
+from kit.techniques.quantization.subjects import nets
+from kit.techniques.quantization.subjects.onnx_files import export
 from kit.techniques.quantization.work import Subject
 
 CLASSES = 4

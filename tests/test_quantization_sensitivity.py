@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kit.errors import UserError
-from kit.techniques.quantization import precisions, sensitivity
 from kit.techniques.quantization.accuracy import agreement
-from kit.techniques.quantization.sensitivity import Fidelity, Layer
+from kit.techniques.quantization.smaller import precisions, sensitivity
+from kit.techniques.quantization.smaller.sensitivity import Fidelity, Layer
 from kit.techniques.quantization.work import Artefact, Subject
 
 CLASSES, FEATURES, SAMPLES = 10, 32, 128

@@ -17,9 +17,10 @@ import small_net
 
 from kit.errors import UserError
 from kit.machine import capabilities
-from kit.techniques.quantization import engines, fp8, on_tensorrt, precisions, proof
 from kit.techniques.quantization.accuracy import accuracy
-from kit.techniques.quantization.on_tensorrt import accepted
+from kit.techniques.quantization.engines import on_cpu, on_tensorrt, proof
+from kit.techniques.quantization.engines.on_tensorrt import accepted
+from kit.techniques.quantization.smaller import fp8, precisions
 from kit.techniques.quantization.work import Subject
 
 
@@ -79,7 +80,7 @@ def test_tensorrt_takes_every_file_that_is_meant_for_it(rtx, request, which, mak
 
 def test_tensorrt_takes_a_mixed_model(rtx, magika):
     """A file with one layer left in float is taken as well."""
-    name = engines.layers(magika.onnx, magika)[0].name
+    name = on_cpu.layers(magika.onnx, magika)[0].name
     made = precisions.static_int8(precisions.fp32(magika), magika, exclude=[name])
     assert accepted(made.path) is None
 
@@ -243,8 +244,8 @@ def test_an_engine_on_a_gpu_gives_the_answers_and_proves_its_precision(small, ma
     source = precisions.fp32(small)
     makers = {"fp16": precisions.fp16, "int8": precisions.static_int8, "fp8": fp8.fp8}
     engine = on_tensorrt.tensorrt_(makers[make](source, small), small, 16, 1)
-    inputs = engines.first(small.evaluation, 16)
-    expected = engines.onnx_runtime(source, small, 16, 1).run(inputs)
+    inputs = on_cpu.first(small.evaluation, 16)
+    expected = on_cpu.onnx_runtime(source, small, 16, 1).run(inputs)
     assert np.linalg.norm(engine.run(inputs) - expected) < 0.1 * np.linalg.norm(expected)
     assert engine.proof().state == "engaged"
 

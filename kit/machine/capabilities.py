@@ -101,7 +101,7 @@ CAPABILITIES = {
         "g = h.make_graph([h.make_node('Neg', ['x'], ['y'])], 'g', v[:1], v[1:]);"
         "m = h.make_model(g, opset_imports=[h.make_opsetid('', 17)], ir_version=8).SerializeToString();"
         "s = o.InferenceSession(m, providers=['CUDAExecutionProvider']);"
-        "assert s.get_providers()[0] == 'CUDAExecutionProvider', 'onnxruntime-gpu is not installed or fits another CUDA';"
+        "assert s.get_providers()[0] == 'CUDAExecutionProvider', 'onnxruntime-gpu is missing or fits another CUDA';"
         "assert s.run(None, {'x': n.ones(2, 'f')})[0].sum() == -2",
         "on a machine with an NVIDIA GPU: pip uninstall onnxruntime, then pip install onnxruntime-gpu",
         gpu=True,

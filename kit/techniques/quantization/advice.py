@@ -9,7 +9,7 @@ from kit.record import words
 from kit.record.document import Variant
 from kit.techniques.quantization import card
 from kit.techniques.quantization.accuracy import Score
-from kit.techniques.quantization.on_tensorrt import accepted
+from kit.techniques.quantization.engines.on_tensorrt import accepted
 from kit.techniques.quantization.show import Findings, same_engine
 from kit.techniques.quantization.work import Artefact
 

@@ -19,7 +19,7 @@ from kit import places
 from kit.errors import UserError
 from kit.record import store, words
 from kit.techniques.quantization.accuracy import BOUND, CONFIDENCE, Score
-from kit.techniques.quantization.engines import CPU, session_options
+from kit.techniques.quantization.engines.on_cpu import CPU, session_options
 from kit.techniques.quantization.work import Artefact, Inputs, Subject
 
 if TYPE_CHECKING:
@@ -191,10 +191,10 @@ def _inputs(model: Path) -> dict[str, str]:
 def _calibration(subject: Subject) -> dict[str, Any]:
     samples = subject.calibration
     number = len(next(iter(samples.values())))
-    return {"samples": number, "item": subject.item, "note": subject.note, "sha256": _hash(samples)}
+    return {"samples": number, "item": subject.item, "note": subject.note, "sha256": digest(samples)}
 
 
-def _hash(samples: Inputs) -> str:
+def digest(samples: Inputs) -> str:
     """Return the SHA-256 of the arrays, sorted by name: of each its name, type and shape, and its bytes in C order."""
     whole = hashlib.sha256()
     for name in sorted(samples):

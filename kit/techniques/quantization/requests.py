@@ -11,7 +11,7 @@ import numpy as np
 
 from kit.measure.work import Prepared, Reading
 from kit.record.document import Engagement
-from kit.techniques.quantization.engines import first
+from kit.techniques.quantization.engines.on_cpu import first
 from kit.techniques.quantization.work import Artefact, Engine, Inputs, Opener, Subject
 
 READING_S = 2e-3

@@ -12,8 +12,8 @@ from kit.measure.result import Result
 from kit.record import words
 from kit.record.document import Chart, Series, Table, Variant
 from kit.techniques.quantization.accuracy import Gate, Score
-from kit.techniques.quantization.pruning import Pruning
 from kit.techniques.quantization.requests import Served, latencies
+from kit.techniques.quantization.smaller.pruning import Pruning
 
 QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99}
 BEYOND = 5

@@ -12,8 +12,8 @@ import numpy as np
 from kit import places
 from kit.errors import UserError
 from kit.techniques.kept import whole_folder
-from kit.techniques.quantization import onnx_files
-from kit.techniques.quantization.data import Divided
+from kit.techniques.quantization.subjects import onnx_files
+from kit.techniques.quantization.subjects.data import Divided
 from kit.techniques.quantization.work import Inputs
 
 if TYPE_CHECKING:

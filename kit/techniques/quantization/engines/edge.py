@@ -28,10 +28,10 @@ import numpy as np
 from kit.errors import UserError
 from kit.record import words
 from kit.record.document import Engagement
-from kit.techniques.quantization import proof
-from kit.techniques.quantization.engines import _module as in_torch
-from kit.techniques.quantization.engines import first
-from kit.techniques.quantization.precisions import _hash
+from kit.techniques.quantization.engines import proof
+from kit.techniques.quantization.engines.on_cpu import first
+from kit.techniques.quantization.engines.on_cpu import module_of as in_torch
+from kit.techniques.quantization.smaller.precisions import digest
 from kit.techniques.quantization.work import Artefact, Engine, Inputs, Subject, kept
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def litert(artefact: Artefact, subject: Subject, batch: int, threads: int) -> En
     from ai_edge_litert.interpreter import Interpreter
 
     made = _converted(artefact, subject, batch, ".tflite", _to_litert, "litert-torch")
-    with _quiet():
+    with quiet():
         interpreter = Interpreter(str(made.path), num_threads=threads)
         interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner(SIGNATURE)
@@ -77,7 +77,7 @@ def litert(artefact: Artefact, subject: Subject, batch: int, threads: int) -> En
 def _to_litert(module: "nn.Module", precision: str, batches: list[Inputs], path: Path) -> dict[str, Any]:
     import litert_torch
 
-    with _quiet():
+    with quiet():
         converted = litert_torch.convert(module, _tensors(batches[0]))
         converted.export(str(path))
         if precision == "INT8":
@@ -121,12 +121,12 @@ def _by_litert(interpreter: Any) -> list[proof.Product]:
         provider = "XNNPACK" if {*node["inputs"][:2]} & handed else "LiteRT's own kernels"
         kinds = {proof.NAMES.get(np.dtype(one["dtype"]).name, "") for one in (left, right)}
         precision = kinds.pop() if len(kinds) == 1 else "FP32"
-        count = _litert_multiplications(node["op_name"], *shapes)
+        count = _litert_count(node["op_name"], *shapes)
         products.append(proof.Product(f"{node['op_name']} {node['index']}", op, provider, precision, count))
     return products
 
 
-def _litert_multiplications(op: str, left: list[int], right: list[int], output: list[int]) -> int:
+def _litert_count(op: str, left: list[int], right: list[int], output: list[int]) -> int:
     """Return how many scalar multiplications an operator makes: a convolution's weights are [out, h, w, in], those of
     one by depth [1, h, w, out], a product's [out, in] (schema of LiteRT)."""
     if op == "DEPTHWISE_CONV_2D":
@@ -165,7 +165,7 @@ def _to_executorch(module: "nn.Module", precision: str, batches: list[Inputs], p
     from executorch.exir import to_edge_transform_and_lower
 
     tensors = _tensors(batches[0])
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         if precision == "INT8":
             module = _quantized_for_xnnpack(module, batches)
         lowered = to_edge_transform_and_lower(torch.export.export(module, tensors), partitioner=[XnnpackPartitioner()])
@@ -239,7 +239,7 @@ def _converted(
         lambda path: convert(module, artefact.precision, _batches(subject.calibration, batch), path),
         artefact.precision,
         weights=_weights(module),
-        calibration=_hash(subject.calibration),
+        calibration=digest(subject.calibration),
         batch=batch,
         package=f"{package} {metadata.version(package)}",
     )
@@ -275,7 +275,7 @@ def _proof(artefact: Artefact, made: Artefact, products: list[proof.Product], th
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep out of the worker's log what the converters say of their progress."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

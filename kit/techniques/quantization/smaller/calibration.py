@@ -8,9 +8,9 @@ import numpy as np
 
 from kit.record import words
 from kit.record.document import Table
-from kit.techniques.quantization import precisions
 from kit.techniques.quantization.accuracy import Gate, Score, agreement
-from kit.techniques.quantization.engines import CPU, session_options
+from kit.techniques.quantization.engines.on_cpu import CPU, session_options
+from kit.techniques.quantization.smaller import precisions
 from kit.techniques.quantization.work import Artefact, Inputs, Subject
 
 BATCH = 32

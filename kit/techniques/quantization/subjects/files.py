@@ -2,7 +2,7 @@
 
 `files.tsv` pins them: distribution, path, first 16 digits of the content's SHA-256, label. A label is what the file's
 extension says, and only extensions that mean one type are in `TYPES`; the model is never asked.
-`python -m kit.techniques.quantization.files` writes the manifest anew from what is installed here.
+`python -m kit.techniques.quantization.subjects.files` writes the manifest anew from what is installed here.
 """
 
 import hashlib

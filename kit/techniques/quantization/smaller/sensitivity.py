@@ -18,10 +18,11 @@ import numpy as np
 from kit.errors import UserError
 from kit.record import words
 from kit.record.document import Chart, Series, Table
-from kit.techniques.quantization import precisions, proof
 from kit.techniques.quantization.accuracy import BOUND, agreement
-from kit.techniques.quantization.engines import CPU, first, session_options
-from kit.techniques.quantization.precisions import PRODUCTS
+from kit.techniques.quantization.engines import proof
+from kit.techniques.quantization.engines.on_cpu import CPU, first, session_options
+from kit.techniques.quantization.smaller import precisions
+from kit.techniques.quantization.smaller.precisions import PRODUCTS
 from kit.techniques.quantization.work import Artefact, Inputs, Subject, kept
 
 MOST_LAYERS = 48
@@ -245,7 +246,7 @@ def _trials(
     if method not in precisions.METHODS:
         raise UserError(f"there is no calibration by {method!r}; it is one of {', '.join(precisions.METHODS)}")
     ranges = _ranges(source, subject, method, ops)
-    with precisions._simplified(source.path) as model:
+    with precisions.simplified(source.path) as model:
         recipe = {"method": method, "per_channel": per_channel, "ranges": ranges, "calibration": subject.calibration}
         yield _Trials(model, recipe, _spread(subject.calibration, samples), threads)
 
@@ -331,7 +332,7 @@ def _ranges(source: Artefact, subject: Subject, method: str, ops: Collection[str
     """Return the file with the ranges that the activations have over the calibration, collected once."""
 
     def make(path: Path) -> dict:
-        with precisions._simplified(source.path) as model:
+        with precisions.simplified(source.path) as model:
             try:
                 _quantize(model, model.with_name("tried.onnx"), method, True, path, subject.calibration, (), (), ops)
             except Exception:  # it failed to quantize, after the ranges were written
@@ -339,7 +340,7 @@ def _ranges(source: Artefact, subject: Subject, method: str, ops: Collection[str
                     raise
         return {}
 
-    sums = {"source": source.sha256, "calibration": precisions._hash(subject.calibration)}
+    sums = {"source": source.sha256, "calibration": precisions.digest(subject.calibration)}
     name = f"{source.path.stem}.ranges-{method}-{'products' if ops else 'everything'}"
     return kept(subject.folder / "made", name, ".ranges", make, "", method=method, ops=sorted(ops), **sums).path
 
@@ -358,7 +359,7 @@ def _quantize(
     """Quantize by the recipe of `static_int8`, with the ranges in this file: it is written where it is not there."""
     from onnxruntime import quantization as ort
 
-    with precisions._quiet():
+    with precisions.quiet():
         ort.quantize_static(
             model,
             path,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from kit.errors import UserError
 from kit.techniques.address import call, resolve
-from kit.techniques.quantization import data as own_data
-from kit.techniques.quantization import onnx_files
-from kit.techniques.quantization.data import Found
-from kit.techniques.quantization.trained import Trained, exported, same
+from kit.techniques.quantization.subjects import data as own_data
+from kit.techniques.quantization.subjects import onnx_files
+from kit.techniques.quantization.subjects.data import Found
+from kit.techniques.quantization.subjects.trained import Trained, exported, same
 from kit.techniques.quantization.work import Inputs
 
 if TYPE_CHECKING:

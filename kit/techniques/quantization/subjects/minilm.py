@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kit.errors import UserError
-from kit.techniques.quantization.data import Samples
+from kit.techniques.quantization.subjects.data import Samples
 
 NOTE = "pairs of words (WordSim-353); right is the order of people's mean judgements"
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"

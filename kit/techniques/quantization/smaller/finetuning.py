@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kit.errors import UserError
-from kit.techniques.quantization.nets import Pair
+from kit.techniques.quantization.subjects.nets import Pair
 from kit.techniques.quantization.work import Subject
 
 RATE, BATCH, LARGEST_GRADIENT = 0.02, 64, 1.0

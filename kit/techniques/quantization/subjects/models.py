@@ -15,10 +15,10 @@ import numpy as np
 
 from kit.errors import UserError
 from kit.techniques.address import resolve
-from kit.techniques.quantization import onnx_files, own
 from kit.techniques.quantization.accuracy import accuracy
-from kit.techniques.quantization.data import Found, divide
-from kit.techniques.quantization.trained import Trained, exported, kept, root, same
+from kit.techniques.quantization.subjects import onnx_files, own
+from kit.techniques.quantization.subjects.data import Found, divide
+from kit.techniques.quantization.subjects.trained import Trained, exported, kept, root, same
 from kit.techniques.quantization.work import Subject
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _trained(model: str, data: str, calibration: int, evaluation: int) -> Traine
 
 
 def _magika(calibration: int, evaluation: int) -> Trained:
-    from kit.techniques.quantization import files
+    from kit.techniques.quantization.subjects import files
 
     source = files.magika_folder() / "model.onnx"
     found = files.samples()
@@ -100,13 +100,13 @@ def _magika(calibration: int, evaluation: int) -> Trained:
 
 
 def _build_magika() -> "nn.Module":
-    from kit.techniques.quantization import magika_net
+    from kit.techniques.quantization.subjects import magika_net
 
     return magika_net.build()
 
 
 def _pictures(name: str, calibration: int, evaluation: int) -> Trained:
-    from kit.techniques.quantization import nets
+    from kit.techniques.quantization.subjects import nets
 
     weights = nets.trained(name, root() / f"{name}-net")
     build, train = partial(_build_net, weights.parent), partial(_picture_halves, name)
@@ -122,26 +122,26 @@ def _pictures(name: str, calibration: int, evaluation: int) -> Trained:
 
 
 def _build_net(folder: Path) -> "nn.Module":
-    from kit.techniques.quantization import nets
+    from kit.techniques.quantization.subjects import nets
 
     return nets.build(folder).eval()
 
 
 def _learning(name: str) -> "tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]":
-    from kit.techniques.quantization import nets
+    from kit.techniques.quantization.subjects import nets
 
     return nets.learning(name)
 
 
 def _picture_halves(name: str) -> Found:
-    from kit.techniques.quantization import nets
+    from kit.techniques.quantization.subjects import nets
 
     train, test = nets.dataset(name)
     return tuple(({"images": inputs.numpy()}, targets.numpy()) for inputs, targets in (train, test))
 
 
 def _sentences(calibration: int, evaluation: int) -> Trained:
-    from kit.techniques.quantization import minilm
+    from kit.techniques.quantization.subjects import minilm
 
     divided = divide((minilm.pairs(),), calibration, evaluation)
     return Trained(

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kit.errors import UserError
 from kit.record import words
-from kit.techniques.quantization.finetuning import check_classes, judged, tuned
-from kit.techniques.quantization.nets import save
-from kit.techniques.quantization.onnx_files import export
+from kit.techniques.quantization.smaller.finetuning import check_classes, judged, tuned
+from kit.techniques.quantization.subjects.nets import save
+from kit.techniques.quantization.subjects.onnx_files import export
 from kit.techniques.quantization.work import Artefact, Subject, kept
 
 METHODS = {

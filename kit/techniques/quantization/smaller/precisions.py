@@ -65,7 +65,7 @@ def dynamic_int8(source: Artefact, subject: Subject) -> Artefact:
     def make(path: Path) -> dict:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        with _quiet(), _simplified(source.path) as simple:
+        with quiet(), simplified(source.path) as simple:
             quantize_dynamic(simple, path, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
         return {}
 
@@ -92,7 +92,7 @@ def static_int8(
         raise UserError(f"there is no calibration by {method!r}; it is one of {', '.join(METHODS)}")
 
     def make(path: Path) -> dict:
-        with _quiet(), _simplified(source.path) as simple:
+        with quiet(), simplified(source.path) as simple:
             _quantize(simple, path, subject.calibration, method, per_channel, exclude, only, ops)
         return {"samples": len(next(iter(subject.calibration.values())))}
 
@@ -103,7 +103,7 @@ def static_int8(
         make,
         "INT8",
         source=source.sha256,
-        calibration=_hash(subject.calibration),
+        calibration=digest(subject.calibration),
         method=method,
         per_channel=per_channel,
         exclude=" ".join(exclude),
@@ -149,7 +149,7 @@ class Reader:
 
 
 @contextlib.contextmanager
-def _simplified(path: Path) -> Iterator[Path]:
+def simplified(path: Path) -> Iterator[Path]:
     """Yield a copy with constants folded, batch norms fused into convolutions, all shapes noted, and each Gemm as a
     MatMul with an Add: without an integer bias ONNX Runtime has no INT8 kernel for a Gemm."""
     import onnx
@@ -164,6 +164,8 @@ def _simplified(path: Path) -> Iterator[Path]:
             shutil.copy(path, simple)
         model = ONNXModel(onnx.load(simple))
         model.replace_gemm_with_matmul()
+        for number, node in enumerate(model.nodes()):
+            node.name = node.name or f"{node.op_type}_{number}"  # what has no name can't be left out
         model.clean_initializers()
         model.topological_sort()
         onnx.save(onnx.shape_inference.infer_shapes(model.model), simple)
@@ -171,7 +173,7 @@ def _simplified(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep out of the notebook ONNX Runtime's progress, and its advice to preprocess, which was followed."""
     root = logging.getLogger()
     level = root.level
@@ -201,7 +203,7 @@ def _name(source: Artefact, method: str, per_channel: bool, exclude, only, ops) 
     return f"{_stem(source)}.{'-'.join(filter(None, parts))}"
 
 
-def _hash(samples: Inputs) -> str:
+def digest(samples: Inputs) -> str:
     whole = hashlib.sha256()
     for name in sorted(samples):
         whole.update(name.encode() + samples[name].tobytes())

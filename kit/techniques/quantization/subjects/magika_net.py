@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kit.errors import UserError
-from kit.techniques.quantization.files import BEGINNING, END, PADDING, labels, magika_folder
+from kit.techniques.quantization.subjects.files import BEGINNING, END, PADDING, labels, magika_folder
 
 
 class Magika(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 from kit.errors import UserError
 from kit.measure.work import fell_back
 from kit.record.document import Engagement
-from kit.techniques.quantization import engines, proof
+from kit.techniques.quantization.engines import on_cpu, proof
 from kit.techniques.quantization.work import Artefact, Engine, Inputs, Subject
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ def by_provider(provider: str, artefact: Artefact, subject: Subject, batch: int,
     """Return ONNX Runtime with one provider, and its CPU provider for the rest."""
     import onnxruntime
 
-    providers = list(dict.fromkeys([provider, *engines.CPU]))
-    session = onnxruntime.InferenceSession(str(artefact.path), engines.session_options(threads), providers=providers)
+    providers = list(dict.fromkeys([provider, *on_cpu.CPU]))
+    session = onnxruntime.InferenceSession(str(artefact.path), on_cpu.session_options(threads), providers=providers)
     wanted = [session.get_outputs()[0].name]
 
     def prove() -> Engagement:
-        inputs = engines.first(subject.evaluation, batch)
-        ran = proof.profiled(artefact.path, inputs, engines.session_options(threads), providers)
+        inputs = on_cpu.first(subject.evaluation, batch)
+        ran = proof.profiled(artefact.path, inputs, on_cpu.session_options(threads), providers)
         return ran_by(provider, ran, artefact.precision, threads)
 
     return Engine(lambda inputs: session.run(wanted, inputs)[0], prove)
@@ -97,7 +97,7 @@ def on_device(
     torch.set_float32_matmul_precision("high")
     torch.set_num_threads(threads)
     kind = torch.bfloat16 if config else getattr(torch, _TYPES.get(artefact.precision, "float32"))
-    module = engines._module(artefact, subject).to(device, kind)
+    module = on_cpu.module_of(artefact, subject).to(device, kind)
     if config:
         quantize(module, config)
     compiled = torch.compile(module)
@@ -108,10 +108,10 @@ def on_device(
             return by(*tensors).float().cpu().numpy()
 
     def prove() -> Engagement:
-        if compiled is not module and not engines._graphs():
+        if compiled is not module and not on_cpu.graph_count():
             return fell_back("uncompiled code: torch.compile caught no graph")
         _count_integer_products()
-        done = engines._multiplications(lambda: run(engines.first(subject.evaluation, batch), module))
+        done = on_cpu.multiplied(lambda: run(on_cpu.first(subject.evaluation, batch), module))
         share = done.get(artefact.precision, 0) / max(1, sum(done.values()))
         name = f"PyTorch {torch.__version__} on {_name(device)}"
         return proof.ran_as(artefact.precision, share, name, threads, sum(done.values()))

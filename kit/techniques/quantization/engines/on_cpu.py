@@ -10,7 +10,7 @@ import numpy as np
 from kit.errors import UserError
 from kit.measure.work import fell_back
 from kit.record.document import Engagement
-from kit.techniques.quantization import proof
+from kit.techniques.quantization.engines import proof
 from kit.techniques.quantization.work import Artefact, Engine, Inputs, Subject
 
 CPU = ["CPUExecutionProvider"]
@@ -113,7 +113,7 @@ def in_pytorch(artefact: Artefact, subject: Subject, batch: int, threads: int, *
     """Return the module behind an artefact, ready to run; UserError where there is none."""
     import torch
 
-    module = _module(artefact, subject)
+    module = module_of(artefact, subject)
     low = artefact.precision == "BF16"
     torch.set_num_threads(threads)
     called = torch.compile(module) if compiled else module
@@ -124,10 +124,10 @@ def in_pytorch(artefact: Artefact, subject: Subject, batch: int, threads: int, *
             return by(*tensors).float().numpy()
 
     def prove() -> Engagement:
-        graphs = {"compiled_graphs": _graphs()} if compiled else {}
+        graphs = {"compiled_graphs": graph_count()} if compiled else {}
         if graphs and not graphs["compiled_graphs"]:
             return fell_back("uncompiled code: torch.compile caught no graph")
-        done = _multiplications(lambda: run(first(subject.evaluation, batch), module))
+        done = multiplied(lambda: run(first(subject.evaluation, batch), module))
         whole = sum(done.values())
         share = done.get(artefact.precision, 0) / max(1, whole)
         return proof.ran_as(artefact.precision, share, f"PyTorch {torch.__version__}", threads, whole, **graphs)
@@ -135,7 +135,7 @@ def in_pytorch(artefact: Artefact, subject: Subject, batch: int, threads: int, *
     return Engine(run, prove)
 
 
-def _module(artefact: Artefact, subject: Subject):
+def module_of(artefact: Artefact, subject: Subject):
     build = artefact.build or subject.build
     if build is None:
         raise UserError(
@@ -144,13 +144,13 @@ def _module(artefact: Artefact, subject: Subject):
     return build().eval()
 
 
-def _graphs() -> int:
+def graph_count() -> int:
     from torch._dynamo.utils import counters
 
     return counters["stats"]["unique_graphs"]
 
 
-def _multiplications(run: Callable[[], object]) -> dict[str, int]:
+def multiplied(run: Callable[[], object]) -> dict[str, int]:
     """Return the multiplications that PyTorch does in `run`, by the precision that each product is given, after its own
     flop counter, which counts each multiplication with its addition."""
     import torch

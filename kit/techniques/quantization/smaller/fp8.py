@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kit.techniques.quantization import precisions
+from kit.techniques.quantization.smaller import precisions
 from kit.techniques.quantization.work import Artefact, Inputs, Subject, kept
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _with_int8_scales(path: Path, samples: Inputs) -> "ModelProto":
     import onnx
     from onnxruntime import quantization as ort
 
-    with precisions._quiet(), precisions._simplified(path) as simple, tempfile.TemporaryDirectory() as folder:
+    with precisions.quiet(), precisions.simplified(path) as simple, tempfile.TemporaryDirectory() as folder:
         model = onnx.load(simple)
         if next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx")) < OPSET:
             onnx.save(onnx.version_converter.convert_version(model, OPSET), simple)
@@ -159,5 +159,5 @@ def _store(model: "ModelProto", name: str, values: np.ndarray) -> str:
 
 def _kept(source: Artefact, subject: Subject, folder: Path | None, kind: str, make) -> Artefact:
     name = f"{source.path.name.removesuffix('.onnx')}.{kind}"
-    asked = {"source": source.sha256, "calibration": precisions._hash(subject.calibration)}
+    asked = {"source": source.sha256, "calibration": precisions.digest(subject.calibration)}
     return kept(folder or subject.folder / "made", name, ".onnx", make, "FP8", **asked)

@@ -26,7 +26,7 @@ import numpy as np
 from kit import places
 from kit.errors import UserError
 from kit.record.document import Engagement
-from kit.techniques.quantization import engines, proof
+from kit.techniques.quantization.engines import on_cpu, proof
 from kit.techniques.quantization.work import Artefact, Engine, Inputs, Subject
 
 CHECKED_FOR = "SM89"
@@ -79,7 +79,7 @@ def tensorrt_(artefact: Artefact, subject: Subject, batch: int, threads: int) ->
         inspector = engine.create_engine_inspector()
         inspector.execution_context = context  # else shapes, and with them formats, are left open
         told = json.loads(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
-        ran = ran_in(told, engines.layers(artefact.path, subject))
+        ran = ran_in(told, on_cpu.layers(artefact.path, subject))
         facts = {"device": torch.cuda.get_device_name(0), "layers": len(told["Layers"])}
         if unnamed := sum(not product.precision for product in ran.products):
             facts["products_in_no_layer"] = unnamed
@@ -247,7 +247,7 @@ def _write(path: Path, content: bytes) -> None:
 def ran_in(told: dict[str, Any], products: tuple[proof.Product, ...]) -> proof.Ran:
     """Return the products of a file with the precision that the engine's layers run them in.
 
-    told: the engine inspector's JSON, of DETAILED verbosity. products: as `engines.layers` finds them in the file. Each
+    told: the engine inspector's JSON, of DETAILED verbosity. products: as `on_cpu.layers` finds them in the file. Each
     layer names the ONNX nodes that were fused into it in its metadata. A product that no layer names has no precision.
     """
     layers = [layer for layer in told["Layers"] if isinstance(layer, dict)]
@@ -292,7 +292,7 @@ def accepted(path: Path, batch: int = 16, target: str = CHECKED_FOR) -> str | No
     crash. It needs the packages tensorrt-rtx-cu13-libs and -bindings, and no GPU; ModuleNotFoundError without.
     """
     rtx()
-    code = "import sys; from kit.techniques.quantization import on_tensorrt as t; t._answer(*sys.argv[1:])"
+    code = "import sys; from kit.techniques.quantization.engines import on_tensorrt as t; t._answer(*sys.argv[1:])"
     process = subprocess.run(
         [sys.executable, "-c", code, str(path), str(batch), target],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(one or os.getcwd() for one in sys.path)},

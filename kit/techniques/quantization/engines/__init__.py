@@ -1,0 +1,1 @@
+"""What runs a model, and proves in which precision it did."""

@@ -1,0 +1,1 @@
+"""Models with data to be judged by: built in, trained here, and own ones."""
