@@ -61,6 +61,8 @@ def test_sizes_have_thousands_separated():
     """A size is printed whole, with its unit, and nothing is printed for no size."""
     assert words.count(1_000_000, "rows") == "1,000,000 rows"
     assert words.count(0.5, "load") == "0.500 load"
+    assert words.count(1, "samples a request") == "1 sample a request"
+    assert [words.count(1, unit) for unit in ("processes", "loss", "ms")] == ["1 process", "1 loss", "1 ms"]
     assert words.count(None, "rows") == ""
 
 

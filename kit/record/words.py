@@ -49,12 +49,20 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def count(size: int | float | None, unit: str = "") -> str:
-    """Return a size with its unit: `1,000,000 rows`; empty for no size."""
+    """Return a size with its unit: `1,000,000 rows`, `1 row`; empty for no size."""
     if size is None:
         return ""
     whole = isinstance(size, int) or (math.isfinite(size) and size == int(size))
     plain = f"{int(size):,}" if whole and abs(size) < 1e15 else number(size)
-    return f"{plain} {shown(unit, 40)}".strip()
+    return f"{plain} {shown(_one(unit) if size == 1 else unit, 40)}".strip()
+
+
+def _one(unit: str) -> str:
+    """Return a unit that counts things for a single one: `samples a request` → `sample a request`."""
+    things, *rest = unit.split(" ")
+    if len(things) > 3 and things.endswith("s") and not things.endswith(("ss", "us", "is")):
+        things = things[: -2 if things.endswith(("sses", "shes", "ches", "xes", "zzes")) else -1]
+    return " ".join([things, *rest])
 
 
 def duration(seconds: float | None) -> str:

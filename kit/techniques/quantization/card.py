@@ -246,7 +246,7 @@ def _card(told: dict[str, Any]) -> str:
         and f"{calibration['samples']} {item}, SHA-256 of the arrays `{calibration['sha256']}`",
         "Judged by": f"{number} other {item}. {evaluation['note']}",
         "Quality": f"{score.in_words(told['metric'])} ({confidence} interval; at least {bound} is asked)",
-        "Agreement with FP32": f"{words.number(100 * score.agreement)} % (same answer; of numbers, mean cosine)",
+        "Agreement with FP32": f"{words.number(100 * score.agreement)} % (same answers; of numbers, their correlation)",
         "Speed": told["speed"],
         "TensorRT": told["tensorrt"],
         "Measured on": told["machine"],

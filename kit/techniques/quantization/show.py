@@ -73,8 +73,8 @@ def quality(found: Findings) -> Table:
         if score is None:
             rows.append([variant.name, None, None, None, None, _low(variant), "no"])
             continue
-        ends = f"[{words.number(100 * score.low, 3)}, {words.number(100 * score.high, 3)}]"
-        kept = f"{words.number(100 * score.share, 3)} % {ends}"
+        ends = f" [{words.number(100 * score.low, 3)}, {words.number(100 * score.high, 3)}]"
+        kept = f"{words.number(100 * score.share, 3)} %{'' if variant.verdict == 'baseline' else ends}"
         row = [score.value, kept, words.percent(score.agreement), score.samples, _low(variant), _good(variant)]
         rows.append([variant.name, *row])
     subject = found.gate.subject
@@ -137,7 +137,7 @@ def same_engine(found: Findings) -> Table:
             if pair is not None:
                 rows.append([name, base, point.size, words.speed(pair.effect), pair.verdict])
     return Table(
-        "Against FP32 by the same engine (above 1 is faster)",
+        "Against FP32 by the same engine",
         ["variant", "against", found.unit, "speed-up", "verdict"],
         rows,
         "An invalid variant is not compared.",
