@@ -221,6 +221,21 @@ def test_a_candidate_must_outweigh_all_that_go_for_it():
     assert sum(key in cache for key in range(99)) >= 98
 
 
+def test_a_key_that_shares_its_counters_does_not_bar_the_door():
+    """A victim whose counters are full, though it is not asked for, keeps one candidate out, not all."""
+    cache = WTinyLFU(100)
+    for key in range(100):
+        cache.put(key, True)
+    asked_for = 0
+    for newcomer in range(1_000, 1_010):
+        for _ in range(20):  # as if a popular key had the same counters as the next victim
+            cache._sketch.add(asked_for, 1_000)
+        for _ in range(3):
+            cache.get(newcomer)
+        cache.put(newcomer, True)
+    assert sum(key in cache for key in range(1_000, 1_010)) >= 8
+
+
 def best_by_trying(keys, capacity, sizes, worth):
     """Return the most that can be had, by trying all sets that could be kept at each step."""
     states = {frozenset(): 0}

@@ -9,6 +9,8 @@ from kit.techniques.caching.policies.cache import Cache, Entry
 
 WINDOW, PROTECTED = 0.01, 0.8
 """Shares: of the window in the cache, and of the protected part in the main part; the paper's and Caffeine's."""
+MOST = 15
+"""Counters stop there: four bits, if one packs them."""
 
 
 class Placed(Entry):
@@ -25,7 +27,9 @@ class WTinyLFU(Cache):
     """New keys enter a window of 1 % that is LRU. What leaves it contends with what the main part would evict for it:
     the one asked for more often of late stays. The main part is a segmented LRU: a key used there is protected.
 
-    Where sizes differ the candidate must be asked for more often than all together that have to go for it.
+    Where sizes differ the candidate must be asked for more often than all together that have to go for it. A victim
+    that stays with a full counter goes to the back: if it merely shares its counters with popular keys, it would bar
+    the door for good (Caffeine lets a candidate pass at random, for the same reason).
     Source: Einziger, Friedman, Manes, TinyLFU: A Highly Efficient Cache Admission Policy, ACM TOS 2017, section 4; for
     sizes ("aggregated victims"): Einziger, Eytan, Friedman, Manes, Lightweight Robust Size Aware Cache Management,
     ACM TOS 2022.
@@ -92,8 +96,11 @@ class WTinyLFU(Cache):
         count, victims = self._sketch.count, []
         left = count(key)
         for victim in chain(self._probation, self._protected):
-            left -= count(victim)
+            wanted = count(victim)
+            left -= wanted
             if left <= 0:
+                if wanted == MOST:
+                    self._entries[victim].segment.move_to_end(victim)
                 return []
             victims.append(victim)
             need -= self._entries[victim].size
@@ -114,10 +121,9 @@ class WTinyLFU(Cache):
 class Sketch:
     """How often keys were asked for of late, about: a counting Bloom filter with four small counters for each key.
 
-    Counters stop at 15. After ten requests for each key that the cache holds all are halved, so that old fame fades.
-    There are at least sixteen counters a key held, and the table grows with the cache: as good as exact counts to .002
-    of the hit ratio (two for each key lose .015). The paper's doorkeeper, which saves memory for keys seen once, is
-    left out, as in Caffeine.
+    After ten requests for each key that the cache holds all are halved, so that old fame fades. There are at least
+    sixteen counters a key held, and the table grows with the cache: mostly as good as exact counts to .002 of the hit
+    ratio. The paper's doorkeeper, which saves memory for keys seen once, is left out, as in Caffeine.
     """
 
     SPAN, A_KEY = 10, 16
@@ -132,15 +138,15 @@ class Sketch:
     def add(self, key: Hashable, held: int) -> None:
         """Count a request for `key`, of a cache that holds so many keys."""
         mixed, mask, counters = hash((key,)), self._mask, self._counters  # a tuple's hash mixes that of a number
-        first, step = mixed & mask, mixed >> 32 & mask | 1
-        second, third, fourth = first + step & mask, first + 2 * step & mask, first + 3 * step & mask
-        if counters[first] < 15:
+        first, third, step = mixed & mask, mixed >> 20 & mask, mixed >> 40 & mask
+        second, fourth = first ^ step, third ^ step
+        if counters[first] < MOST:
             counters[first] += 1
-        if counters[second] < 15:
+        if counters[second] < MOST:
             counters[second] += 1
-        if counters[third] < 15:
+        if counters[third] < MOST:
             counters[third] += 1
-        if counters[fourth] < 15:
+        if counters[fourth] < MOST:
             counters[fourth] += 1
         self._added += 1
         if self._added >= self.SPAN * held:
@@ -151,11 +157,8 @@ class Sketch:
     def count(self, key: Hashable) -> int:
         """Return about how often `key` was asked for: never too low but for what has faded and above 15."""
         mixed, mask, counters = hash((key,)), self._mask, self._counters
-        first, step = mixed & mask, mixed >> 32 & mask | 1
-        return min(
-            counters[first], counters[first + step & mask],
-            counters[first + 2 * step & mask], counters[first + 3 * step & mask],
-        )  # fmt: skip
+        first, third, step = mixed & mask, mixed >> 20 & mask, mixed >> 40 & mask
+        return min(counters[first], counters[first ^ step], counters[third], counters[third ^ step])
 
     def _age(self) -> None:
         self._counters = self._counters.translate(self._HALVED)
