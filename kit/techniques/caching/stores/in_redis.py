@@ -51,6 +51,10 @@ class Redis(Store):
         when = time.strftime("%H:%M:%S", time.localtime(self._since))
         return f"{self.name} has not answered since {when} ({self._reason}); {self._without:,} requests went without it"
 
+    @property
+    def available(self) -> bool:
+        return self._since is None
+
     def find(self, key: Key) -> Found | None:
         key = as_bytes(key)
         raw = self._ask(self._client.get, self._prefix + key)

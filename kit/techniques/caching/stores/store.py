@@ -62,6 +62,11 @@ class Store:
         raise NotImplementedError
 
     @property
+    def available(self) -> bool:
+        """Whether anything can be had from it just now; only a server can be out of reach."""
+        return True
+
+    @property
     def bytes(self) -> int:
         """What is held takes so many bytes, keys and the store's own structures included where it can tell."""
         raise NotImplementedError

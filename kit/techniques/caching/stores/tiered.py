@@ -45,6 +45,10 @@ class Tiered(Store):
         self.first.discard(key)
 
     @property
+    def available(self) -> bool:
+        return self.second.available
+
+    @property
     def bytes(self) -> int:
         return self.first.bytes + self.second.bytes
 
