@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 from kit.errors import UserError
+from kit.techniques.caching.stores.in_redis import Redis
 
 PROGRAMS = ("redis-server", "valkey-server")
 START_S = 10.0
@@ -132,6 +134,18 @@ class PrivateServer:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+
+class PrivateRedis(Redis):
+    """A store on a private server of its own, which is stopped when the store is closed. Options: see `Redis`."""
+
+    def __init__(self, mib: int = 256, **options: Any) -> None:
+        self.server = PrivateServer(mib)
+        super().__init__(self.server.url, **options)
+
+    def close(self) -> None:
+        super().close()
+        self.server.close()
 
 
 def _free_port() -> int:

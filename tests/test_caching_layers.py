@@ -1,0 +1,275 @@
+"""Layers of caches before real work: equal answers, nothing from an old model, and honest sums of what they save."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kit import Comparison
+from kit.errors import UserError
+from kit.techniques.caching import stores, traces
+from kit.techniques.caching.layers import cached, dataset, prefix, serving, work
+from kit.techniques.caching.stores import in_memory, operations
+
+ITEMS = 40
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A small ONNX model: scores of three classes, of eight numbers."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(random.normal(size=shape).astype("f4"), name)
+        for name, shape in {"w": (8, 32), "v": (32, 3)}.items()
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "v"], ["scores"]),
+    ]
+    places = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])]
+        for name, size in (("x", 8), ("scores", 3))
+    ]
+    graph = helper.make_graph(nodes, "small", *places, weights)
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(1).normal(size=(ITEMS, 8)).astype("f4")}
+
+
+TRACE = np.random.default_rng(2).zipf(1.5, 400) % ITEMS
+
+
+# Predictions and features
+
+
+def test_variants_behind_a_cache_answer_as_without_one(model, inputs, tmp_path):
+    """In a real comparison each variant's answers equal the uncached ones, and each proves its hits."""
+    asked = cached.Requests(partial(work.prediction, model, inputs), TRACE, warm=100, a_reading=20)
+    comparison = Comparison("prediction", baseline="no cache", size=ITEMS, unit="items", seconds=0.3, max_rounds=10)
+    comparison.variant("no cache", cached.Cached())
+    comparison.variant("lru_cache", cached.Memoized(20))
+    comparison.variant("SIEVE", cached.Cached(partial(in_memory.own, "SIEVE", items=20)))
+    comparison.variant("SQLite", cached.Cached(partial(stores.SQLite, tmp_path / "c.sqlite")))
+    result = comparison.run(asked)
+    for name in ("lru_cache", "SIEVE", "SQLite"):
+        assert result[name].verdict not in ("failed", "invalid", "skipped"), result[name]
+    assert result.record.points[0].variants[2].engagement.facts["hits"] > 0
+
+
+def test_a_cache_that_answers_nothing_is_no_technique(model, inputs):
+    """A cache without a hit is said to have fallen back to working everything out."""
+    asked = cached.Requests(partial(work.prediction, model, inputs), np.arange(ITEMS), a_reading=5)
+    prepared = cached.Cached(partial(in_memory.own, items=1))(asked)
+    prepared.call()
+    assert prepared.engagement().state == "fell back"
+    prepared.close()
+
+
+def test_a_new_model_is_not_answered_for_by_the_old(model, inputs, tmp_path):
+    """With the version in the key no answer is the old model's; without it they are, and are counted."""
+    old = work.prediction(model, inputs)
+    new = work.prediction(work.quantized(model, tmp_path / "int8.onnx"), inputs)
+    with stores.SQLite(tmp_path / "with") as store:
+        right = cached.wrong_after_change(old, new, store, TRACE, versioned=True)
+    with stores.SQLite(tmp_path / "without") as store:
+        wrong = cached.wrong_after_change(old, new, store, TRACE, versioned=False)
+    assert (right.answers, right.decisions) == (0, 0) and right.from_cache > 0
+    assert wrong.answers > 0.9 * len(TRACE) and wrong.from_cache == wrong.requests == len(TRACE)
+
+
+def test_a_stopped_server_costs_no_answer(model, inputs):
+    """With the server gone in mid-run every answer is still right."""
+    pytest.importorskip("redis")
+    if stores.program() is None:
+        pytest.skip("no redis-server is installed here")
+    real = work.prediction(model, inputs)
+    with stores.PrivateRedis(retry_s=0.02, timeout_s=1) as store:
+        ask = cached.Behind(real, store)
+        for turn, item in enumerate(TRACE[:300].tolist()):
+            if turn == 100:
+                store.server.kill()
+            if turn == 200:
+                store.server.start()
+            assert np.array_equal(ask(item), real.answer(item))
+        assert ask.hits > 0 and store.troubles["server gone"] >= 1
+
+
+def test_features_of_aircraft_come_from_their_flights():
+    """An aircraft's features are those of its flights, and the trace is that of the departures as scheduled."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path, aircraft, trace = work.departures()
+    assert len(trace) == 334_264 and trace.max() + 1 == len(aircraft) == 4_043
+    assert np.array_equal(trace, traces.tail_numbers().keys)
+    made = work.features(path, aircraft)
+    table = pq.read_table(path, columns=["tailnum", "dep_delay", "dest"])
+    for item in (0, 17):
+        own = table.filter(pc.equal(table["tailnum"], aircraft[item]))
+        found = made.answer(item)
+        assert found.shape == (8,) and found[0] == own.num_rows == (trace == item).sum()
+        assert found[1] == pytest.approx(pc.mean(own["dep_delay"]).as_py())
+        assert found[5] == pc.count_distinct(own["dest"]).as_py()
+    made.close()
+
+
+# What users wait for
+
+
+def test_a_cache_keeps_up_where_the_work_alone_does_not():
+    """At a rate above what the work can answer, latency grows without a cache and does not with one; the sums agree."""
+    slow = work.waiting(0.004, ITEMS)
+    rate = 1.5 * serving.capacity(slow, TRACE)
+    alone = serving.serve(slow, TRACE[:200], rate)
+    behind = serving.serve(slow, TRACE[:200], rate, in_memory.own(items=ITEMS))
+    assert np.array_equal(alone.due, behind.due) and not alone.hit.any()
+    assert behind.hit_ratio == 1 - len(set(TRACE[:200].tolist())) / 200
+    assert alone.busy > 1 > behind.busy
+    assert alone.latency(0.99) > 3 * behind.latency(0.99)
+    assert alone.latency_s[-20:].mean() > 3 * alone.latency_s[:20].mean()
+    worth = behind.worth
+    assert worth.hit_s < worth.compute_s and 0 < worth.break_even < worth.hit_ratio
+    spent = (behind.lookup_s + behind.compute_s + behind.put_s).mean()
+    assert worth.saved_s == pytest.approx(worth.compute_s - spent)
+
+
+def test_break_even_is_where_nothing_is_saved():
+    """At the break-even hit ratio a cache saves nothing, above it something; work as fast as a lookup never pays."""
+    costs = {"hit_s": 2e-6, "miss_s": 1e-6, "put_s": 5e-6, "compute_s": 1e-3}
+    even = serving.Worth(hit_ratio=0, **costs).break_even
+    assert even == pytest.approx((1 + 5) / (1000 + 6 - 2))
+    assert serving.Worth(hit_ratio=even, **costs).saved_s == pytest.approx(0, abs=1e-12)
+    assert serving.Worth(hit_ratio=1.01 * even, **costs).saved_s > 0
+    assert serving.Worth(0.9, hit_s=1e-5, miss_s=1e-5, put_s=1e-5, compute_s=1e-6).break_even > 1
+    assert serving.Worth(0.9, hit_s=1e-3, miss_s=0, put_s=0, compute_s=1e-6).break_even == float("inf")
+
+
+def test_arrivals_are_poisson():
+    """Gaps between arrivals have the mean and the spread of a Poisson process."""
+    gaps = np.diff(serving.arrivals(50, 20_000))
+    assert gaps.mean() == pytest.approx(1 / 50, rel=0.03) and gaps.std() == pytest.approx(1 / 50, rel=0.05)
+
+
+# Prepared data
+
+
+@pytest.fixture
+def source(tmp_path) -> dataset.Source:
+    return dataset.flights(2_000, tmp_path)
+
+
+@pytest.mark.parametrize("name", dataset.VARIANTS)
+def test_prepared_data_are_those_of_the_csv(name, source):
+    """What each cache hands over is what parsing and preparing gives, to the bit, now and when opened again."""
+    wanted = dataset.from_csv(source.csv)
+    assert wanted.dtype == np.float32 and wanted.shape[1] == 8 and len(wanted) > 1_900
+    for _ in range(2):
+        prepared = dataset.VARIANTS[name](source)
+        reading = prepared.call()
+        assert reading.seconds > 0 and np.array_equal(reading.answer(), wanted)
+        assert prepared.engagement().state == "engaged"
+
+
+@pytest.mark.parametrize("name", [".npy", "Arrow IPC", "Parquet", "memory", "joblib Memory"])
+def test_a_changed_csv_is_prepared_anew(name, source):
+    """After the CSV has changed nobody is handed what was made of the old one."""
+    dataset.VARIANTS[name](source)
+    lines = source.csv.read_text().splitlines(keepends=True)
+    source.csv.write_text("".join(lines[:500]))
+    assert np.array_equal(dataset.VARIANTS[name](source).call().answer(), dataset.from_csv(source.csv))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "lost checksum"])
+@pytest.mark.parametrize("name", [".npy", "Arrow IPC", "Parquet"])
+def test_a_damaged_file_is_made_again(name, damage, source):
+    """A file that was cut, flipped or lost its checksum is noticed on opening, and made again."""
+    prepared = dataset.VARIANTS[name](source)
+    wanted = np.array(prepared.call().answer())
+    (folder,) = (one for one in source.folder.iterdir() if one.is_dir())
+    file = next(one for one in folder.iterdir() if one.name != "crc32")
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    new = {"flip": bytes(raw), "cut": bytes(raw[: len(raw) // 3]), "lost checksum": bytes(raw)}[damage]
+    os.replace(file, file.with_name("old"))  # what is mapped must not change below who reads it
+    file.write_bytes(new)
+    if damage == "lost checksum":
+        (folder / "crc32").write_bytes(b"\xff")
+    assert np.array_equal(dataset.VARIANTS[name](source).call().answer(), wanted)
+
+
+# Prefixes of prompts
+
+
+def test_prompts_that_begin_alike_share_their_beginning():
+    """A prompt's blocks are known as far as an earlier one was the same, its last token excepted."""
+    head = np.arange(64, dtype=np.int32)
+    prompts = prefix.Prompts([head, head, np.append(head, [1, 2]), np.append(head[:32], head[:32])], "")
+    found = prefix.simulate(prompts, 1000, us_a_token=10)
+    assert found.tokens == 64 + 64 + 66 + 64
+    assert found.known == 0 + 48 + 64 + 32  # the second would be all known, but its last token must be read
+    assert found.saved_s == pytest.approx(found.known * 10e-6) and found.hit_ratio == found.known / found.tokens
+
+
+def test_a_larger_prefix_cache_saves_no_less_up_to_all_that_is_shared():
+    """The hit ratio grows with the cache up to the share of tokens that were seen before; nothing fits in one block."""
+    prompts = prefix.conversations(60, seed=3)
+    found = prefix.curve(prompts, [1, 100, 1_000, 10_000, 10**9])
+    ratios = [one.hit_ratio for one in found]
+    assert ratios == sorted(ratios) and ratios[0] < 0.01 and ratios[-1] > 0.5
+    seen, known = set(), 0
+    for prompt in prompts.tokens:
+        chain = list(prefix.blocks(prompt))
+        usable = (len(prompt) - 1) // prefix.BLOCK
+        known += prefix.BLOCK * min(usable, sum(block in seen for block in chain))
+        seen |= set(chain)
+    assert found[-1].known == known
+
+
+# Operations and weight
+
+
+@pytest.mark.parametrize("operation", operations.OPERATIONS)
+@pytest.mark.parametrize(("threads", "processes"), [(2, 1), (1, 2)])
+def test_operations_of_a_store_do_what_they_should(operation, threads, processes, tmp_path):
+    """Under threads and under processes each operation finds what it should, and is told with its rate."""
+    variant = operations.Operating(partial(stores.SQLite, tmp_path / "c"), threads, processes)
+    prepared = variant(operations.Load(operation, items=20, a_reading=30))
+    reading = prepared.call()
+    assert reading.answer == 1.0
+    assert reading.metrics["operations_per_s"] == pytest.approx(1 / reading.seconds)
+    assert prepared.engagement().facts["processes"] == processes
+    prepared.close()
+
+
+def test_an_items_weight_is_at_least_its_value():
+    """An entry in memory weighs its value and some more, in the process and by the store's own account."""
+    weight = operations.weigh(partial(in_memory.own, items=10**6), items=20_000, value_bytes=2_000)
+    assert 2_000 < weight.in_process < 4_000 and 2_000 < weight.in_store < 4_000
+
+
+def test_mistakes_are_told(model, inputs):
+    """Each mistake that a user can make says what was got and what to give."""
+    mistakes = {
+        "none left after 400": lambda: cached.Requests(partial(work.waiting, 0), TRACE, warm=400),
+        "no operation is called 'got'": lambda: operations.Load("got"),
+        "too few": lambda: operations.weigh(in_memory.own, items=10),
+        "rate=0": lambda: serving.arrivals(0, 10),
+        "hits and misses": lambda: serving.serve(work.waiting(0), TRACE[:9], 1e6).worth,
+        "0 blocks": lambda: prefix.simulate(prefix.conversations(2), 0),
+        "from 1 on": lambda: prefix.conversations(0),
+        "no time": lambda: work.waiting(-1),
+    }
+    for words, mistake in mistakes.items():
+        with pytest.raises(UserError, match=words):
+            mistake()
