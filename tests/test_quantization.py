@@ -66,7 +66,7 @@ def test_below_the_bound_is_broken_and_says_so_in_numbers():
     good, worse = outputs_of(targets), outputs_of(np.r_[np.ones(10, int), np.zeros(190, int)])
     found = Gate(Judged(targets), 0.99)(worse, good)
     assert (found.state, round(found.value, 3), found.bound) == ("broken", 0.95, 0.99)
-    assert "accuracy 0.950 is 95.0 % [" in found.note and "at least 99 % is asked" in found.note
+    assert "accuracy 0.950 is 95 % [" in found.note and "at least 99 % is asked" in found.note
     assert Gate(Judged(targets), 0.95)(worse, good).state == "held"
 
 

@@ -152,7 +152,7 @@ def _full(model, path):
     [
         ({}, "give measured={'score'"),
         ({"score": REFERENCE, "velocity": 3}, "a card knows nothing of 'velocity'"),
-        ({"score": replace(REFERENCE, share=0.989)}, "INT8 reaches 98.90 % of FP32's quality and 99.00 % is asked"),
+        ({"score": replace(REFERENCE, share=0.989)}, "INT8 reaches 98.9 % of FP32's quality and 99 % is asked"),
     ],
 )
 def test_what_is_wrong_is_said(artefact, subject, tmp_path, measured, said):

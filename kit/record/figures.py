@@ -17,6 +17,7 @@ from kit.record.style import (
     BAND,
     BASELINE,
     INK,
+    LONGEST_LABEL,
     MARKERS,
     MUTED,
     PALETTE,
@@ -71,7 +72,8 @@ def scaling_curve(record: Record, look: dict | None = None) -> "Figure":
     curves = _curves(record)
     unit = words.shown(record.asked.unit, 40)
     with applied():
-        figure, axes = canvas(3.9, left=0.9, right=1.6, bottom=0.56)
+        longest = max((len(_end_label(name, True)) for name, *_ in curves[:MOST_DRAWN]), default=0)
+        figure, axes = canvas(3.9, left=0.9, right=min(0.5 + 0.09 * longest, 2.8), bottom=0.56)
         ends = [
             _draw_curve(axes, name, sizes, found, look, name == record.asked.baseline)
             for name, sizes, found in curves[:MOST_DRAWN]
@@ -138,8 +140,8 @@ def readings(record: Record, point: Point, look: dict | None = None) -> "Figure"
             _draw_strip(axes, row, ratios, look.get(name, (BASELINE, "o"))[0], name in invalid)
         name_rows(axes, _row_labels([name for name, _ in drawn], invalid))
         _ratio_axis(axes, [1.0, *(ratio for _, ratios in drawn for ratio in ratios)])
-        title = f"Speed-up over {words.shown(record.asked.baseline, 24)} in every round, higher is better"
-        marks = "a dot a round · line: median · band: noise floor"
+        title = "Speed-up in every round, higher is better"
+        marks = f"over {words.shown(record.asked.baseline, 24)} · a dot a round · line: median · band: noise floor"
         _title(figure, title, f"{_at(record, point)}{marks}", len(found) - 1)
         figure.set_label(
             "Ratios of all rounds: " + "; ".join(f"{words.shown(n, 60)} {len(r)} rounds" for n, r in drawn)
@@ -209,7 +211,11 @@ def _draw_curve(axes: "Axes", name: str, sizes: list, found: list, look: dict, i
     for size, spot in zip(sizes, found, strict=True):
         face = colour if spot[3] else PAPER
         axes.plot([size], [spot[0]], marker, color=colour, markerfacecolor=face, markersize=5.5, zorder=4)
-    return sizes[-1], middle[-1], words.shown(name, 18) + ("" if valid else " (invalid)"), colour
+    return sizes[-1], middle[-1], _end_label(name, valid), colour
+
+
+def _end_label(name: str, valid: bool) -> str:
+    return words.shown(name, LONGEST_LABEL) if valid else f"{words.shown(name, LONGEST_LABEL - 10)} (invalid)"
 
 
 def _band_and_line(axes: "Axes", point: Point) -> None:
@@ -332,7 +338,8 @@ def _memory_axis(axes: "Axes", highest: float) -> None:
 
 
 def _row_labels(names: list[str], invalid: set[str]) -> list[str]:
-    return [words.shown(name, 14) + (", invalid" if name in invalid else "") for name in names]
+    spare = len(", invalid")
+    return [f"{words.shown(name, LONGEST_LABEL - spare)}, invalid" if name in invalid else name for name in names]
 
 
 def _label_ends(axes: "Axes", ends: list[tuple]) -> None:

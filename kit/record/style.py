@@ -31,7 +31,7 @@ THEME = {
 }
 """The CSS variable that stands for each colour in a themed SVG."""
 
-LONGEST_LABEL = 24
+LONGEST_LABEL = 30
 """Characters of a row's name."""
 
 WIDTH = 6.4

@@ -89,9 +89,12 @@ def mib(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share in percent: `3 %`, `0.8 %`."""
+    """Return a share in percent: `3 %`, `0.8 %`; near the whole to what is missing: `99.6 %`, `99.97 %`."""
     if share is None or not math.isfinite(share):
         return "—"
+    if 0.95 <= share < 1:
+        digits = 3 + sum(1 - share < gap for gap in (5e-4, 5e-5))
+        return f"{number(100 * share, digits).rstrip('0').rstrip('.')} %"
     return f"{number(100 * share, 2 if abs(share) >= 0.095 or abs(share) < 0.00995 else 1)} %"
 
 

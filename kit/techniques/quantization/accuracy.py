@@ -51,9 +51,13 @@ class Score:
 
     def in_words(self, metric: str) -> str:
         """Say it in a clause: `accuracy 0.943 is 99.1 % [98.5, 99.7] of FP32's 0.952`."""
-        share, low, high = (words.number(100 * number, 3) for number in (self.share, self.low, self.high))
         value, reference = words.number(self.value), words.number(self.reference)
-        return f"{metric} {value} is {share} % [{low}, {high}] of FP32's {reference}"
+        return f"{metric} {value} is {self.kept()} of FP32's {reference}"
+
+    def kept(self) -> str:
+        """Return the share of FP32's quality with its interval: `99.1 % [98.5, 99.7]`."""
+        low, high = (words.number(100 * end, 3) for end in (self.low, self.high))
+        return f"{words.percent(self.share)} [{low}, {high}]"
 
 
 def score(outputs: np.ndarray, reference: np.ndarray, subject: Subject) -> Score:
@@ -137,5 +141,5 @@ class Gate:
         return "; more samples could show it below the bound" if found.low < self.bound else ""
 
     def _quality(self, state: str, share: float | None, note: str) -> Quality:
-        measure = f"share of FP32's {self.subject.metric_name}"
+        measure = f"{self.subject.metric_name} ÷ FP32's"
         return Quality(state=state, measure=measure, value=share, bound=self.bound, note=note)

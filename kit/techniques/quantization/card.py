@@ -102,7 +102,7 @@ def _score(artefact: Artefact, measured: dict[str, Any]) -> Score:
     score, bound = measured["score"], measured.get("bound", BOUND)
     score = score if isinstance(score, Score) else Score(**score)
     if score.share < bound:
-        reached, asked = (f"{words.number(100 * share, 4)} %" for share in (score.share, bound))
+        reached, asked = map(words.percent, (score.share, bound))
         raise UserError(
             f"{artefact.precision} reaches {reached} of FP32's quality and {asked} is asked; "
             f"recommend another file, or FP32"
@@ -246,7 +246,7 @@ def _card(told: dict[str, Any]) -> str:
         and f"{calibration['samples']} {item}, SHA-256 of the arrays `{calibration['sha256']}`",
         "Judged by": f"{number} other {item}. {evaluation['note']}",
         "Quality": f"{score.in_words(told['metric'])} ({confidence} interval; at least {bound} is asked)",
-        "Agreement with FP32": f"{words.number(100 * score.agreement)} % (same answers; of numbers, their correlation)",
+        "Agreement with FP32": f"{words.percent(score.agreement)} (same answers; of numbers, their correlation)",
         "Speed": told["speed"],
         "TensorRT": told["tensorrt"],
         "Measured on": told["machine"],

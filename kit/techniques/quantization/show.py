@@ -73,8 +73,7 @@ def quality(found: Findings) -> Table:
         if score is None:
             rows.append([variant.name, None, None, None, None, _low(variant), "no"])
             continue
-        ends = f" [{words.number(100 * score.low, 3)}, {words.number(100 * score.high, 3)}]"
-        kept = f"{words.number(100 * score.share, 3)} %{'' if variant.verdict == 'baseline' else ends}"
+        kept = "100 %" if variant.verdict == "baseline" else score.kept()
         row = [score.value, kept, words.percent(score.agreement), score.samples, _low(variant), _good(variant)]
         rows.append([variant.name, *row])
     subject = found.gate.subject
@@ -186,7 +185,7 @@ def pruning(found: Findings, made: Mapping[str, Pruning]) -> Table:
     rows = []
     for variant in found.measured(found.result):
         score, own = found.score(variant.name), made.get(variant.name)
-        kept = None if score is None else f"{words.number(100 * score.share, 3)} %"
+        kept = None if score is None else words.percent(score.share)
         left = [words.percent(own.zeros), own.parameters, own.multiplications / 1e6] if own else [None, None, None]
         speed = words.speed(variant.effect) if variant.effect else "1×"
         packed = len(zlib.compress(found.variants[variant.name].artefact.path.read_bytes())) / 2**20
@@ -237,10 +236,10 @@ def frontier(found: Findings) -> Chart:
     series.append(Series("the bound", [min(times), max(times)], [bound, bound], style="ideal"))
     if best := _steps(within):
         series.append(Series("frontier", *map(list, zip(*best, strict=True)), style="ideal"))
-    batch = words.count(found.smallest.record.points[0].size, found.unit)
+    batch = words.count(found.smallest.record.points[0].size, "samples")
     return Chart(
         "Quality kept over latency (upper left is better)",
-        f"milliseconds a request of {batch}",
+        f"milliseconds a request, of {batch}",
         f"% of FP32's {found.gate.subject.metric_name}",
         series,
         log_x=True,

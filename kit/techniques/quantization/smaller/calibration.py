@@ -77,8 +77,7 @@ def table(found: Sequence[Calibrated], gate: Gate) -> Table:
             words.percent(one.apart),
             words.percent(one.agrees),
             words.percent(one.score.agreement),
-            f"{words.number(100 * one.score.share, 3)} % [{words.number(100 * one.score.low, 3)}, "
-            f"{words.number(100 * one.score.high, 3)}]",
+            one.score.kept(),
             "chosen" if one.artefact == chosen else "yes" if one.score.share >= gate.bound else "NO",
         ]
         for one in found

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kit.errors import UserError
 from kit.record import words
 from kit.techniques.quantization.smaller.finetuning import check_classes, judged, tuned
+from kit.techniques.quantization.smaller.rebuilt import rebuilt
 from kit.techniques.quantization.subjects.nets import save
 from kit.techniques.quantization.subjects.onnx_files import export
 from kit.techniques.quantization.work import Artefact, Subject, kept
@@ -114,7 +115,7 @@ def numbers(artefact: Artefact) -> Pruning:
     return Pruning(**{field.name: artefact.settings[field.name] for field in fields(Pruning)})
 
 
-def rebuilt(build: Callable[[], nn.Module], file: Path) -> nn.Module:
+def rebuild(build: Callable[[], nn.Module], file: Path) -> nn.Module:
     """Return a pruned module, in eval mode: the one that `build` returns, without the channels that were removed, and
     with the weights of `file`, of which nothing is unpickled but tensors and plain values."""
     found = torch.load(file, weights_only=True)

@@ -107,7 +107,7 @@ class Proposal:
 
     def in_words(self) -> str:
         """Say it in a sentence or two."""
-        reached, whole, asked = map(_percent, (self.reached.agreement, self.whole.agreement, self.bound))
+        reached, whole, asked = map(words.percent, (self.reached.agreement, self.whole.agreement, self.bound))
         judged = f"of {self.samples} calibration samples, where {asked} is asked"
         if self.artefact is None:
             return (
@@ -442,7 +442,7 @@ def table(found: Sensitivity) -> Table:
         [one.layer.name, one.layer.op, words.percent(one.layer.share), *_cells(one.alone), *_cells(one.spared)]
         for one in found.effects
     ]
-    return Table("Sensitivity to INT8 by layer: agreement with FP32, signal to noise", columns, rows, _judged(found))
+    return Table("Sensitivity to INT8 by layer: agreement with FP32, signal to noise", columns, rows)
 
 
 def operators_table(found: Sequence[Operator]) -> Table:
@@ -458,16 +458,11 @@ def operators_table(found: Sequence[Operator]) -> Table:
 
 
 def _cells(one: Fidelity) -> tuple[str, float | None]:
-    return _percent(one.agreement), round(one.sqnr_db, 1) if math.isfinite(one.sqnr_db) else None
-
-
-def _percent(share: float) -> str:
-    """Return a share near 1 with a digit more than `words.percent`, so that 98.9 is told from 99."""
-    return f"{words.number(100 * share)} %"
+    return words.percent(one.agreement), round(one.sqnr_db, 1) if math.isfinite(one.sqnr_db) else None
 
 
 def _judged(found: Sensitivity) -> str:
-    whole = f"{_percent(found.whole.agreement)} agreement, {words.number(found.whole.sqnr_db)} dB"
+    whole = f"{words.percent(found.whole.agreement)} agreement, {words.number(found.whole.sqnr_db)} dB"
     judged = (
         f"All layers in INT8: {whole}. Judged on {found.samples} samples of the calibration, by agreement with FP32."
     )
