@@ -1,5 +1,7 @@
 """Shows a technique's own charts and tables: drawn in a notebook, as plain text in a terminal."""
 
+import inspect
+from collections.abc import Callable
 from html import escape
 
 from kit.record import words
@@ -24,6 +26,11 @@ _IN_JUPYTER = """<style>
 MOST_ROWS = 200
 MOST_TOLD = 20
 """Points of a chart that a terminal is told."""
+
+
+def code(*functions: Callable) -> str:
+    """Return the source of functions, to be shown as they are."""
+    return "\n\n".join(inspect.getsource(function) for function in functions)
 
 
 class Exhibits:

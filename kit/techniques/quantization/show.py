@@ -1,8 +1,7 @@
 """What quantization shows beside speed-ups: what each variant keeps, costs and answers, and where the frontier lies."""
 
-import inspect
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +56,6 @@ class Findings:
         if outputs.shape != best.shape or not np.isfinite(outputs).all():
             return None
         return self.gate.score(outputs, best)
-
-
-def code(*functions: Callable) -> str:
-    """Return the source of functions, to be shown as they are."""
-    return "\n\n".join(inspect.getsource(function) for function in functions)
 
 
 def quality(found: Findings) -> Table:

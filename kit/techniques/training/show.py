@@ -1,18 +1,12 @@
 """What training shows beside speed-ups: proofs, costs, where a step's time goes, scaling: charts and tables."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from kit.measure.result import Result
 from kit.record.document import Chart, Series, Table, Variant
 from kit.techniques.training.parity import Proof, allowed
 from kit.techniques.training.ranks.checkpoint import Restart
-
-
-def code(*functions: Callable) -> str:
-    """Return the source of functions, to be shown as they are."""
-    return "\n\n".join(inspect.getsource(function) for function in functions)
 
 
 def parity(proofs: Sequence[Proof]) -> Table:
