@@ -69,17 +69,38 @@ def test_variants_behind_a_cache_answer_as_without_one(model, inputs, tmp_path):
 
 def test_a_cache_that_answers_nothing_is_no_technique(model, inputs):
     """A cache without a hit is said to have fallen back to working everything out."""
-    asked = cached.Requests(partial(work.prediction, model, inputs), np.arange(ITEMS), a_reading=5)
+    asked = cached.Requests(partial(work.prediction, model, inputs), np.arange(ITEMS), warm=10, a_reading=5)
     prepared = cached.Cached(partial(in_memory.own, items=1))(asked)
     prepared.call()
     assert prepared.engagement().state == "fell back"
     prepared.close()
 
 
-def test_a_new_model_is_not_answered_for_by_the_old(model, inputs, tmp_path):
+@pytest.mark.parametrize("kind", ["memory", "disk", "lru_cache"])
+def test_all_readings_are_of_the_same_hits(kind, model, inputs, tmp_path):
+    """Each reading has the hits that a cache has after the requests that go ahead, whatever was asked before."""
+    asked = cached.Requests(partial(work.prediction, model, inputs), TRACE, warm=60, a_reading=40)
+    variant = {
+        "memory": cached.Cached(partial(in_memory.own, items=8)),
+        "disk": cached.Cached(partial(stores.SQLite, tmp_path / "c")),
+        "lru_cache": cached.Memoized(8),
+    }[kind]
+    lru, hits = in_memory.own(items=8 if kind != "disk" else 1000), 0
+    for place, item in enumerate(TRACE[:100].tolist()):
+        hits += lru.fetch(str(item), lambda place=place: place) != place and place >= 60
+    for _ in range(2):  # a second process finds what the first one left on the disk
+        prepared = variant(asked)
+        readings = [prepared.call() for _ in range(3)]
+        assert [reading.metrics["hit_ratio"] for reading in readings] == [hits / 40] * 3
+        readings[-1].answer()
+        prepared.close()
+
+
+@pytest.mark.parametrize("write", [work.quantized, work.disturbed])
+def test_a_new_model_is_not_answered_for_by_the_old(write, model, inputs, tmp_path):
     """With the version in the key no answer is the old model's; without it they are, and are counted."""
     old = work.prediction(model, inputs)
-    new = work.prediction(work.quantized(model, tmp_path / "int8.onnx"), inputs)
+    new = work.prediction(write(model, tmp_path / "new.onnx"), inputs)
     with stores.SQLite(tmp_path / "with") as store:
         right = cached.wrong_after_change(old, new, store, TRACE, versioned=True)
     with stores.SQLite(tmp_path / "without") as store:
@@ -261,7 +282,7 @@ def test_an_items_weight_is_at_least_its_value():
 def test_mistakes_are_told(model, inputs):
     """Each mistake that a user can make says what was got and what to give."""
     mistakes = {
-        "none left after 400": lambda: cached.Requests(partial(work.waiting, 0), TRACE, warm=400),
+        "too short for 400": lambda: cached.Requests(partial(work.waiting, 0), TRACE, warm=400),
         "no operation is called 'got'": lambda: operations.Load("got"),
         "too few": lambda: operations.weigh(in_memory.own, items=10),
         "rate=0": lambda: serving.arrivals(0, 10),

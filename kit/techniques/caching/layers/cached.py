@@ -20,21 +20,22 @@ CHECKED = 32
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """What is asked of every variant: the items of a trace in their order, from the beginning again after the end.
+    """What is asked of every variant: the `a_reading` requests of a trace that follow on the first `warm`.
 
-    warm: requests that go ahead of the measured ones; the cache is filled with their answers. a_reading: requests of
-    one reading, which is the mean of their seconds.
+    The cache is filled as those that go ahead would have, anew for each reading, so that all readings are of the same
+    requests with the same hits. They show what a hit saves; which share hits in the long run, curves tell.
     """
 
     work: Opening
     trace: np.ndarray
-    warm: int = 0
+    warm: int = 500
     a_reading: int = 50
 
     def __post_init__(self) -> None:
-        if len(self.trace) <= self.warm:
+        if len(self.trace) < self.warm + self.a_reading:
             raise UserError(
-                f"a trace of {len(self.trace):,} requests has none left after {self.warm:,} to warm up with"
+                f"a trace of {len(self.trace):,} requests is too short for {self.warm:,} to warm up and "
+                f"{self.a_reading:,} to measure; give a longer one or lower warm= and a_reading="
             )
 
 
@@ -58,9 +59,8 @@ class Cached:
         """Open work and store, fill the store, and return the requests, ready to be timed."""
         work = asked.work()
         if self.opening is None:
-            return _Asking(uncached(work), work, asked).prepared()
-        store = self.opening()
-        return _Asking(Behind(work, store, self.versioned, self.ttl), work, asked, store).prepared()
+            return _Asking(asked, work, lambda: _Alone(work)).prepared()
+        return _Asking(asked, work, lambda: Behind(work, self.opening(), self.versioned, self.ttl)).prepared()
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,25 @@ class Memoized:
     def __call__(self, asked: Requests) -> Prepared:
         """Return the requests, ready to be timed."""
         work = asked.work()
-        return _Asking(_Memo(work, self.items), work, asked).prepared()
+        return _Asking(asked, work, lambda: _Memo(work, self.items)).prepared()
 
 
 def uncached(work: Work) -> Callable[[int], Any]:
     """Return the work as it is."""
     return work.answer
+
+
+class _Alone:
+    """Work without a cache, spoken to like `Behind`."""
+
+    store = None
+    hits = misses = 0
+
+    def __init__(self, work: Work):
+        self._answer = uncached(work)
+
+    def __call__(self, item: int) -> Any:
+        return self._answer(item)
 
 
 class Behind:
@@ -92,6 +105,7 @@ class Behind:
         self.work, self.store, self.ttl = work, store, ttl
         self.version = work.version if versioned else None
         self.hits = self.misses = 0
+        self.added: list[bytes] = []
 
     def __call__(self, item: int) -> Any:
         at = key(self.version, self.work.inputs(item))
@@ -102,100 +116,123 @@ class Behind:
         self.misses += 1
         value = self.work.answer(item)
         self.store.put(at, value, self.ttl)
+        self.added.append(at)
         return value
 
     def fill(self, item: int, value: Any) -> None:
-        """Do for a request what its miss or hit would, with an answer that is known."""
+        """Do for a request what its hit or miss would, with an answer that is known."""
         at = key(self.version, self.work.inputs(item))
         if self.store.get(at) is MISS:
             self.store.put(at, value, self.ttl)
+
+    def forget(self) -> None:
+        """Discard what requests have added."""
+        for at in self.added:
+            self.store.discard(at)
+        self.added.clear()
 
 
 class _Memo:
     """functools.lru_cache, spoken to like `Behind`."""
 
+    store = None
+
     def __init__(self, work: Work, items: int):
-        self._known: dict[int, Any] = {}
+        self._work, self._known = work, {}
         self._cached = lru_cache(maxsize=items)(self._answer)
-        self._work = work
-        self.before = (0, 0)
+        self._before = (0, 0)
 
     def __call__(self, item: int) -> Any:
         return self._cached(item)
 
     def _answer(self, item: int) -> Any:
-        return self._known.pop(item) if item in self._known else self._work.answer(item)
+        return self._known[item] if item in self._known else self._work.answer(item)
 
     def fill(self, item: int, value: Any) -> None:
         self._known[item] = value
         self._cached(item)
         self._known.clear()
-        self.before = (self._cached.cache_info().hits, self._cached.cache_info().misses)
+        self._before = self._cached.cache_info()[:2]
 
     @property
     def hits(self) -> int:
-        return self._cached.cache_info().hits - self.before[0]
+        return self._cached.cache_info().hits - self._before[0]
 
     @property
     def misses(self) -> int:
-        return self._cached.cache_info().misses - self.before[1]
+        return self._cached.cache_info().misses - self._before[1]
 
 
 class _Asking:
     """A variant at work."""
 
-    def __init__(self, ask: Callable[[int], Any], work: Work, asked: Requests, store: Store | None = None):
-        self.ask, self.work, self.asked, self.store = ask, work, asked, store
-        self.items = asked.trace.tolist()
-        self.position = asked.warm
-        if hasattr(ask, "fill"):
-            self._warm()
+    def __init__(self, asked: Requests, work: Work, make: Callable[[], Any]):
+        self.work, self._make = work, make
+        self.ahead = asked.trace[: asked.warm].tolist()
+        self.items = asked.trace[asked.warm : asked.warm + asked.a_reading].tolist()
+        self.checked = list(dict.fromkeys(self.items))[:CHECKED]
+        self.hits = self.misses = 0
+        self.ask = make()
+        self.known: dict[int, Any] = {}
+        if self.cached:
+            self.known = {item: work.answer(item) for item in set(self.ahead)}
+            self._fill()
+
+    @property
+    def cached(self) -> bool:
+        return hasattr(self.ask, "fill")
 
     def prepared(self) -> Prepared:
         return Prepared(self.read, self.prove, self.close)
 
-    def _warm(self) -> None:
-        """Fill the cache as the requests ahead of the measured ones would; each item is worked out once."""
-        known: dict[int, Any] = {}
-        for item in self.items[: self.asked.warm]:
-            if item not in known:
-                known[item] = self.work.answer(item)
-            self.ask.fill(item, known[item])
+    def _fill(self) -> None:
+        """Bring the cache to where the requests ahead leave it: what another process left in a shared one goes."""
+        if self.ask.store is not None and self.ask.store.shared:
+            for item in set(self.items):
+                self.ask.store.discard(key(self.ask.version, self.work.inputs(item)))
+        for item in self.ahead:
+            self.ask.fill(item, self.known[item])
+
+    def _begin_again(self) -> None:
+        if not self.cached:
+            return
+        if self.ask.store is not None and self.ask.store.shared:
+            self.ask.forget()
+        else:
+            self.ask = self._make()
+            self._fill()
 
     def read(self) -> Reading:
-        """Answer the next requests: the reading is the mean of their seconds."""
-        number, length = self.asked.a_reading, len(self.items)
-        items = [self.items[(self.position + step) % length] for step in range(number)]
-        self.position += number
-        before = getattr(self.ask, "hits", 0)
+        """Answer the requests: the reading is the mean of their seconds."""
+        self._begin_again()
+        ask, hits, misses = self.ask, self.ask.hits, self.ask.misses
         start = perf_counter()
-        for item in items:
-            self.ask(item)
-        mean_s = (perf_counter() - start) / number
-        hits = getattr(self.ask, "hits", 0) - before
-        return Reading(mean_s, {"requests_per_s": 1 / mean_s, "hit_ratio": hits / number}, self.answers)
+        for item in self.items:
+            ask(item)
+        mean_s = (perf_counter() - start) / len(self.items)
+        hits, misses = ask.hits - hits, ask.misses - misses
+        self.hits, self.misses = self.hits + hits, self.misses + misses
+        return Reading(mean_s, {"requests_per_s": 1 / mean_s, "hit_ratio": hits / len(self.items)}, self.answers)
 
     def answers(self) -> list:
-        """Return what is answered for some items of the trace, twice over: the second time from the cache."""
-        some = list(dict.fromkeys(self.items))[:CHECKED]
-        return [self.ask(item) for item in some] + [self.ask(item) for item in some]
+        """Return what is answered for some of the items, twice over: the second time from the cache."""
+        return [self.ask(item) for item in self.checked + self.checked]
 
     def prove(self) -> Engagement:
         """Return how many requests the cache has answered."""
-        hits, misses = getattr(self.ask, "hits", 0), getattr(self.ask, "misses", 0)
-        if not hasattr(self.ask, "fill"):
+        if not self.cached:
             return engaged("no cache")
-        if not hits:
+        if not self.hits:
             return fell_back("working out every answer: the cache had none of them")
-        troubles = sum(self.store.troubles.values()) if self.store else 0
-        costs = {"hit_ratio": hits / (hits + misses)}
-        if self.store and len(self.store):
-            costs["bytes_an_item"] = self.store.bytes / len(self.store)
-        return engaged(hits=hits, misses=misses, troubles=troubles, costs=costs)
+        store, costs = self.ask.store, {"hit_ratio": self.hits / (self.hits + self.misses)}
+        if store and len(store):
+            costs["bytes_an_item"] = store.bytes / len(store)
+        troubles = sum(store.troubles.values()) if store else 0
+        return engaged(hits=self.hits, misses=self.misses, troubles=troubles, costs=costs)
 
     def close(self) -> None:
-        if self.store:
-            self.store.close()
+        if self.ask.store:
+            self.ask.store.close()
         self.work.close()
 
 

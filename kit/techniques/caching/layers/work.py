@@ -71,6 +71,28 @@ def quantized(model: Path, path: Path) -> Path:
     return path
 
 
+def disturbed(model: Path, path: Path, share: float = 0.1, seed: int = 0) -> Path:
+    """Write a model's successor to `path`, if it is not there: its weights with noise of such a share of their spread.
+
+    It stands for one that was trained anew, which decides otherwise here and there; say so where it is shown.
+    """
+    if not path.exists():
+        import onnx
+        from onnx import numpy_helper
+
+        loaded, chance = onnx.load(model), np.random.default_rng(seed)
+        for weight in loaded.graph.initializer:
+            values = numpy_helper.to_array(weight)
+            if values.dtype == np.float32 and values.ndim > 1:
+                noise = chance.normal(scale=share * values.std(), size=values.shape)
+                weight.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), weight.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        onnx.save(loaded, partial)
+        partial.replace(path)
+    return path
+
+
 FEATURES = """
     select count(*)::double, avg(dep_delay), stddev(arr_delay), quantile_cont(arr_delay, .9), max(distance)::double,
         count(distinct dest)::double, avg((arr_delay > 15)::int), sum(air_time)::double
