@@ -60,6 +60,11 @@ def usable_cores() -> int:
     return cores
 
 
+def allowed_threads() -> int:
+    """Return how many threads a variant may use: those of its comparison, else all cores that this process may use."""
+    return int(os.environ.get("KIT_THREADS") or usable_cores())
+
+
 def versions() -> dict[str, str]:
     """Return the installed versions of `PACKAGES`; what is not installed is left out."""
     found = {}

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from kit.errors import UserError
+from kit.machine.fingerprint import allowed_threads
 from kit.measure.work import Prepared, engaged, fell_back
 from kit.record.document import Engagement
 from kit.techniques.dataframes.questions import workload
@@ -31,7 +32,7 @@ def pandas(tables: Tables, question: str) -> Prepared:
 
     from kit.techniques.dataframes import in_pandas
 
-    pyarrow.set_cpu_count(threads())
+    pyarrow.set_cpu_count(allowed_threads())
     load = partial(_pandas_frame, categories=_groups(question))
     call = asked(in_pandas, question, tables, load, pd=pd, text={"read_dictionary": FLIGHT_TEXT})
     return Prepared(call, lambda: engaged(version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU"))
@@ -48,7 +49,7 @@ def duckdb(tables: Tables, question: str) -> Prepared:
 
     from kit.techniques.dataframes import in_sql
 
-    connection = duckdb.connect(config={"threads": threads()})
+    connection = duckdb.connect(config={"threads": allowed_threads()})
     query = asked(in_sql, question, tables, partial(_duckdb_table, connection, enums=_groups(question)))()
 
     def proof() -> Engagement:
@@ -72,7 +73,9 @@ def dask(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
     if cluster:
         return _dask(tables, question, Client(cluster), None, device="CPU")
     dask.config.set({"dataframe.shuffle.method": "tasks"})
-    own = LocalCluster(1, threads_per_worker=threads(), processes=False, dashboard_address=":0", silence_logs=ERROR)
+    own = LocalCluster(
+        1, threads_per_worker=allowed_threads(), processes=False, dashboard_address=":0", silence_logs=ERROR
+    )
     return _dask(tables, question, Client(own), own, device="CPU")
 
 
@@ -129,12 +132,6 @@ def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Prep
 
 def _groups(question: str) -> bool:
     return "groupby" in question
-
-
-def threads() -> int:
-    """Return how many threads this process may use: `KIT_THREADS`, else all cores that it may run on."""
-    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
-    return int(os.environ.get("KIT_THREADS") or len(allowed))
 
 
 def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str], Any], **given: Any) -> Callable:
@@ -203,8 +200,8 @@ def _polars_engaged() -> Engagement:
 
 
 def _threads_engaged(used: int, **facts: Any) -> Engagement:
-    if used != threads():
-        return fell_back(f"{used} threads instead of the {threads()} allowed", threads=used, **facts)
+    if used != allowed_threads():
+        return fell_back(f"{used} threads instead of the {allowed_threads()} allowed", threads=used, **facts)
     return engaged(threads=used, **facts)
 
 

@@ -1,7 +1,6 @@
 """Strategies as variants of a comparison: each brings up its own ranks and takes the same steps once a round."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import cloudpickle
 
 from kit.errors import UserError
+from kit.machine.fingerprint import allowed_threads
 from kit.measure.memory import MIB
 from kit.measure.work import Prepared, Reading, engaged, fell_back
 from kit.record import words
@@ -219,13 +219,6 @@ class _Work:
 def packed(strategy: Callable | bytes) -> bytes:
     """Return a strategy as bytes, which `rank.Rank.begin` takes too."""
     return strategy if isinstance(strategy, bytes) else cloudpickle.dumps(strategy)
-
-
-def allowed_threads() -> int:
-    """Return how many threads a variant may use: the comparison's, or all cores that this process has."""
-    from kit.machine.fingerprint import usable_cores
-
-    return int(os.environ.get("KIT_THREADS") or usable_cores())
 
 
 def _gpus() -> int:

@@ -117,24 +117,14 @@ def _quantize(model: "ModelProto", node: "NodeProto", constants: "dict[str, Tens
 def _with_int8_scales(path: Path, samples: Inputs) -> "ModelProto":
     """Return the model with INT8 Q/DQ pairs around the inputs of its products, the weights still stored as floats."""
     import onnx
-    from onnxruntime import quantization as ort
 
     with precisions.quiet(), precisions.simplified(path) as simple, tempfile.TemporaryDirectory() as folder:
         model = onnx.load(simple)
         if next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx")) < OPSET:
             onnx.save(onnx.version_converter.convert_version(model, OPSET), simple)
         quantized = Path(folder, "int8.onnx")
-        ort.quantize_static(
-            simple,
-            quantized,
-            precisions.Reader(samples),
-            activation_type=ort.QuantType.QInt8,
-            weight_type=ort.QuantType.QInt8,
-            per_channel=True,
-            op_types_to_quantize=list(precisions.PRODUCTS),
-            extra_options=precisions.FOR_TENSORRT
-            | {"AddQDQPairToWeight": True, "OpTypesToExcludeOutputQuantization": list(precisions.PRODUCTS)},
-        )
+        unbound = {"AddQDQPairToWeight": True, "OpTypesToExcludeOutputQuantization": list(precisions.PRODUCTS)}
+        precisions.quantize(simple, quantized, samples, options=unbound)
         return onnx.load(quantized)
 
 

@@ -93,7 +93,8 @@ def static_int8(
 
     def make(path: Path) -> dict:
         with quiet(), simplified(source.path) as simple:
-            _quantize(simple, path, subject.calibration, method, per_channel, exclude, only, ops)
+            given = {"method": method, "per_channel": per_channel, "exclude": exclude, "only": only, "ops": ops}
+            quantize(simple, path, subject.calibration, **given)
         return {"samples": len(next(iter(subject.calibration.values())))}
 
     return kept(
@@ -112,11 +113,25 @@ def static_int8(
     )
 
 
-def _quantize(simple: Path, path: Path, samples: Inputs, method: str, per_channel: bool, exclude, only, ops) -> None:
+def quantize(
+    model: Path,
+    path: Path,
+    samples: Inputs,
+    *,
+    method: str = "min-max",
+    per_channel: bool = True,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    ops: Collection[str] = PRODUCTS,
+    ranges: Path | None = None,
+    options: dict[str, object] | None = None,
+) -> None:
+    """Write to `path` what `model` is with explicit Q/DQ pairs in INT8, as TensorRT takes them. ranges: a file of the
+    activations' ranges: read where it is there, else calibrated and written. options: more of ONNX Runtime's own."""
     from onnxruntime import quantization as ort
 
     ort.quantize_static(
-        simple,
+        model,
         path,
         Reader(samples),
         quant_format=ort.QuantFormat.QDQ,
@@ -127,7 +142,8 @@ def _quantize(simple: Path, path: Path, samples: Inputs, method: str, per_channe
         nodes_to_exclude=list(exclude) or None,
         nodes_to_quantize=list(only) or None,
         calibrate_method=ort.CalibrationMethod[METHODS[method]],
-        extra_options=FOR_TENSORRT,
+        calibration_cache_path=ranges,
+        extra_options=FOR_TENSORRT | (options or {}),
     )
 
 

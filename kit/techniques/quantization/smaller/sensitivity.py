@@ -247,7 +247,7 @@ def _trials(
         raise UserError(f"there is no calibration by {method!r}; it is one of {', '.join(precisions.METHODS)}")
     ranges = _ranges(source, subject, method, ops)
     with precisions.simplified(source.path) as model:
-        recipe = {"method": method, "per_channel": per_channel, "ranges": ranges, "calibration": subject.calibration}
+        recipe = {"method": method, "per_channel": per_channel, "ranges": ranges, "samples": subject.calibration}
         yield _Trials(model, recipe, _spread(subject.calibration, samples), threads)
 
 
@@ -268,7 +268,8 @@ class _Trials:
     ) -> Fidelity:
         """Quantize these nodes only, or all but those, and return how near the answers come to FP32's."""
         tried = self.model.with_name("tried.onnx")
-        _quantize(self.model, tried, only=only, exclude=exclude, ops=ops, **self.recipe)
+        with precisions.quiet():
+            precisions.quantize(self.model, tried, only=only, exclude=exclude, ops=ops, **self.recipe)
         return fidelity(self._outputs(tried), self.reference)
 
     def operator(self, name: str, nodes: int, ops: Collection[str]) -> Operator:
@@ -334,7 +335,9 @@ def _ranges(source: Artefact, subject: Subject, method: str, ops: Collection[str
     def make(path: Path) -> dict:
         with precisions.simplified(source.path) as model:
             try:
-                _quantize(model, model.with_name("tried.onnx"), method, True, path, subject.calibration, (), (), ops)
+                tried, samples = model.with_name("tried.onnx"), subject.calibration
+                with precisions.quiet():
+                    precisions.quantize(model, tried, samples, method=method, ops=ops, ranges=path)
             except Exception:  # it failed to quantize, after the ranges were written
                 if not path.exists():
                     raise
@@ -343,38 +346,6 @@ def _ranges(source: Artefact, subject: Subject, method: str, ops: Collection[str
     sums = {"source": source.sha256, "calibration": precisions.digest(subject.calibration)}
     name = f"{source.path.stem}.ranges-{method}-{'products' if ops else 'everything'}"
     return kept(subject.folder / "made", name, ".ranges", make, "", method=method, ops=sorted(ops), **sums).path
-
-
-def _quantize(
-    model: Path,
-    path: Path,
-    method: str,
-    per_channel: bool,
-    ranges: Path,
-    calibration: Inputs,
-    only: Sequence[str],
-    exclude: Sequence[str],
-    ops: Collection[str],
-) -> None:
-    """Quantize by the recipe of `static_int8`, with the ranges in this file: it is written where it is not there."""
-    from onnxruntime import quantization as ort
-
-    with precisions.quiet():
-        ort.quantize_static(
-            model,
-            path,
-            precisions.Reader(calibration),
-            quant_format=ort.QuantFormat.QDQ,
-            activation_type=ort.QuantType.QInt8,
-            weight_type=ort.QuantType.QInt8,
-            per_channel=per_channel,
-            op_types_to_quantize=list(ops) or None,
-            nodes_to_quantize=list(only) or None,
-            nodes_to_exclude=list(exclude) or None,
-            calibrate_method=ort.CalibrationMethod[precisions.METHODS[method]],
-            calibration_cache_path=ranges,
-            extra_options=precisions.FOR_TENSORRT,
-        )
 
 
 def fidelity(outputs: np.ndarray, reference: np.ndarray) -> Fidelity:
