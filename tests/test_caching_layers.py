@@ -265,10 +265,11 @@ def test_a_larger_prefix_cache_saves_no_less_up_to_all_that_is_shared():
 def test_operations_of_a_store_do_what_they_should(operation, threads, processes, tmp_path):
     """Under threads and under processes each operation finds what it should, and is told with its rate."""
     variant = operations.Operating(partial(stores.SQLite, tmp_path / "c"), threads, processes)
-    prepared = variant(operations.Load(operation, items=20, a_reading=30))
+    prepared = variant(operations.Load(operation, items=20))
     reading = prepared.call()
     assert reading.answer == 1.0
     assert reading.metrics["operations_per_s"] == pytest.approx(1 / reading.seconds)
+    assert reading.metrics["operations_per_s"] > 2 * operations.BETWEEN_LOOKS
     assert prepared.engagement().facts["processes"] == processes
     prepared.close()
 
@@ -284,6 +285,7 @@ def test_mistakes_are_told(model, inputs):
     mistakes = {
         "too short for 400": lambda: cached.Requests(partial(work.waiting, 0), TRACE, warm=400),
         "no operation is called 'got'": lambda: operations.Load("got"),
+        "one too many": lambda: operations.Operating(in_memory.own, 2, 2)(operations.Load()),
         "too few": lambda: operations.weigh(in_memory.own, items=10),
         "rate=0": lambda: serving.arrivals(0, 10),
         "hits and misses": lambda: serving.serve(work.waiting(0), TRACE[:9], 1e6).worth,

@@ -75,10 +75,10 @@ def prepare(frame: Any) -> Any:
 
 
 def from_csv(csv: Path) -> np.ndarray:
-    """Parse and prepare: shape (rows, 8), float32."""
+    """Parse and prepare: shape (rows, 8), float32, a row after the other as training reads it."""
     import pandas
 
-    return prepare(pandas.read_csv(csv, usecols=COLUMNS, engine="pyarrow")).to_numpy()
+    return _rows(prepare(pandas.read_csv(csv, usecols=COLUMNS, engine="pyarrow")))
 
 
 # Variants
@@ -154,7 +154,7 @@ def by_dask(source: Source) -> Prepared:
 
     def load() -> np.ndarray:
         with dask.config.set(scheduler="threads"):
-            return frame.compute().to_numpy()
+            return _rows(frame.compute())
 
     return _reading(load, "in this process")
 
@@ -211,6 +211,10 @@ def _checksum(file: Path) -> str:
         while part := parts.read(2**22):
             checksum = zlib.crc32(part, checksum)
     return f"{checksum:08x}"
+
+
+def _rows(frame: Any) -> np.ndarray:
+    return np.ascontiguousarray(frame.to_numpy())
 
 
 def _table(matrix: np.ndarray) -> Any:

@@ -1,8 +1,11 @@
 """What stores do in a second, as variants of a comparison, and what an item in them weighs."""
 
+import itertools
 import multiprocessing
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,15 +23,22 @@ Operation = Literal["get hit", "get miss", "put"]
 OPERATIONS: tuple[Operation, ...] = ("get hit", "get miss", "put")
 
 
+NEW_KEYS = 20_000
+"""Keys that each user puts in turn: so many are new, then they are overwritten."""
+
+BETWEEN_LOOKS = 20
+"""Operations between two looks at the clock."""
+
+
 @dataclass(frozen=True)
 class Load:
-    """What every store is given: so many entries of an array of `value_bytes`, as a model's answer is one, and
-    `a_reading` operations of each thread for one reading, over keys in random order."""
+    """What every store is given: so many entries of an array of `value_bytes`, as a model's answer is one; then gets of
+    keys in random order, or puts of new ones, for `seconds` a reading."""
 
     operation: Operation = "get hit"
     items: int = 1000
     value_bytes: int = 856
-    a_reading: int = 500
+    seconds: float = 0.02
 
     def __post_init__(self) -> None:
         if self.operation not in OPERATIONS:
@@ -37,7 +47,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Operating:
-    """A variant: a store under load, by threads of one process or by processes of one thread.
+    """A variant: a store under load, by threads of one process or by processes of one thread, not by both.
 
     opening: opens the store, in each process; it must pickle where there are several. A reading is the wall time over
     all operations. Processes share what is in a shared store; of one in memory each has its own, and the facts say so.
@@ -54,21 +64,25 @@ class Operating:
 
     def __call__(self, load: Load) -> Prepared:
         """Open and fill the store and return the operations, ready to be timed."""
+        if self.threads > 1 < self.processes:
+            raise UserError(
+                f"{self.threads} threads in {self.processes} processes are one too many; set one of them to 1"
+            )
+        number = self.threads * self.processes
         if self.processes > 1:
-            context = multiprocessing.get_context("spawn")
-            pool: Executor = ProcessPoolExecutor(self.processes, context, _open, (self.opening, load))
-            store = None
-            operate, number = _operate_here, self.processes
+            context, store = multiprocessing.get_context("spawn"), None
+            together = context.Barrier(number)
+            pool: Executor = ProcessPoolExecutor(number, context, _open, (self.opening, load, together))
+            operate = _operate_here
         else:
             store = self.opening()
-            user = _User(store, load)
-            pool, operate, number = ThreadPoolExecutor(self.threads), user.operate, self.threads
-        list(pool.map(operate, range(number)))  # all are up
+            pool, user = ThreadPoolExecutor(number), _User(store, load, threading.Barrier(number))
+            operate = user.operate
 
         def read() -> Reading:
             spans = list(pool.map(operate, range(number)))
-            operations = number * load.a_reading
-            wall_s = max(end for _, end, _ in spans) - min(start for start, _, _ in spans)
+            operations = sum(done for *_, done, _ in spans)
+            wall_s = max(end for _, end, *_ in spans) - min(start for start, *_ in spans)
             right = sum(found for *_, found in spans) / operations
             return Reading(wall_s / operations, {"operations_per_s": operations / wall_s}, right)
 
@@ -88,55 +102,69 @@ class Operating:
 class _User:
     """One process's use of a store."""
 
-    def __init__(self, store: Store, load: Load):
-        self.store, self.load = store, load
+    def __init__(self, store: Store, load: Load, together: Any):
+        self.store, self.load, self.together = store, load, together
         self.value = np.random.default_rng(0).random(max(1, load.value_bytes // 4), np.float32)
-        self.held = [key("held", number) for number in range(load.items)]
-        self.absent = [key("absent", number) for number in range(load.items)]
-        if load.operation != "get miss":
-            for one in self.held:
+        held = [key("held", number) for number in range(load.items)]
+        if load.operation == "get hit":
+            for one in held:
                 store.put(one, self.value)
+        self.keys = {
+            "get hit": held,
+            "get miss": [key("absent", number) for number in range(load.items)],
+            "put": [os.urandom(16) for _ in range(NEW_KEYS)],
+        }[load.operation]
+        self.do = {"get hit": self._hit, "get miss": self._miss, "put": self._put}[load.operation]
 
-    def operate(self, number: int) -> tuple[float, float, int]:
-        """Do the operations of one reading; return their beginning and end, and how many did what they should."""
-        chosen = np.random.default_rng().integers(0, self.load.items, self.load.a_reading).tolist()
-        keys = [(self.absent if self.load.operation == "get miss" else self.held)[place] for place in chosen]
-        get, put, value, right = self.store.get, self.store.put, self.value, 0
-        start = time.time()
-        if self.load.operation == "put":
-            for one in keys:
-                put(one, value)
-            end, right = time.time(), self._kept(keys)
-        elif self.load.operation == "get hit":
-            for one in keys:
-                right += get(one) is not MISS
+    def operate(self, number: int) -> tuple[float, float, int, int]:
+        """Work for one reading, begun together with the other users. Return beginning, end, operations, and how many of
+        them did what they should."""
+        keys = self._chosen()
+        done = right = 0
+        self.together.wait(60)
+        start = end = time.time()
+        while end < start + self.load.seconds:
+            right += self.do([next(keys) for _ in range(BETWEEN_LOOKS)])
+            done += BETWEEN_LOOKS
             end = time.time()
-        else:
-            for one in keys:
-                right += get(one) is MISS
-            end = time.time()
-        return start, end, right
+        return start, end, done, right
 
-    def _kept(self, keys: list[bytes]) -> int:
-        return len(keys) if np.array_equal(self.store.get(keys[-1]), self.value) else 0
+    def _chosen(self) -> Iterator[bytes]:
+        order = np.random.default_rng().permutation(len(self.keys)).tolist()
+        return itertools.cycle([self.keys[place] for place in order])
+
+    def _hit(self, keys: list[bytes]) -> int:
+        get = self.store.get
+        return sum(get(one) is not MISS for one in keys)
+
+    def _miss(self, keys: list[bytes]) -> int:
+        get = self.store.get
+        return sum(get(one) is MISS for one in keys)
+
+    def _put(self, keys: list[bytes]) -> int:
+        put, value = self.store.put, self.value
+        for one in keys:
+            put(one, value)
+        return len(keys) if self.store.get(keys[-1]) is not MISS else 0
 
 
 _user: Any = None
 
 
-def _open(opening: Callable[[], Store], load: Load) -> None:
+def _open(opening: Callable[[], Store], load: Load, together: Any) -> None:
     global _user
-    _user = _User(opening(), load)
+    _user = _User(opening(), load, together)
 
 
-def _operate_here(number: int) -> tuple[float, float, int]:
+def _operate_here(number: int) -> tuple[float, float, int, int]:
     return _user.operate(number)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """Bytes that one entry takes, means. in_process: growth of this process's resident memory. in_store: by the store's
-    own account: in memory its estimate, on the disk its pages, on a server the server's memory. value: its array."""
+    """Bytes that one entry takes, means. value: its array alone. in_process: what the process's resident memory grows
+    by, with that of a private server and of pages mapped into it. in_store: by the store's own account: in memory its
+    estimate, on the disk its pages, on a server the server's memory."""
 
     value: int
     in_process: float
