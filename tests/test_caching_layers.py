@@ -10,7 +10,7 @@ import pytest
 from kit import Comparison
 from kit.errors import UserError
 from kit.techniques.caching import stores, traces
-from kit.techniques.caching.layers import cached, dataset, prefix, serving, work
+from kit.techniques.caching.layers import cached, dataset, prefix, serving, staleness, work
 from kit.techniques.caching.stores import in_memory, operations
 
 ITEMS = 40
@@ -257,6 +257,31 @@ def test_a_larger_prefix_cache_saves_no_less_up_to_all_that_is_shared():
     assert found[-1].known == known
 
 
+# Time to live
+
+
+def test_time_to_live_yields_what_theory_says():
+    """Of Poisson requests a ttl of T serves λT / (1 + λT) from the cache, aged T / 2 in the mean, and so many stale."""
+    random = np.random.default_rng(5)
+    times = np.cumsum(random.exponential(0.1, 50_000))
+    trace = traces.of("Poisson", random.integers(0, 5, 50_000), times)  # two requests a second for each object
+    for one in staleness.freshness(trace, [0.5, 2, 10], changes_every_s=20):
+        served = 2 * one.ttl_s / (1 + 2 * one.ttl_s)
+        assert one.hit_ratio == pytest.approx(served, abs=0.01)
+        assert one.mean_age_s == pytest.approx(one.ttl_s / 2, rel=0.03)
+        fresh = 20 / one.ttl_s * (1 - np.exp(-one.ttl_s / 20))
+        assert one.stale == pytest.approx(served * (1 - fresh), rel=0.05)
+        assert one.loads_per_s == pytest.approx(10 * (1 - served), rel=0.03)
+
+
+def test_a_longer_time_to_live_hits_more_and_is_staler():
+    """On the real departures a longer time to live has more hits, older answers and more that are stale."""
+    found = staleness.freshness(traces.tail_numbers(), [3600, 24 * 3600, 7 * 24 * 3600], changes_every_s=24 * 3600)
+    for name in ("hit_ratio", "mean_age_s", "stale"):
+        values = [getattr(one, name) for one in found]
+        assert values == sorted(values) and values[0] < values[-1]
+
+
 # Operations and weight
 
 
@@ -291,7 +316,9 @@ def test_mistakes_are_told(model, inputs):
         "hits and misses": lambda: serving.serve(work.waiting(0), TRACE[:9], 1e6).worth,
         "0 blocks": lambda: prefix.simulate(prefix.conversations(2), 0),
         "from 1 on": lambda: prefix.conversations(0),
-        "no time": lambda: work.waiting(-1),
+        "no time that work": lambda: work.waiting(-1),
+        "has no times": lambda: staleness.freshness(traces.scan(10, 3), [1], 1),
+        "a ttl of 0": lambda: staleness.freshness(traces.of("t", [1, 2], [0, 1]), [0], 1),
     }
     for words, mistake in mistakes.items():
         with pytest.raises(UserError, match=words):
