@@ -5,7 +5,6 @@ whose tree is damaged can end the process that reads it. Where that must not be,
 """
 
 import struct
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,8 @@ _NUMBER = struct.Struct(">Q")
 class LMDB(Store):
     """Hold entries in the folder `path`, at most so many MiB: what was written first is evicted first.
 
-    Nothing waits for the disk: a process that is killed loses nothing, a power cut may cost the newest entries. Open a
-    folder once in a process, and only on a disk of this machine. A folder that is cut short is begun anew.
+    Nothing waits for the disk: a process that is killed loses nothing, a power cut may cost the whole folder. Open it
+    once in a process, and only on a disk of this machine. A file that is cut short is set aside and begun anew.
     """
 
     shared = True
@@ -35,7 +34,6 @@ class LMDB(Store):
         self._environment = self._open()
         self._entries = self._environment.open_db(b"entries")
         self._order = self._environment.open_db(b"order")
-        self._closing = threading.Lock()
 
     def find(self, key: Key) -> Found | None:
         key = as_bytes(key)
@@ -71,8 +69,7 @@ class LMDB(Store):
             return transaction.stat(self._entries)["entries"]
 
     def close(self) -> None:
-        with self._closing:
-            self._environment.close()
+        self._environment.close()
 
     def _put(self, key: Key, value: Any, ttl: float | None, *, replace: bool) -> bool:
         key, expires = as_bytes(key), self.expiry(ttl)
