@@ -1,0 +1,97 @@
+"""What a notebook's parameters name: a trace, and the work that a cache is to stand before."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kit.errors import UserError
+from kit.techniques.address import resolve
+from kit.techniques.caching import traces
+from kit.techniques.caching.layers import work
+from kit.techniques.caching.layers.work import Opening
+from kit.techniques.caching.sampling import sample
+from kit.techniques.caching.traces import Trace
+
+GENERATED = {
+    "zipf": lambda exponent: traces.zipf(300_000, 10_000, exponent),
+    "shifting": lambda exponent: traces.shifting(300_000, 10_000, exponent),
+}
+
+
+def trace(name: str, columns: list[str]) -> Trace:
+    """Return the trace of that name.
+
+    name: a real one, as "tail numbers"; a generated one with its exponent, as "zipf 0.8" or "shifting 1.0", or "scan";
+    or the address of an own file. columns: names of an own file's columns of keys, times and sizes.
+    Raise `UserError`, with what there is, for another.
+    """
+    kind, _, exponent = name.partition(" ")
+    if name in traces.REAL:
+        return traces.REAL[name]()
+    if name == "scan":
+        return traces.scan(300_000, 10_000)
+    if kind in GENERATED:
+        return GENERATED[kind](_number(exponent, name))
+    if "." not in name and "/" not in name:
+        known = [*traces.REAL, "zipf 1.0", "shifting 1.0", "scan"]
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+        raise UserError(f"no trace is called {name!r}; {hint} Your own is given as 'path/to/file.csv'")
+    if len(columns) != 3:
+        raise UserError(f"columns={columns} names {len(columns)} columns; name three: of keys, of times and of sizes")
+    return traces.own(name, *columns)
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text or 1.0)
+    except ValueError:
+        raise UserError(f"trace={name!r} has no number as its exponent; write it as 'zipf 0.8'") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is worked out, and for whom. opening: opens the work; keys: items asked for, in order, int64; onnx: the
+    model's file, where it is one; note: what is to be known, in a sentence."""
+
+    opening: Opening
+    keys: np.ndarray
+    note: str
+    onnx: Path | None = None
+    successor: "partial[work.Work] | None" = None
+
+
+def before(model: str, asked: Trace) -> Asked:
+    """Return the work that `model` names, and the requests of the trace for it.
+
+    model: "features" (of aircraft, from their flights, asked for in the order of departures); a model as quantization
+    knows them, "magika" or "path/to/file.onnx" with its inputs and targets beside it in "path/to/file.npz"; or
+    "package.module:function", which returns a `layers.work.Work`. Where the trace has more objects than the work has
+    items, requests for so many of the objects are taken, popular and rare ones alike, in their order.
+    """
+    if model == "features":
+        path, aircraft, keys = work.departures()
+        return Asked(partial(work.features, path, aircraft), keys, "features of an aircraft, by DuckDB")
+    if ":" in model:
+        opening = resolve(model)
+        one = opening()
+        keys, note = _of_items(asked, one.items), f"{model}: {one.items:,} items"
+        one.close()
+        return Asked(opening, keys, note)
+    from kit.techniques.quantization.subjects import models
+
+    data = str(Path(model).with_suffix(".npz")) if model.endswith(".onnx") else ""
+    subject = models.subject(model, data, calibration=2, evaluation=10_000)
+    opening = partial(work.prediction, inputs=subject.evaluation)
+    note = f"{subject.name}, {subject.samples:,} {subject.item}"
+    return Asked(
+        partial(opening, subject.onnx), _of_items(asked, subject.samples), note, subject.onnx, successor=opening
+    )
+
+
+def _of_items(asked: Trace, items: int) -> np.ndarray:
+    """Return the requests for so many of the objects, at most."""
+    return asked.keys if asked.objects <= items else sample(asked, items / asked.objects, seed=0).trace.keys

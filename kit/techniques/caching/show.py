@@ -1,0 +1,368 @@
+"""What caching shows beside speed-ups: what each size and policy misses, what users wait for, what a cache saves."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kit.measure.result import Result
+from kit.record import words
+from kit.record.document import Chart, Quality, Series, Table, Variant
+from kit.techniques.caching.advice import NORMAL, Advice, Costs, savings
+from kit.techniques.caching.curves import Curve, Curves
+from kit.techniques.caching.layers.cached import Wrong
+from kit.techniques.caching.layers.prefix import BLOCK, Prefill
+from kit.techniques.caching.layers.serving import Served, Worth
+from kit.techniques.caching.layers.staleness import Freshness
+from kit.techniques.caching.stampede import Stampede
+from kit.techniques.caching.stores.operations import Weight
+
+DAY_S = 86_400
+QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99}
+
+
+# Policies on a trace
+
+
+def misses(found: Curves, of_bytes: bool = False) -> Chart:
+    """Return the share of the requests, or of their bytes, that each policy misses over the size of the cache, with
+    the bound. An interval is that of the sample of objects that was simulated, where it was one."""
+    ratio, error = ("byte_hit_ratio", "byte_error") if of_bytes else ("hit_ratio", "error")
+    series = [_missed(found, name, curve, ratio, error) for name, curve in found.policies.items()]
+    bound = getattr(found.bound, ratio)
+    series.append(Series(found.bound_name, _sizes(found), list(100 * (1 - bound)), style="ideal"))
+    what = "bytes" if of_bytes else "requests"
+    return Chart(
+        f"What a cache misses of {found.trace.name} (lower is better)",
+        _size_label(found),
+        f"% of {what} missed",
+        series,
+        log_x=True,
+        note=f"{found.bound_name}: no policy can miss fewer. First requests miss in any cache: "
+        f"{words.percent(1 - found.ceiling)} of all.",
+    )
+
+
+def _missed(found: Curves, name: str, curve: Curve, ratio: str, error: str) -> Series:
+    middle, width = 100 * (1 - getattr(curve, ratio)), 100 * NORMAL * getattr(curve, error)
+    ends = (list((middle - width).clip(0)), list((middle + width).clip(max=100))) if width.any() else (None, None)
+    return Series(name, _sizes(found), list(middle), *ends)
+
+
+def order(real: Curves, shuffled: Curves) -> Chart:
+    """Return what the order of the requests does to each policy: its hit ratio in the real order less the one in random
+    order, in points of a percent."""
+    pairs = [(name, real.policies[name], shuffled.policies[name]) for name in real.policies]
+    series = [
+        Series(name, _sizes(real), list(100 * (a.hit_ratio - b.hit_ratio)))
+        for name, a, b in [*pairs, (real.bound_name, real.bound, shuffled.bound)]
+        if name != real.bound_name
+    ]
+    gained = 100 * (real.bound.hit_ratio - shuffled.bound.hit_ratio)
+    series.append(Series(real.bound_name, _sizes(real), list(gained), style="ideal"))
+    return Chart(
+        "What the real order adds to the hit ratio of a shuffled one",
+        _size_label(real),
+        "points of a percent (0: order does not matter)",
+        series,
+        log_x=True,
+        note="Above 0 requests for one object come close together, which caches like; below 0 they are spread out. "
+        "A benchmark on independent requests sees neither.",
+    )
+
+
+def _sizes(found: Curves) -> list[float]:
+    return (found.capacities / (1 if found.unit == "items" else 2**20)).tolist()
+
+
+def _size_label(found: Curves) -> str:
+    most = words.count(found.trace.objects, "objects")
+    return f"size of the cache, {'items' if found.unit == 'items' else 'MiB'} (of {most})"
+
+
+def gates(*held: tuple[str, Quality]) -> Table:
+    """Return a row a gate: what was checked on what, what came out, the bound, and whether it holds."""
+    rows = [
+        [on, found.measure, max(found.value or 0.0, 0.0), found.bound, "yes" if found.state == "held" else "NO"]
+        for on, found in held
+    ]
+    return Table("Gates: can these curves be believed?", ["trace", "what", "found", "bound", "held"], rows)
+
+
+# Stores
+
+
+def measured(result: Result, name: str) -> bool:
+    """Return whether a variant was measured, at the largest size."""
+    return any(v.name == name and v.state == "measured" for v in result.record.points[-1].variants)
+
+
+def operations(result: Result, weights: Mapping[str, Weight]) -> Table:
+    """Return a row a store: hits a second at each number of users, and the memory of one item by `weights`."""
+    points = result.record.points
+    rows = []
+    for name in result:
+        own = [words.find(point, name) for point in points]
+        if not any(variant and variant.state == "measured" for variant in own):
+            continue
+        weight = weights.get(name)
+        sizes = [weight.in_process, weight.in_store] if weight else [None, None]
+        rows.append([name, *(_rate(variant) for variant in own), *sizes])
+    users = [words.count(point.size, result.record.asked.unit) for point in points]
+    value = next(iter(weights.values())).value if weights else 0
+    return Table(
+        "Hits a second, all users together (higher is better), and what an item weighs",
+        ["store", *(f"{one}: 1,000/s" for one in users), "process: bytes an item", "store: bytes an item"],
+        rows,
+        f"An item is an array of {value:,} bytes. Process: how much this process grew; store: by the store's account."
+        if value
+        else "",
+    )
+
+
+def _rate(variant: Variant | None) -> float | None:
+    rate = variant and variant.metrics.get("operations_per_s")
+    return rate / 1000 if rate else None
+
+
+# What a cache is worth before work
+
+
+def worth(found: Mapping[str, Worth], work: str) -> Table:
+    """Return a row a store: what lookups and puts cost, from which hit ratio on that pays, and what is saved net."""
+    rows = [
+        [
+            name,
+            *(1e6 * value for value in (one.hit_s, one.miss_s, one.put_s)),
+            1e3 * one.compute_s,
+            words.percent(one.break_even) if one.break_even <= 1 else "never",
+            words.percent(one.hit_ratio),
+            1e3 * one.saved_s,
+            words.percent(one.saved_share),
+        ]
+        for name, one in found.items()
+    ]
+    return Table(
+        f"What each store costs and saves before {work}",
+        ["store", "hit µs", "miss µs", "put µs", "work ms", "pays from", "hit ratio here", "saved ms", "of the time"],
+        rows,
+        "Means a request; making the key is part of hit and miss. Pays from: the break-even hit ratio. Saved: net of "
+        "lookups and puts, at the hit ratio here.",
+    )
+
+
+def break_even(found: Mapping[str, Worth]) -> Chart:
+    """Return from which hit ratio on each store pays over what the work costs: its measured lookups and puts set
+    against other work. A line ends where no hit ratio would do."""
+    here = float(np.mean([one.compute_s for one in found.values()]))
+    work_s = np.geomspace(min(1e-5, here), max(0.1, here), 25)
+    series = []
+    for name, one in found.items():
+        spent = one.miss_s + one.put_s
+        gained = work_s + spent - one.hit_s
+        ratio = np.where(gained > 0, spent / np.maximum(gained, 1e-12), np.inf)
+        series.append(Series(name, list(1e3 * work_s), [100 * r if r <= 1 else None for r in ratio], style="modelled"))
+    low = min(min(y for y in one.y if y is not None) for one in series)
+    series.append(Series("this work", [1e3 * here] * 2, [low, 100.0], style="ideal"))
+    return Chart(
+        "From which hit ratio on a cache pays (lower is better)",
+        "what an answer costs without a cache, ms",
+        "break-even hit ratio, %",
+        series,
+        log_x=True,
+        log_y=True,
+        note="Modelled from the lookups and puts measured here; only at this work were they measured together.",
+    )
+
+
+# What users wait for
+
+
+def waited(found: Mapping[str, Served], rate: float) -> Chart:
+    """Return which share of the requests waited longer than a time, for each way to answer the same arrivals."""
+    series = []
+    for name, served in found.items():
+        shares = np.unique(np.concatenate([np.linspace(0, 0.9, 46), 1 - np.geomspace(0.1, 2 / len(served.due), 20)]))
+        times = np.quantile(served.latency_s, shares)
+        series.append(Series(name, list(1e3 * times), list(100 * (1 - shares))))
+    return Chart(
+        f"Who waits how long at {words.number(rate)} requests a second (left is better)",
+        "latency from the moment a request was due, ms",
+        "% that waited longer",
+        series,
+        log_x=True,
+        log_y=True,
+    )
+
+
+def latencies(found: Sequence[tuple[str, Served]]) -> Table:
+    """Return a row a way to answer and rate: the worker's load, the hit ratio, and percentiles of the latency."""
+    rows = [
+        [
+            name,
+            served.rate,
+            words.percent(served.busy),
+            words.percent(served.hit_ratio) if served.hit.any() else "—",
+            *(1e3 * served.latency(share) for share in QUANTILES.values()),
+            len(served.due),
+        ]
+        for name, served in found
+    ]
+    return Table(
+        "Latency by arrival rate, in milliseconds (lower is better)",
+        ["", "requests a second", "worker busy", "hit ratio", *QUANTILES, "requests"],
+        rows,
+        "Requests arrive at random (a Poisson process) whether or not others wait. Above 100 % of one worker's time "
+        "the queue grows for as long as it lasts.",
+    )
+
+
+# Trust
+
+
+def versions(found: Mapping[str, tuple[Wrong, Wrong]]) -> Table:
+    """Return two rows a change of the model: wrong answers with the version in the key, and without it."""
+    rows = [
+        [change, "yes" if place == 0 else "NO", one.requests, one.from_cache, one.answers, one.decisions]
+        for change, pair in found.items()
+        for place, one in enumerate(pair)
+    ]
+    return Table(
+        "After a change of the model: whose answers does the cache give?",
+        ["change", "version in the key", "requests", "from the cache", "wrong answers", "wrong decisions"],
+        rows,
+        "Wrong: not what the new model answers. Decisions: of these, those whose class is another.",
+    )
+
+
+def stale(found: Sequence[Freshness], changes_every_s: float) -> Chart:
+    """Return what each time to live serves, and how much of it has changed since: over the time to live."""
+    hours = [one.ttl_s / 3600 for one in found]
+    return Chart(
+        "A longer time to live: more hits, more answers that are out of date",
+        "time to live, h",
+        "% of requests",
+        [
+            Series("hits", hours, [100 * one.hit_ratio for one in found]),
+            Series("stale answers", hours, [100 * one.stale for one in found], style="modelled"),
+        ],
+        log_x=True,
+        note=f"Hits are those of this trace. Stale is modelled: each object changes every "
+        f"{words.duration(changes_every_s)} on average, at random.",
+    )
+
+
+def stampede(found: Mapping[str, Stampede], width_s: float = 0.02) -> Chart:
+    """Return how many compute the same entry at once over time, for each strategy."""
+    series = []
+    for name, one in found.items():
+        spans = one.over_time(width_s)
+        series.append(Series(name, spans.times.tolist(), spans.computing.tolist()))
+    one = next(iter(found.values()))
+    return Chart(
+        f"An entry expires that {one.threads} threads ask for (lower is better)",
+        "seconds",
+        "computing the same answer at once",
+        series,
+        note=f"The answer takes {words.duration(one.compute_s)} and lives {words.duration(one.ttl_s)}.",
+    )
+
+
+def stampedes(found: Mapping[str, Stampede]) -> Table:
+    """Return a row a strategy: computations, how many were needless, the most at once, and what requests waited."""
+    rows = [
+        [
+            name,
+            one.processes,
+            one.threads,
+            one.computations,
+            one.redundant,
+            one.most_at_once,
+            1e3 * one.latency(0.99),
+            1e3 * float(one.latency_s.max()),
+        ]
+        for name, one in found.items()
+    ]
+    return Table(
+        "What a stampede costs",
+        ["strategy", "processes", "threads", "computations", "needless", "most at once", "99 % ms", "longest ms"],
+        rows,
+        "Needless: begun while another was under way.",
+    )
+
+
+def prefixes(found: Mapping[str, Sequence[Prefill]]) -> Chart:
+    """Return the share of prompts' tokens that a server need not read again over the size of its prefix cache: of
+    generated conversations, simulated."""
+    series = [
+        Series(name, [BLOCK * one.capacity for one in curve], [100 * one.hit_ratio for one in curve], style="modelled")
+        for name, curve in found.items()
+    ]
+    return Chart(
+        "Prefix cache of a language-model server, simulated (higher is better)",
+        "size of the cache, tokens",
+        "% of prompt tokens not read again",
+        series,
+        log_x=True,
+        note="Simulated: generated conversations, blocks of 16 tokens by their hash, least recently used out. No model "
+        "runs here; what a token costs is for yours to say.",
+    )
+
+
+# Advice
+
+
+def costs(found: Worth, requests_a_day: float, value_bytes: float) -> Costs:
+    """Return the costs to be advised by: of lookups and puts as they came, a request, and of the work."""
+    lookup_s = found.hit_ratio * found.hit_s + (1 - found.hit_ratio) * (found.miss_s + found.put_s)
+    return Costs(lookup_s, found.compute_s, requests_a_day, value_bytes)
+
+
+def saved(found: Curves, costs: Costs, chosen: Advice) -> Chart:
+    """Return the hours of work that each policy saves a day over the size of the cache, and the size advised."""
+    by_policy = savings(found, costs)
+    series = [
+        Series(name, _sizes(found), list(seconds / 3600), style="modelled") for name, seconds in by_policy.items()
+    ]
+    at = chosen.capacity / (1 if found.unit == "items" else 2**20)
+    highest = max(float(seconds.max()) for seconds in by_policy.values()) / 3600
+    series.append(Series("advised", [at, at], [0.0, highest], style="ideal"))
+    return Chart(
+        f"Hours of work saved a day at {words.count(round(costs.requests_a_day), 'requests')} (higher is better)",
+        _size_label(found),
+        "hours of work a day",
+        series,
+        log_x=True,
+        note="Modelled: the hit ratios of the trace times the costs measured here.",
+    )
+
+
+def advised(chosen: Advice, costs: Costs, store: str) -> Table:
+    """Return the advice in one row a question."""
+    low, high = (words.duration(end) for end in chosen.saved_s_interval)
+    share = [words.percent(end) for end in chosen.hit_ratio_interval]
+    return Table(
+        "What to do",
+        ["question", "answer"],
+        [
+            ["does a cache pay?", chosen.pays],
+            ["which policy?", chosen.policy],
+            ["how large?", f"{words.count(chosen.capacity)}, {words.mib(chosen.memory_mib)}"],
+            ["which store?", store],
+            ["hit ratio", f"{words.percent(chosen.hit_ratio)} [{', '.join(share)}]"],
+            ["pays from a hit ratio of", words.percent(chosen.break_even)],
+            ["saves a day", f"{words.duration(chosen.saved_s)} of work [{low}, {high}]"],
+            ["at", words.count(round(costs.requests_a_day), "requests a day")],
+        ],
+        "In brackets the 95 % interval: what another such stretch of the same traffic would show.",
+    )
+
+
+def store_in_words(found: Mapping[str, Worth], lasting: Sequence[str]) -> str:
+    """Return which of the stores saves most, and what is lost by taking the best of those that outlive the process."""
+    best = max(found, key=lambda name: found[name].saved_s)
+    others = [name for name in lasting if name in found]
+    if not others or best in lasting or found[best].saved_s <= 0:
+        return best
+    other = max(others, key=lambda name: found[name].saved_s)
+    less = 1 - found[other].saved_s / found[best].saved_s
+    return f"{best}; {other}, which outlives the process, saves {words.percent(less)} less"
