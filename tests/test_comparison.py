@@ -1232,3 +1232,28 @@ def test_time_that_ten_rounds_take():
     comparison.variant("b", slow)
     reason = comparison.run()["b"].reason
     assert float(re.search(r"10 take about (\d+) s", reason)[1]) >= 15
+
+
+def test_a_variant_can_be_skipped_with_a_reason():
+    """A notebook that finds that a variant can't take part with this data says why, and the record keeps it."""
+    comparison = Comparison("skip", baseline="one", seconds=0.2, max_rounds=3, isolate=False)
+    comparison.variant("one", lambda: lambda: 1)
+    comparison.variant("other", lambda: lambda: 1, skip="it needs a module, and there is only a file")
+    found = comparison.run()["other"]
+    assert (found.verdict, found.reason) == ("skipped", "it needs a module, and there is only a file")
+
+
+def test_an_answer_that_is_dear_is_worked_out_only_to_be_checked():
+    """A Reading's answer may be a function: it is called for the checks, and not in the rounds."""
+    called = []
+
+    def one():
+        return lambda: Reading(1e-3, answer=lambda: called.append(1) or 7)
+
+    comparison = Comparison("dear", baseline="one", seconds=1, max_rounds=12, isolate=False)
+    comparison.variant("one", one)
+    comparison.variant("other", one)
+    result = comparison.run()
+    rounds = len(result.record.points[0].sessions[0].order)
+    assert result["other"].variant.quality.state == "held"
+    assert 0 < len(called) <= 9 < 3 * rounds

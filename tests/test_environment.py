@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {
     "duckdb": "python-duckdb",
+    "redis": "redis-py",
     "torch": "pytorch",
     "cudf-cu13": "cudf",
     "cudf-polars-cu13": "cudf-polars",

@@ -92,7 +92,7 @@ def test_no_difference_among_few_samples_is_not_certainty():
 
 def test_a_metric_of_ones_own_is_judged_alike():
     """A metric that is no mean over samples is resampled by being called, and answers that are no classes agree by
-    their correlation."""
+    their concordance."""
 
     def correlation(outputs, targets):
         return float(np.corrcoef(outputs[:, 0], targets)[0, 1])
@@ -119,7 +119,7 @@ def test_other_shapes_are_broken_and_a_reference_of_nothing_is_no_pass():
     targets = np.zeros(20, int)
     gate = Gate(Judged(targets))
     assert "shape" in gate(outputs_of(targets)[:10], outputs_of(targets)).note
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(UserError, match="no share"):
         gate(outputs_of(targets), outputs_of(targets + 1))
 
 
@@ -239,7 +239,7 @@ def test_the_choice_of_a_calibration_is_blind_to_the_evaluation(subject):
     """Of the ways to calibrate the nearest on calibration data is chosen, whatever the evaluation says."""
     found = calibration.tried(subject, Gate(subject), 2, methods=["min-max", "percentile"])
     assert len(found) == 4 and all(one.score.samples == SAMPLES for one in found)
-    assert calibration.best(found) == min(found, key=lambda one: one.apart).artefact
+    assert calibration.best(found).apart == min(one.apart for one in found)
     table = calibration.table(found, Gate(subject, 0.5))
     assert [row[-1] for row in table.rows].count("chosen") >= 1 and "NO" not in {row[-1] for row in table.rows}
 
@@ -361,3 +361,68 @@ def test_a_subject_travels_as_paths(subject):
     packed = pickle.dumps(subject)
     assert len(packed) < 1000
     assert pickle.loads(packed).samples == SAMPLES
+
+
+def test_a_share_that_is_no_number_is_no_pass(tmp_path):
+    """A metric that finds nothing to say of a constant answer is broken, not held, and makes no card."""
+
+    def correlation(outputs, targets):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(np.corrcoef(outputs[:, 0], targets)[0, 1])
+
+    targets = np.random.default_rng(0).normal(size=80)
+    found = Gate(Judged(targets, correlation))(np.ones((80, 1)), targets[:, None])
+    assert found.state == "broken"
+
+
+def test_what_another_variant_answered_is_never_taken(subject, tmp_path):
+    """Two variants of the same engine, file and name keep apart what they answered; one that comes to answer otherwise
+    than its first process is heard out whole."""
+    asked = Requests(subject, 16, tmp_path, 1)
+    right, wrong = (Served(one, precisions.fp32(subject)) for one in (engine_of(1.0), engine_of(-1.0)))
+    first, other = (served(asked).call().answer() for served in (right, wrong))
+    assert not np.array_equal(first.argmax(1), other.argmax(1))
+    turned = Served(engine_of(-1.0), precisions.fp32(subject), right.key)
+    assert np.array_equal(turned(asked).call().answer(), other)
+
+
+def engine_of(sign: float):
+    def opener(artefact, subject, batch, threads):
+        from kit.techniques.quantization.work import Engine
+
+        right = on_cpu.onnx_runtime(artefact, subject, batch, threads)
+        return Engine(lambda inputs: sign * right.run(inputs), right.proof)
+
+    return opener
+
+
+def test_what_cannot_be_counted_is_said():
+    """An operator that multiplies by how much no shape tells is named beside the share, which leaves it out."""
+    kernel = {"provider": "CPU", "input_type_shape": [{"float": [1, 4]}, {"int8": [4, 2]}],
+              "output_type_shape": [{"float": [1, 2]}]}  # fmt: skip
+    ops = ("LSTM", "MatMulInteger")
+    events = [
+        {"cat": "Node", "name": f"{op}_kernel_time", "args": kernel | {"op_name": op}} for op in ops
+    ]
+    ran = proof.read(events, {})
+    assert (ran.share("INT8"), ran.uncounted) == (1.0, ("LSTM",))
+    assert "LSTM not counted" in ran.in_words()
+
+
+def test_narrow_layers_are_counted_by_their_own_shapes(tmp_path):
+    """Kernels pad a depthwise convolution's channels; what is counted is what the file asks for."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.ReLU()).eval()
+    example = torch.randn(2, 8, 12, 12)
+    torch.onnx.export(module, (example,), tmp_path / "model.onnx", dynamo=True, verbose=False, external_data=False,
+                      input_names=["x"], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))  # fmt: skip
+    np.savez(tmp_path / "evaluation.npz", x=example.numpy(), targets=np.zeros(2))
+    one = Subject("depthwise", tmp_path, accuracy.accuracy, "accuracy")
+    found = on_cpu.onnx_runtime(precisions.fp32(one), one, 2, 1).proof()
+    assert found.costs["multiplications"] == 2 * 8 * 10 * 10 * 9
+
+
+def test_an_unchecked_variant_is_compared_with_none(compared):
+    """What the comparison would not call faster, `paired` does not either."""
+    assert compared.result.paired("ONNX Runtime INT8", "ONNX Runtime FP32") is not None
+    assert compared.result.paired("silently wrong", "ONNX Runtime FP32") is None

@@ -37,6 +37,7 @@ class Declared:
 
     function: Callable
     needs: tuple[str, ...]
+    skip: str = ""
 
 
 class Comparison:
@@ -110,22 +111,25 @@ class Comparison:
             isolated=isolate,
         )
 
-    def variant(self, name: str, function: Callable | None = None, *, needs: str | Sequence[str] = ()) -> Callable:
+    def variant(
+        self, name: str, function: Callable | None = None, *, needs: str | Sequence[str] = (), skip: str = ""
+    ) -> Callable:
         """Declare a variant, as a decorator or by a direct call, and return its function.
 
         function: called once in the variant's own process with the arguments of `run`; it prepares and returns the
         callable to time (or `Prepared`). needs: names of capabilities (see `kit doctor`) or of importable modules;
-        where one is missing, the variant is skipped, with the reason.
+        where one is missing, the variant is skipped, with the reason. skip: why it can't take part with this data, in a
+        sentence; it is then recorded as skipped.
         """
         if not isinstance(name, str):
             raise UserError(f'a variant of {self.name!r} has no name; write @comparison.variant("its name")')
         if function is None:
-            return partial(self.variant, name, needs=needs)
+            return partial(self.variant, name, needs=needs, skip=skip)
         if name in self._declared and _written_as(self._declared[name].function) != _written_as(function):
             raise UserError(f"comparison {self.name!r} has a variant {name!r} already; give this one another name")
         if name == CONTROL:
             raise UserError(f"{CONTROL!r} is the name of the baseline's own control; give the variant another name")
-        self._declared[name] = Declared(function, (needs,) if isinstance(needs, str) else tuple(needs))
+        self._declared[name] = Declared(function, (needs,) if isinstance(needs, str) else tuple(needs), skip)
         return function
 
     @property
@@ -216,6 +220,9 @@ class Comparison:
 
         packed: dict[str, bytes | Skipped] = {}
         for name, declared in self._variants.items():
+            if declared.skip:
+                packed[name] = Skipped(declared.skip, "")
+                continue
             missing = capabilities.missing(declared.needs)
             if missing:
                 packed[name] = Skipped(missing.reason, missing.remedy)

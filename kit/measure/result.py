@@ -59,6 +59,12 @@ class Pair:
     verdict: str
 
 
+def _unsound(variant: Variant) -> bool:
+    quality, engagement = variant.quality, variant.engagement
+    bad = quality is not None and (quality.state == "broken" or (quality.state == "unchecked" and quality.asked))
+    return bad or variant.verdict == "invalid" or (engagement is not None and engagement.state == "fell back")
+
+
 def _pair(session: Session, name: str, to: str, target: float) -> Pair | None:
     seconds = session.readings[to].wall_s, session.readings[name].wall_s
     found = statistics.effect(statistics.log_ratios(*seconds), session.starts)
@@ -94,9 +100,10 @@ class Result:
 
     def paired(self, name: str, to: str) -> "Pair | None":
         """Return how one variant compares with another at the largest size, from the rounds that both took, and not by
-        way of the baseline, whose noise would be in it. None where they shared none, or one of them is invalid."""
+        way of the baseline, whose noise would be in it. None where they shared none, or where an answer of one of them,
+        or of the baseline that they are judged by, is not good or was not checked."""
         point = self._largest()
-        if any(variant.verdict == "invalid" for variant in point.variants if variant.name in (name, to)):
+        if any(_unsound(v) for v in point.variants if v.name in (name, to, self.record.asked.baseline)):
             return None
         for session in point.sessions:
             if name in session.readings and to in session.readings:

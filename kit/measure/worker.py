@@ -27,6 +27,8 @@ SHORTEST_READING_S = 1e-3
 """Faster calls are repeated to fill about this time: long against the clock, short against preemption."""
 
 
+QUIET_STEP_S, QUIET_LIMIT_S = 5e-4, 0.2
+
 _CORES = random.SystemRandom()
 """Draws apart from Python's own generator, which a variant may have seeded."""
 
@@ -58,9 +60,9 @@ class Work:
         return {"prepare_s": prepare_s, "standing_mib": self.standing_mib, "correctness_only": " ".join(why.split())}
 
     def cold(self) -> dict:
-        """Make the first call. Return {"cold_s", "answer"}."""
+        """Make the first call. Return {"cold_s", "wall_s", "answer"}: its own seconds, and those of the clock."""
         wall_s, answer = _timed(self.prepared.call)
-        return {"cold_s": _own_seconds(answer, wall_s), "answer": _portable(answer)}
+        return {"cold_s": _own_seconds(answer, wall_s), "wall_s": wall_s, "answer": _portable(answer)}
 
     def weigh(self) -> dict:
         """Make one untimed call and read its peak memory. Return peak, method, device memory, the answer, resident."""
@@ -104,12 +106,14 @@ class Work:
             answer = call()
         _synchronize()
         wall_s = (time.perf_counter() - start) / self.repeats
-        return {
+        read = {
             "wall_s": _own_seconds(answer, wall_s),
             "cpu_s": (_cpu_s(self.children) - cpu_s) / self.repeats,
             "switches": _switches() - switches,
             "metrics": _metrics(answer),
         }
+        _become_quiet()
+        return read
 
     def again(self) -> dict:
         """Make one more untimed call, after the rounds. Return {"answer"}."""
@@ -180,6 +184,17 @@ def _change_core() -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {_CORES.choice(sorted(cores))})
     os.sched_setaffinity(0, cores)
+
+
+def _become_quiet() -> None:
+    """Wait until this process rests: threads of a pool (ONNX Runtime's, OpenMP's) spin for up to 40 ms after a call, in
+    the hope of another, and would slow whoever is measured next. It costs their own call nothing."""
+    end = time.perf_counter() + QUIET_LIMIT_S
+    while time.perf_counter() < end:
+        spent = time.process_time()
+        time.sleep(QUIET_STEP_S)
+        if time.process_time() - spent < 0.5 * QUIET_STEP_S:
+            return
 
 
 def _synchronize() -> None:

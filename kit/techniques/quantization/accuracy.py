@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kit.errors import UserError
 from kit.record import words
 from kit.record.document import Quality
 from kit.techniques.quantization.work import Subject
@@ -63,21 +64,26 @@ class Score:
 def score(outputs: np.ndarray, reference: np.ndarray, subject: Subject) -> Score:
     """Return how good `outputs` are beside FP32's `reference`, both [N, …] for the whole evaluation set.
 
-    Raise ValueError where FP32 itself scores nothing of which a share could be taken.
+    Raise UserError where FP32 itself scores nothing of which a share could be taken.
     """
-    value, best = (subject.metric(one, subject.targets) for one in (outputs, reference))
+    value, best = (float(subject.metric(one, subject.targets)) for one in (outputs, reference))
     if not best > 0:
-        raise ValueError(f"FP32 itself scores {best:g} by {subject.metric_name}, of which no share can be taken")
+        raise UserError(
+            f"FP32 itself scores {best:g} by {subject.metric_name}, of which no share can be taken; give a metric that "
+            "is above 0 and grows with quality, as 1 / (1 + error)"
+        )
     low, high = _interval(outputs, reference, subject)
     return Score(value, best, value / best, low, high, agreement(outputs, reference), len(outputs))
 
 
 def agreement(outputs: np.ndarray, reference: np.ndarray) -> float:
     """Return how far two models answer alike: of scores [N, classes] the share of samples with the same largest one, of
-    a number a sample [N] or [N, 1] their correlation, of anything larger the mean cosine."""
+    a number a sample [N] or [N, 1] their concordance (Lin 1989: a correlation that sees shift and scale), of anything
+    larger the mean cosine."""
     a, b = (one.reshape(len(one), -1).astype(np.float64) for one in (outputs, reference))
     if a.shape[1] == 1:
-        return float(np.corrcoef(a[:, 0], b[:, 0])[0, 1])
+        covariance = np.mean((a - a.mean()) * (b - b.mean()))
+        return float(2 * covariance / max(a.var() + b.var() + (a.mean() - b.mean()) ** 2, 1e-30))
     if outputs.ndim == 2:
         return float((a.argmax(-1) == b.argmax(-1)).mean())
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
@@ -96,7 +102,7 @@ def _interval(outputs: np.ndarray, reference: np.ndarray, subject: Subject) -> t
         drawn = random.integers(0, number, (SLOW_RESAMPLES, number))
         pairs = [[subject.metric(one[rows], subject.targets[rows]) for one in (outputs, reference)] for rows in drawn]
         shares = np.array([ours / best for ours, best in pairs])
-    low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.nanquantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -105,8 +111,6 @@ class Gate:
 
     def __init__(self, subject: Subject, bound: float = BOUND):
         """bound: share of FP32's quality, above 0, at most 1; UserError else."""
-        from kit.errors import UserError
-
         if not 0 < bound <= 1:
             raise UserError(f"quality_bound={bound} must be above 0 and at most 1, as 0.99 for 99 % of FP32's quality")
         self.subject, self.bound = subject, bound
@@ -122,7 +126,7 @@ class Gate:
             return self._quality("broken", None, note)
         found = self.score(outputs, reference)
         note = found.in_words(self.subject.metric_name)
-        if found.share < self.bound:
+        if not found.share >= self.bound:  # a share that is no number is no pass
             return self._quality("broken", found.share, f"{note}; at least {words.percent(self.bound)} is asked")
         return self._quality("held", found.share, note + self._unsure(found))
 
@@ -138,7 +142,7 @@ class Gate:
         return score(self._outputs[outputs], self._outputs[reference], self.subject)
 
     def _unsure(self, found: Score) -> str:
-        return "; more samples could show it below the bound" if found.low < self.bound else ""
+        return "" if found.low >= self.bound else "; more samples could show it below the bound"
 
     def _quality(self, state: str, share: float | None, note: str) -> Quality:
         measure = f"{self.subject.metric_name} ÷ FP32's"

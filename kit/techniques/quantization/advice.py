@@ -9,8 +9,9 @@ from kit.record import words
 from kit.record.document import Variant
 from kit.techniques.quantization import card
 from kit.techniques.quantization.accuracy import Score
+from kit.techniques.quantization.engines.on_cpu import onnx_runtime, openvino
 from kit.techniques.quantization.engines.on_tensorrt import accepted
-from kit.techniques.quantization.show import Findings, same_engine
+from kit.techniques.quantization.show import TAKE_THE_FILE, Findings, same_engine
 from kit.techniques.quantization.work import Artefact
 
 
@@ -38,12 +39,19 @@ def recommend(found: Findings) -> Recommended:
     """
     base = found.result.record.asked.baseline
     faster = sorted((v for v in found.measured(found.smallest) if v.verdict == "faster"), key=lambda v: v.warm_s)
-    files = [v for v in faster if found.variants[v.name].artefact.path != found.variants[base].artefact.path]
+    files = [v for v in faster if _is_a_file(found, v.name)]
     name = files[0].name if files else base
     score = found.score(name)
     if score is None:
         name, score = base, found.score(base)
     return Recommended(name, found.variants[name].artefact, score, _reason(found, files, faster), _speed(found, name))
+
+
+def _is_a_file(found: Findings, name: str) -> bool:
+    """Return whether a variant runs a file of its own, that can be deployed."""
+    base = found.variants[found.result.record.asked.baseline]
+    served = found.variants[name]
+    return served.opener in TAKE_THE_FILE and served.artefact.path != base.artefact.path
 
 
 def deploy(chosen: Recommended, found: Findings) -> Path:
@@ -54,9 +62,18 @@ def deploy(chosen: Recommended, found: Findings) -> Path:
         "speed": chosen.speed,
         "reason": chosen.reason,
         "machine": in_words(machine()),
+        "engines": _hold(found, chosen.artefact),
         **_said_by_tensorrt(chosen.artefact),
     }
     return card.write(chosen.artefact, found.gate.subject, found.result.path.parent.parent / "deploy", measured)
+
+
+def _hold(found: Findings, artefact: Artefact) -> list[str]:
+    """Return the engines whose answers from this file were judged here and held the bound."""
+    names = {onnx_runtime: "ONNX Runtime", openvino: "OpenVINO"}
+    good = [v.name for v in found.measured(found.smallest) if v.quality and v.quality.state in ("held", "reference")]
+    served = [found.variants[name] for name in good]
+    return [names[one.opener] for one in served if one.artefact == artefact and one.opener in names]
 
 
 def _said_by_tensorrt(artefact: Artefact) -> dict[str, str]:

@@ -30,7 +30,7 @@ VERSION = "kit.card/1"
 ENGINES = ("onnxruntime", "openvino", "onnx")
 """Distributions whose versions a card names: what the file was made by and is loaded with."""
 
-MEASURED = {"score", "bound", "speed", "reason", "tensorrt", "machine"}
+MEASURED = {"score", "bound", "speed", "reason", "tensorrt", "machine", "engines"}
 
 ONNX_RUNTIME = """import onnxruntime
 session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
@@ -76,9 +76,10 @@ def write(artefact: Artefact, subject: Subject, folder: Path, measured: dict[str
 
     measured: `score` (a `Score`, or a dict of its fields), what was found on the evaluation; and, where known, `bound`
     (share of FP32's quality that was asked), `speed` (the verdict, a sentence), `reason` (why this file and no other, a
-    sentence), `tensorrt` (what TensorRT said of the file, a sentence) and `machine` (where it was measured). Where no
-    precision pays or holds the bound, the artefact is `precisions.fp32(subject)` and the reason says so. Each file is
-    replaced at once; the old card goes before the model changes. Raise UserError for anything else in `measured`.
+    sentence), `tensorrt` (what TensorRT said of the file, a sentence), `machine` (where it was measured) and `engines`
+    (names of those that held the bound with this very file: only their code is given). Where no precision pays or holds
+    the bound, the artefact is `precisions.fp32(subject)` and the reason says so. Each file is replaced at once; the old
+    card goes before the model changes. Raise UserError for anything else in `measured`.
     """
     score = _score(artefact, measured)
     stem = f"model.{'fp32' if artefact.precision == 'BF16' else artefact.precision.lower()}"
@@ -101,7 +102,7 @@ def _score(artefact: Artefact, measured: dict[str, Any]) -> Score:
         raise UserError("a card names the accuracy that was measured; give measured={'score': accuracy.score(…)}")
     score, bound = measured["score"], measured.get("bound", BOUND)
     score = score if isinstance(score, Score) else Score(**score)
-    if score.share < bound:
+    if not score.share >= bound:
         reached, asked = map(words.percent, (score.share, bound))
         raise UserError(
             f"{artefact.precision} reaches {reached} of FP32's quality and {asked} is asked; "
@@ -167,6 +168,7 @@ def _facts(artefact: Artefact, subject: Subject, model: Path, score: Score, meas
         "bound": measured.get("bound", BOUND),
         "speed": measured.get("speed", ""),
         "tensorrt": measured.get("tensorrt", ""),
+        "engines": measured.get("engines"),
         "machine": measured.get("machine", ""),
         "versions": _versions(),
     }
@@ -246,7 +248,7 @@ def _card(told: dict[str, Any]) -> str:
         and f"{calibration['samples']} {item}, SHA-256 of the arrays `{calibration['sha256']}`",
         "Judged by": f"{number} other {item}. {evaluation['note']}",
         "Quality": f"{score.in_words(told['metric'])} ({confidence} interval; at least {bound} is asked)",
-        "Agreement with FP32": f"{words.percent(score.agreement)} (same answers; of numbers, their correlation)",
+        "Agreement with FP32": f"{words.percent(score.agreement)} (same answers; of numbers, their concordance)",
         "Speed": told["speed"],
         "TensorRT": told["tensorrt"],
         "Measured on": told["machine"],
@@ -260,7 +262,7 @@ def _card(told: dict[str, Any]) -> str:
         reason=told["reason"],
         facts=facts,
         inputs=inputs,
-        code="\n".join(_code(file["name"], precision)),
+        code="\n".join(_code(file["name"], precision, told["engines"])),
     )
 
 
@@ -268,10 +270,13 @@ def _mib(file: dict[str, Any]) -> str:
     return words.mib(file["bytes"] / 2**20)
 
 
-def _code(file: str, precision: str) -> list[str]:
-    """Return how to load the file: each a heading with code that is complete but for `inputs`."""
+def _code(file: str, precision: str, engines: list[str] | None) -> list[str]:
+    """Return how to load the file: each a heading with code that is complete but for `inputs`. engines: those that were
+    judged with this very file and held the bound; None: not known."""
     onnx_runtime = {"BF16": "", "FP8": ONNX_RUNTIME_FP8}.get(precision, ONNX_RUNTIME)
     openvino = "" if precision == "FP8" else OPENVINO
     loads = {"ONNX Runtime": onnx_runtime, "OpenVINO": openvino}
+    if engines is not None:
+        loads = {name: code for name, code in loads.items() if name in engines}
     hint = HINTS.get(precision, "f32")
     return [f"{name}:\n\n```python\n{code.format(file=file, hint=hint)}```\n" for name, code in loads.items() if code]

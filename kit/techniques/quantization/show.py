@@ -11,12 +11,20 @@ from kit.measure.result import Result
 from kit.record import words
 from kit.record.document import Chart, Series, Table, Variant
 from kit.techniques.quantization.accuracy import Gate, Score
+from kit.techniques.quantization.engines.on_cpu import onnx_runtime, openvino
+from kit.techniques.quantization.engines.on_gpu import onnx_runtime_cuda
+from kit.techniques.quantization.engines.on_tensorrt import tensorrt_
 from kit.techniques.quantization.requests import Served, latencies
 from kit.techniques.quantization.smaller.pruning import Pruning
+from kit.techniques.quantization.work import Artefact
 
 QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99}
 BEYOND = 5
 """Requests that must lie beyond a percentile for it to be told."""
+
+
+TAKE_THE_FILE = (onnx_runtime, openvino, onnx_runtime_cuda, tensorrt_)
+"""Openers that run the artefact's own file; the others convert the module, and only these can be deployed as a file."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ def latency(found: Findings) -> Table:
         ["variant", *QUANTILES, "requests", "of the FP32 ceiling"],
         rows,
         f"Percentiles with fewer than {BEYOND} requests beyond them are left out. Requests come one after another, "
-        "each of other samples, all in the same rounds; what these left wanting was asked after them. Ceiling: "
+        "each of other samples, in the rounds and, for what these left wanting, after them. Ceiling: "
         "multiplications a second against this machine's best in FP32, which arithmetic on smaller numbers may pass.",
     )
 
@@ -123,7 +131,7 @@ def _ceiling(variant: Variant, batch: float, best: float | None) -> str | None:
 def same_engine(found: Findings) -> Table:
     """Return how each low precision compares with FP32 by the same engine, at each batch, from rounds they shared."""
     rows = []
-    pairs = [(name, base) for name, base in _bases(found.variants).items() if name != base]
+    pairs = [(name, base) for name, base in _bases(found).items() if name != base]
     for point in found.result.record.points:
         for name, base in pairs:
             pair = found.result.at(point.size).paired(name, base)
@@ -137,10 +145,11 @@ def same_engine(found: Findings) -> Table:
     )
 
 
-def _bases(variants: Mapping[str, Served]) -> dict[str, str]:
+def _bases(found: Findings) -> dict[str, str]:
     """Return for each variant the one that runs the unchanged model in FP32 by the same engine, where there is one."""
-    plain = {one.opener: name for name, one in variants.items() if one.artefact.precision == "FP32"}
-    return {name: plain[one.opener] for name, one in variants.items() if one.opener in plain}
+    model = found.gate.subject.onnx
+    plain = {one.opener: n for n, one in found.variants.items() if one.artefact == Artefact(model, "FP32")}
+    return {name: plain[one.opener] for name, one in found.variants.items() if one.opener in plain}
 
 
 def costs(found: Findings) -> Table:
@@ -152,7 +161,8 @@ def costs(found: Findings) -> Table:
         artefact = found.variants[variant.name].artefact
         memory = variant.memory and variant.memory.peak_mib + variant.memory.standing_mib
         once = [artefact.made_s or None, variant.prepare_s]
-        rows.append([variant.name, artefact.mib, memory, *once, _pays(variant, base, artefact.made_s)])
+        mib = artefact.mib if found.variants[variant.name].opener in TAKE_THE_FILE else None
+        rows.append([variant.name, mib, memory, *once, _pays(variant, base, artefact.made_s)])
     return Table(
         "What each costs, and when it has paid for itself",
         ["variant", "file MiB", "process MiB", "made in s", "opened in s", "pays after"],
@@ -167,8 +177,8 @@ def _pays(variant: Variant, base: Variant, made_s: float) -> str:
         return "—"
     if variant.verdict != "faster":
         return "not shown to" if variant.verdict == "unresolved" else "never"
-    extra = made_s + (variant.prepare_s or 0.0) - (base.prepare_s or 0.0)
-    return words.count(max(0, round(extra / (base.warm_s - variant.warm_s))), "requests")
+    extra, saving = made_s + (variant.prepare_s or 0.0) - (base.prepare_s or 0.0), base.warm_s - variant.warm_s
+    return words.count(max(1, round(extra / saving)), "requests") if saving > 0 else "not shown to"
 
 
 def pruning(found: Findings, made: Mapping[str, Pruning]) -> Table:

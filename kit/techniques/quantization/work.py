@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,16 +121,22 @@ Opener = Callable[[Artefact, Subject, int, int], Engine]
 a worker; a module-level function with its heavy imports inside."""
 
 
+MAKERS = ("onnx", "onnxruntime", "torch")
+"""Distributions that another version of may make another file of the same settings."""
+
+
 def kept(
     folder: Path, name: str, suffix: str, make: Callable[[Path], dict[str, Any]], precision: str, **settings: Any
 ) -> Artefact:
     """Return the artefact `name` of `folder`: made by `make(path)` unless it was already, of the same settings.
 
     make: writes the file at the path that it gets, and returns what it found out, which joins the settings. settings:
-    all that the file depends on, with the hash of what it is made of. What the making took is kept beside the file, so
-    that a later run can say it too. A file that was half written or damaged is made again.
+    all that the file depends on, with the hash of what it is made of; versions of libraries join them. What the making
+    took is kept beside the file, so that a later run can say it too. A file that was half written or damaged is made
+    again.
     """
     path, about = folder / f"{name}{suffix}", folder / f"{name}{suffix}.json"
+    settings |= {"made_by": ", ".join(f"{one} {metadata.version(one)}" for one in MAKERS)}
     known = _known(path, about)
     if known is None or known["asked"] != settings:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ which provider, with the types and shapes of what it was given.
 import json
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ NAMES = {
 """Precisions by what ONNX Runtime, OpenVINO and PyTorch call the types."""
 
 
+UNCOUNTED = frozenset(
+    "LSTM GRU RNN DynamicQuantizeLSTM Einsum Attention QAttention MultiHeadAttention GroupQueryAttention "
+    "DecoderMaskedMultiHeadAttention MatMulNBits MatMulBnb4 QMoE MoE".split()
+)
+"""Operators that multiply too, and how much can't be told from their shapes alone."""
+
+
 @dataclass(frozen=True)
 class Product:
     """One matrix product or convolution that ran."""
@@ -49,6 +57,8 @@ class Ran:
 
     products: tuple[Product, ...]
     nodes: dict[str, int]
+    uncounted: tuple[str, ...] = ()
+    """Operators that multiplied and are in no share."""
 
     @property
     def multiplications(self) -> int:
@@ -62,7 +72,8 @@ class Ran:
 
     def in_words(self, what: str = "nodes") -> str:
         """Say what ran where: `40 nodes by CPUExecutionProvider`."""
-        return ", ".join(f"{number} {what} by {provider}" for provider, number in self.nodes.items())
+        said = ", ".join(f"{number} {what} by {provider}" for provider, number in self.nodes.items())
+        return said + (f"; {words.listing(self.uncounted)} not counted" if self.uncounted else "")
 
 
 def ran_as(
@@ -80,11 +91,12 @@ def ran_as(
     return engaged(provider=provider, threads=threads, **low, **facts, costs=costs)
 
 
-def profiled(path: Path, inputs: Inputs, options: Any, providers: list) -> Ran:
+def profiled(path: Path, inputs: Inputs, options: Any, providers: list, sizes: Mapping[str, int] | None = None) -> Ran:
     """Run one request of a fresh ONNX Runtime session with its profiler on, and return what ran.
 
     options: the `SessionOptions` of the session that is to be proven; its profiling is switched on here. providers: as
-    of that session.
+    of that session. sizes: multiplications by the names of the file's own nodes, where they are known better than by
+    the shapes of kernels, which pad narrow layers.
     """
     import onnxruntime
 
@@ -94,30 +106,31 @@ def profiled(path: Path, inputs: Inputs, options: Any, providers: list) -> Ran:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
-    return read(events)
+    return read(events, sizes or {})
 
 
-def read(events: list[dict[str, Any]]) -> Ran:
-    """Return what ran, from the events of ONNX Runtime's profile."""
+def read(events: list[dict[str, Any]], sizes: Mapping[str, int]) -> Ran:
+    """Return what ran, from the events of ONNX Runtime's profile. sizes: see `profiled`."""
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     nodes: dict[str, int] = {}
     for event in kernels:
         nodes[event["args"]["provider"]] = nodes.get(event["args"]["provider"], 0) + 1
-    return Ran(tuple(_product(event) for event in kernels if event["args"]["op_name"] in OPERANDS), nodes)
+    ops = [event["args"]["op_name"] for event in kernels]
+    products = [_product(event, sizes) for event, op in zip(kernels, ops, strict=True) if op in OPERANDS]
+    return Ran(tuple(products), nodes, tuple(dict.fromkeys(op for op in ops if op in UNCOUNTED)))
 
 
-def _product(event: dict[str, Any]) -> Product:
+def _product(event: dict[str, Any], sizes: Mapping[str, int]) -> Product:
     told = event["args"]
     inputs = [next(iter(one.items())) for one in told["input_type_shape"]]
     (_, left), (kind, right) = (inputs[position] for position in OPERANDS[told["op_name"]])
     output = next(iter(told["output_type_shape"][0].values()))
-    return Product(
-        event["name"].removesuffix("_kernel_time"),
-        told["op_name"],
-        told["provider"],
-        NAMES.get(kind, kind),
-        multiplications(told["op_name"], left, right, output),
-    )
+    name = event["name"].removesuffix("_kernel_time")
+    known = max(
+        (one for one in sizes if one and name.startswith(one)), key=len, default=None
+    )  # rewriting adds to names
+    count = multiplications(told["op_name"], left, right, output) if known is None else sizes[known]
+    return Product(name, told["op_name"], told["provider"], NAMES.get(kind, kind), count)
 
 
 def multiplications(op: str, left: list[int], right: list[int], output: list[int]) -> int:
@@ -126,5 +139,6 @@ def multiplications(op: str, left: list[int], right: list[int], output: list[int
         return math.prod(left) * math.prod(right[1:])
     if "Conv" in op:
         return math.prod(output) * math.prod(right[1:])
-    inner = math.prod(left) // max(1, output[0]) if "Gemm" in op else left[-1]
+    inner = right[0] if len(right) < 2 or right[-1] == output[-1] else right[-1]  # the axis that is not in the output
+    inner = right[-2] if len(right) > 1 and right[-1] == output[-1] else inner
     return math.prod(output) * inner

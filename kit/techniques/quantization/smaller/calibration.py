@@ -49,9 +49,9 @@ def tried(
     return found
 
 
-def best(found: Sequence[Calibrated]) -> Artefact:
-    """Return the model that is nearest to FP32 on the calibration data: the evaluation has no part in the choice."""
-    return min(found, key=lambda one: one.apart).artefact
+def best(found: Sequence[Calibrated]) -> Calibrated:
+    """Return the way that is nearest to FP32 on the calibration data: the evaluation has no part in the choice."""
+    return min(found, key=lambda one: one.apart)
 
 
 def answers(artefact: Artefact, samples: Inputs, threads: int) -> np.ndarray:
@@ -78,7 +78,7 @@ def table(found: Sequence[Calibrated], gate: Gate) -> Table:
             words.percent(one.agrees),
             words.percent(one.score.agreement),
             one.score.kept(),
-            "chosen" if one.artefact == chosen else "yes" if one.score.share >= gate.bound else "NO",
+            "chosen" if one == chosen else "yes" if one.score.share >= gate.bound else "NO",
         ]
         for one in found
     ]

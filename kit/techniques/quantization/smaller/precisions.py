@@ -110,6 +110,7 @@ def static_int8(
         exclude=" ".join(exclude),
         only=" ".join(only),
         operators=" ".join(sorted(ops)) or "every one",
+        options=" ".join(f"{name}={value}" for name, value in FOR_TENSORRT.items()),
     )
 
 

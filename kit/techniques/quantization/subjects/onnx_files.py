@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
 """Between the same model's outputs by two engines or in two batches, in FP32."""
 
+OPSET = 17  # older files have no scale a channel
 EXTERNAL_FROM = 2**31
 """Bytes that an ONNX file cannot hold."""
 
@@ -64,12 +65,19 @@ def freed(path: Path) -> "ModelProto":
     _is_fp32(model, path)
     if model.ByteSize() >= EXTERNAL_FROM:
         raise UserError(f"{path} has {model.ByteSize() / 2**30:.1f} GiB with its weights; 2 GiB are the most here")
-    for value in (*inputs(model), *model.graph.output):
+    for value in (*inputs(model), *model.graph.output[:1]):
         dimensions = value.type.tensor_type.shape.dim
+        if not dimensions and not value.type.tensor_type.HasField("shape") and value in model.graph.output:
+            continue  # a file need not tell the shape of an output
         if not dimensions:
             raise UserError(f"{path}: {value.name} has no dimension; the first must be the samples of a batch")
         dimensions[0].dim_param = "batch"
     del model.graph.output[1:]
+    if next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), OPSET) < OPSET:
+        try:
+            model = onnx.version_converter.convert_version(model, OPSET)
+        except Exception as error:
+            raise UserError(f"{path} can't be brought to opset {OPSET} ({_brief(error)}); export it again") from None
     del model.graph.value_info[:]  # shapes of what is between, with the batch that it had
     return model
 
@@ -77,7 +85,8 @@ def freed(path: Path) -> "ModelProto":
 def _is_fp32(model: "ModelProto", path: Path) -> None:
     import onnx
 
-    low = {"FLOAT16", "BFLOAT16"} & {onnx.TensorProto.DataType.Name(one.data_type) for one in model.graph.initializer}
+    kinds = {onnx.TensorProto.DataType.Name(one.data_type) for one in model.graph.initializer}
+    low = {"FLOAT16", "BFLOAT16", "DOUBLE"} & kinds
     quantized = {node.op_type for node in model.graph.node if "Quantize" in node.op_type or "Integer" in node.op_type}
     if found := sorted(low | quantized):
         raise UserError(f"{path} holds {', '.join(found)}; give the FP32 model, from which precisions are made here")
