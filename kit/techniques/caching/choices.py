@@ -1,6 +1,6 @@
 """What a notebook's parameters name: a trace, and the work that a cache is to stand before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from kit.errors import UserError
 from kit.techniques.address import resolve
 from kit.techniques.caching import traces
 from kit.techniques.caching.layers import work
-from kit.techniques.caching.layers.work import Opening
+from kit.techniques.caching.layers.work import Opening, Work
 from kit.techniques.caching.sampling import sample
 from kit.techniques.caching.traces import Trace
 
@@ -54,14 +54,14 @@ def _number(text: str, name: str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What is worked out, and for whom. opening: opens the work; keys: items asked for, in order, int64; onnx: the
-    model's file, where it is one; note: what is to be known, in a sentence."""
+    """What is worked out, and for whom. opening: opens the work; keys: items asked for, in order, int64; note: what
+    it is, in a few words; onnx, inputs: the model's file and what it is asked, where there is one."""
 
     opening: Opening
     keys: np.ndarray
     note: str
     onnx: Path | None = None
-    successor: "partial[work.Work] | None" = None
+    inputs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def before(model: str, asked: Trace) -> Asked:
@@ -85,13 +85,33 @@ def before(model: str, asked: Trace) -> Asked:
 
     data = str(Path(model).with_suffix(".npz")) if model.endswith(".onnx") else ""
     subject = models.subject(model, data, calibration=2, evaluation=10_000)
-    opening = partial(work.prediction, inputs=subject.evaluation)
-    note = f"{subject.name}, {subject.samples:,} {subject.item}"
-    return Asked(
-        partial(opening, subject.onnx), _of_items(asked, subject.samples), note, subject.onnx, successor=opening
-    )
+    opening = partial(work.prediction, subject.onnx, subject.evaluation)
+    note = f"{subject.name} of {subject.samples:,} {subject.item}"
+    return Asked(opening, _of_items(asked, subject.samples), note, subject.onnx, subject.evaluation)
+
+
+def successors(asked: Asked, folder: Path) -> dict[str, Work]:
+    """Return models that might replace the one asked, by what was done to it; none where the work is no ONNX model."""
+    if asked.onnx is None:
+        return {}
+    from kit.techniques.quantization.smaller.precisions import quiet
+
+    ways = {"weights disturbed, as if trained anew": work.disturbed, "quantized to INT8": work.quantized}
+    with quiet():
+        files = {change: write(asked.onnx, folder / f"{write.__name__}.onnx") for change, write in ways.items()}
+    return {change: work.prediction(file, asked.inputs) for change, file in files.items()}
 
 
 def _of_items(asked: Trace, items: int) -> np.ndarray:
     """Return the requests for so many of the objects, at most."""
     return asked.keys if asked.objects <= items else sample(asked, items / asked.objects, seed=0).trace.keys
+
+
+def enough(keys: np.ndarray, least: int = 400, most: int = 5_000) -> np.ndarray:
+    """Return the first `least` requests, or more until an item is asked for again, at most `most`."""
+    known: set[int] = set()
+    for place, item in enumerate(keys[:most].tolist(), 1):
+        if item in known:
+            return keys[: max(least, 2 * place)]
+        known.add(item)
+    return keys[:most]

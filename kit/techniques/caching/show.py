@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from kit.errors import UserError
 from kit.measure.result import Result
 from kit.record import words
 from kit.record.document import Chart, Quality, Series, Table, Variant
@@ -13,6 +14,7 @@ from kit.techniques.caching.layers.cached import Wrong
 from kit.techniques.caching.layers.prefix import BLOCK, Prefill
 from kit.techniques.caching.layers.serving import Served, Worth
 from kit.techniques.caching.layers.staleness import Freshness
+from kit.techniques.caching.outage import Stage
 from kit.techniques.caching.stampede import Stampede
 from kit.techniques.caching.stores.operations import Weight
 
@@ -128,7 +130,10 @@ def _rate(variant: Variant | None) -> float | None:
 
 
 def worth(found: Mapping[str, Worth], work: str) -> Table:
-    """Return a row a store: what lookups and puts cost, from which hit ratio on that pays, and what is saved net."""
+    """Return a row a store: what lookups and puts cost, from which hit ratio on that pays, and what is saved net. Raise
+    `UserError` where no store was measured."""
+    if not found:
+        raise UserError(f"no store was measured before {work}, so nothing can be advised; see the table above for why")
     rows = [
         [
             name,
@@ -154,14 +159,14 @@ def break_even(found: Mapping[str, Worth]) -> Chart:
     """Return from which hit ratio on each store pays over what the work costs: its measured lookups and puts set
     against other work. A line ends where no hit ratio would do."""
     here = float(np.mean([one.compute_s for one in found.values()]))
-    work_s = np.geomspace(min(1e-5, here), max(0.1, here), 25)
+    work_s = np.geomspace(min(1e-5, here), max(0.1, here), 60)
     series = []
     for name, one in found.items():
         spent = one.miss_s + one.put_s
         gained = work_s + spent - one.hit_s
         ratio = np.where(gained > 0, spent / np.maximum(gained, 1e-12), np.inf)
         series.append(Series(name, list(1e3 * work_s), [100 * r if r <= 1 else None for r in ratio], style="modelled"))
-    low = min(min(y for y in one.y if y is not None) for one in series)
+    low = min((y for one in series for y in one.y if y is not None), default=1.0)
     series.append(Series("this work", [1e3 * here] * 2, [low, 100.0], style="ideal"))
     return Chart(
         "From which hit ratio on a cache pays (lower is better)",
@@ -231,6 +236,17 @@ def versions(found: Mapping[str, tuple[Wrong, Wrong]]) -> Table:
         ["change", "version in the key", "requests", "from the cache", "wrong answers", "wrong decisions"],
         rows,
         "Wrong: not what the new model answers. Decisions: of these, those whose class is another.",
+    )
+
+
+def outage(found: Sequence[Stage]) -> Table:
+    """Return a row a state of the server: what requests met with before it was killed, without it, and after."""
+    said = next((one.said for one in found if one.said), "")
+    return Table(
+        "Redis killed in mid-run",
+        ["server", "requests", "from the cache", "wrong answers", "longest ms"],
+        [[one.server, one.requests, one.from_cache, one.wrong, 1e3 * one.longest_s] for one in found],
+        f"What the store said while it was gone: {said}." if said else "",
     )
 
 
@@ -318,18 +334,19 @@ def costs(found: Worth, requests_a_day: float, value_bytes: float) -> Costs:
 
 
 def saved(found: Curves, costs: Costs, chosen: Advice) -> Chart:
-    """Return the hours of work that each policy saves a day over the size of the cache, and the size advised."""
+    """Return the work that each policy saves a day over the size of the cache, and the size advised."""
     by_policy = savings(found, costs)
+    lows, highs = zip(*((float(seconds.min()), float(seconds.max())) for seconds in by_policy.values()), strict=True)
+    unit_s, unit = (3600, "hours") if max(highs) > 3600 else (60, "minutes")
     series = [
-        Series(name, _sizes(found), list(seconds / 3600), style="modelled") for name, seconds in by_policy.items()
+        Series(name, _sizes(found), list(seconds / unit_s), style="modelled") for name, seconds in by_policy.items()
     ]
     at = chosen.capacity / (1 if found.unit == "items" else 2**20)
-    highest = max(float(seconds.max()) for seconds in by_policy.values()) / 3600
-    series.append(Series("advised", [at, at], [0.0, highest], style="ideal"))
+    series.append(Series("advised", [at, at], [min(0.0, *lows) / unit_s, max(highs) / unit_s], style="ideal"))
     return Chart(
-        f"Hours of work saved a day at {words.count(round(costs.requests_a_day), 'requests')} (higher is better)",
+        f"Work saved a day at {words.count(round(costs.requests_a_day), 'requests')} (higher is better)",
         _size_label(found),
-        "hours of work a day",
+        f"{unit} of work a day",
         series,
         log_x=True,
         note="Modelled: the hit ratios of the trace times the costs measured here.",
@@ -357,6 +374,25 @@ def advised(chosen: Advice, costs: Costs, store: str) -> Table:
     )
 
 
+def claim(found: Mapping[str, Worth], result: Result, most: float) -> str:
+    """Return whether every store pays from a hit ratio of `most` on, and whether all cached answers were the work's."""
+    dearest = max(found, key=lambda name: found[name].break_even)
+    even = found[dearest].break_even
+    states = [
+        variant.quality.state
+        for point in result.record.points
+        for variant in point.variants
+        if variant.state == "measured" and variant.verdict != "baseline" and variant.quality
+    ]
+    equal = states.count("held")
+    holds = even <= most and states and equal == len(states)
+    pays = f"pays from a hit ratio of {words.percent(even)} on" if even <= 1 else "never pays"
+    return (
+        f"**The claim {'holds' if holds else 'does not hold'} here**: the dearest store, {dearest}, {pays}, and in "
+        f"{equal} of {len(states)} checks cached answers were those of the work itself."
+    )
+
+
 def store_in_words(found: Mapping[str, Worth], lasting: Sequence[str]) -> str:
     """Return which of the stores saves most, and what is lost by taking the best of those that outlive the process."""
     best = max(found, key=lambda name: found[name].saved_s)
@@ -364,5 +400,7 @@ def store_in_words(found: Mapping[str, Worth], lasting: Sequence[str]) -> str:
     if not others or best in lasting or found[best].saved_s <= 0:
         return best
     other = max(others, key=lambda name: found[name].saved_s)
+    if found[other].saved_s <= 0:
+        return f"{best}; {other}, which outlives the process, saves nothing"
     less = 1 - found[other].saved_s / found[best].saved_s
     return f"{best}; {other}, which outlives the process, saves {words.percent(less)} less"
