@@ -34,13 +34,13 @@ def misses(found: Curves, of_bytes: bool = False) -> Chart:
     series.append(Series(found.bound_name, _sizes(found), list(100 * (1 - bound)), style="ideal"))
     what = "bytes" if of_bytes else "requests"
     return Chart(
-        f"What a cache misses of {found.trace.name} (lower is better)",
+        f"What a cache misses of {found.trace.name}, in {what} (lower is better)",
         _size_label(found),
-        f"% of {what} missed",
+        f"% of the {what} missed",
         series,
         log_x=True,
         note=f"{found.bound_name}: no policy can miss fewer. First requests miss in any cache: "
-        f"{words.percent(1 - found.ceiling)} of all.",
+        f"{words.percent(1 - found.ceiling)} of all requests.",
     )
 
 

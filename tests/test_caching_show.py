@@ -1,0 +1,278 @@
+"""What the notebook of caching shows: each chart and table says what was found, and what a parameter names is found."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from kit import Comparison
+from kit.errors import UserError
+from kit.measure.exhibits import Exhibits
+from kit.record.document import Quality
+from kit.techniques.caching import advice, choices, curves, outage, show, stampede, stores, traces
+from kit.techniques.caching.layers import cached, prefix, serving, staleness, work
+from kit.techniques.caching.stores import in_memory, operations
+
+ITEMS = 30
+TRACE = np.random.default_rng(2).zipf(1.5, 400) % ITEMS
+SLOW = work.waiting(0.002, ITEMS)
+
+
+def series(chart):
+    return {one.name: one for one in chart.series}
+
+
+def column(table, name):
+    return [row[table.columns.index(name)] for row in table.rows]
+
+
+def drawn(*exhibits):
+    """Draw exhibits as a notebook would."""
+    return Exhibits(*exhibits)._repr_html_()
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[curves.Curves, curves.Curves]:
+    return curves.against_shuffled(traces.words(), [50, 500], policies=["LRU", "SIEVE"])
+
+
+@pytest.fixture(scope="module")
+def worths() -> dict[str, serving.Worth]:
+    costs = {"miss_s": 1e-6, "put_s": 5e-6, "compute_s": 1e-3}
+    return {
+        "LRU in memory": serving.Worth(0.5, hit_s=2e-6, **costs),
+        "SQLite": serving.Worth(0.5, hit_s=2e-5, **costs | {"put_s": 5e-4}),
+    }
+
+
+# Curves
+
+
+def test_misses_are_what_the_curves_do_not_hit(found):
+    """The chart's lines are 100 % less the hit ratio at each size, and the bound lies under all of them."""
+    real, _ = found
+    chart = show.misses(real)
+    lines = series(chart)
+    assert lines["LRU"].x == [50, 500]
+    assert lines["LRU"].y == pytest.approx(100 * (1 - real.policies["LRU"].hit_ratio))
+    assert lines["Belady"].style == "ideal"
+    assert all(bound <= min(lines["LRU"].y[at], lines["SIEVE"].y[at]) for at, bound in enumerate(lines["Belady"].y))
+    assert "3,557 objects" in chart.x and "items" in chart.x
+    assert "svg" in drawn(chart)
+
+
+def test_misses_of_bytes_are_told_over_mib():
+    """Where sizes are known, capacities are MiB, the bound is PFOO-L, and bytes have a chart of their own."""
+    sized = traces.with_sizes(traces.zipf(3_000, 300), 10_000)
+    real = curves.curves(sized, [2**20, 2**21], policies=["LRU"])
+    of_requests, of_bytes = show.misses(real), show.misses(real, of_bytes=True)
+    assert of_requests.series[0].x == [1, 2] and "MiB" in of_requests.x
+    assert series(of_bytes)["LRU"].y == pytest.approx(100 * (1 - real.policies["LRU"].byte_hit_ratio))
+    assert set(series(of_bytes)) == {"LRU", "PFOO-L"} and of_bytes.title != of_requests.title
+
+
+def test_sampled_curves_show_their_error():
+    """A policy that was simulated on a sample has an interval of its error; one that was not has none."""
+    real = curves.curves(traces.zipf(60_000, 20_000), [5_000], policies=["LRU", "FIFO"], budget=5_000)
+    lines = series(show.misses(real))
+    assert lines["LRU"].low is None and lines["FIFO"].low[0] < lines["FIFO"].y[0] < lines["FIFO"].high[0]
+
+
+def test_order_is_real_less_shuffled(found):
+    """The chart of the order has the difference of the hit ratios, in points, of each policy and of the bound."""
+    real, shuffled = found
+    lines = series(show.order(real, shuffled))
+    gained = real.policies["LRU"].hit_ratio - shuffled.policies["LRU"].hit_ratio
+    assert lines["LRU"].y == pytest.approx(100 * gained) and lines["LRU"].y[0] > 5
+    assert set(lines) == {"LRU", "SIEVE", "Belady"}
+
+
+def test_gates_say_what_does_not_hold(found):
+    """A gate that is broken is a NO in capitals."""
+    real, _ = found
+    bad = Quality(state="broken", measure="LRU against Che's approximation", value=0.2, bound=0.01)
+    table = show.gates(("words", curves.none_above_the_bound(real)), ("other", bad))
+    assert column(table, "held") == ["yes", "NO"] and column(table, "found")[0] == 0
+
+
+# Stores and work
+
+
+def test_operations_and_weights_stand_by_store(tmp_path):
+    """Each store that was measured has its hits a second at each number of users, and what an item weighs in it."""
+    opening = partial(stores.SQLite, tmp_path / "c.sqlite")
+    hits = Comparison("stores", baseline="LRU", sizes=[1, 2], unit="users", seconds=0.2, max_rounds=3)
+    load = operations.Load(items=20)
+    hits.variant("LRU", lambda users: operations.Operating(partial(in_memory.own, items=20), users)(load))
+    hits.variant("SQLite", lambda users: operations.Operating(opening, users)(load))
+    hits.variant("absent", lambda users: None, needs="no_such_module")
+    result = hits.run()
+    assert show.measured(result, "SQLite") and not show.measured(result, "absent")
+    weight = operations.Weight(856, 1200.0, 900.0)
+    table = show.operations(result, {"LRU": weight})
+    assert column(table, "store") == ["LRU", "SQLite"]
+    one, two = column(table, "1 user: 1,000/s"), column(table, "2 users: 1,000/s")
+    assert one[0] > one[1] > 0 and all(two)
+    assert column(table, "process: bytes an item") == [1200.0, None] and "856 bytes" in table.note
+
+
+def test_worth_is_told_net(worths):
+    """Each store's row has its break-even and what it saves; what a hit ratio can't win back never pays."""
+    never = {"far away": serving.Worth(0.9, hit_s=2e-3, miss_s=2e-3, put_s=0, compute_s=1e-3)}
+    table = show.worth(worths | never, "a model")
+    assert column(table, "pays from")[0] == "0.60 %" and column(table, "pays from")[2] == "never"
+    assert column(table, "saved ms") == pytest.approx([1e3 * one.saved_s for one in (worths | never).values()])
+    with pytest.raises(UserError, match="no store was measured"):
+        show.worth({}, "a model")
+
+
+def test_break_even_is_modelled_and_meets_what_was_measured(worths):
+    """The line of a store passes its measured break-even at this work, and is named modelled."""
+    chart = show.break_even(worths)
+    line = series(chart)["SQLite"]
+    assert line.style == "modelled" and "Modelled" in chart.note
+    at = np.interp(np.log(1.0), np.log(line.x), [np.log(y or 100) for y in line.y])
+    assert np.exp(at) == pytest.approx(100 * worths["SQLite"].break_even, rel=0.02)
+    assert series(chart)["this work"].x == pytest.approx([1.0, 1.0])
+    assert show.break_even({"far": serving.Worth(0.9, 1.0, 1.0, 0, 1e-3)})  # never pays, at no work
+
+
+def test_the_claim_holds_only_if_all_stores_pay_and_all_answers_are_equal(worths):
+    """The verdict names the dearest store, and says that the claim does not hold where that pays too late."""
+    comparison = Comparison("predictions", baseline="no cache", size=1, seconds=0.2, max_rounds=3)
+    comparison.variant("no cache", cached.Cached())
+    comparison.variant("LRU in memory", cached.Cached(partial(in_memory.own, items=ITEMS)))
+    result = comparison.run(cached.Requests(partial(work.waiting, 0.002, ITEMS), TRACE, warm=50, a_reading=10))
+    alone = {"LRU in memory": worths["LRU in memory"]}
+    assert "**The claim holds" in show.claim(alone, result, 0.1) and "1 of 1 checks" in show.claim(alone, result, 0.1)
+    assert "does not hold" in show.claim(worths, result, 0.1) and "SQLite" in show.claim(worths, result, 0.1)
+
+
+# What users wait for, and trust
+
+
+def test_waiting_falls_from_all_to_none():
+    """The chart of waiting begins at 100 % and falls; the table has the percentiles of the same arrivals."""
+    served = {
+        name: serving.serve(SLOW, TRACE[:200], 300, store)
+        for name, store in {"no cache": None, "LRU": in_memory.own(items=ITEMS)}.items()
+    }
+    lines = series(show.waited(served, 300))
+    for line in lines.values():
+        assert line.y[0] == pytest.approx(100) and line.y == sorted(line.y, reverse=True) and line.x == sorted(line.x)
+    table = show.latencies(list(served.items()))
+    assert column(table, "hit ratio")[0] == "—" and column(table, "median")[0] > column(table, "median")[1]
+    assert "svg" in drawn(show.waited(served, 300), table)
+
+
+def test_wrong_answers_are_counted_with_and_without_the_version():
+    """Each change of the model has two rows: none wrong with the version in the key, some without it."""
+    right, wrong = cached.Wrong(200, 90, 0, 0), cached.Wrong(200, 200, 200, 7)
+    table = show.versions({"retrained": (right, wrong)})
+    assert column(table, "version in the key") == ["yes", "NO"] and column(table, "wrong answers") == [0, 200]
+
+
+def test_stale_answers_are_named_modelled():
+    """Hits and stale answers grow with the time to live; what is stale is modelled, and named so."""
+    trace = traces.of("t", TRACE, times=np.arange(len(TRACE)) * 60.0)
+    found = staleness.freshness(trace, [600, 6_000, 20_000], changes_every_s=3600)
+    lines = series(show.stale(found, 3600))
+    assert lines["hits"].y == sorted(lines["hits"].y) and lines["stale answers"].style == "modelled"
+    assert lines["hits"].x == pytest.approx([600 / 3600, 6000 / 3600, 20_000 / 3600])
+
+
+def test_stampedes_show_who_computes_at_once():
+    """Over time and in all, everyone computes without protection and one does with a lock."""
+    opening = partial(in_memory.own, items=5)
+    found = {
+        name: stampede.run(name, opening, threads=8, compute_s=0.05, ttl_s=0.3, seconds=0.5)
+        for name in ("none", "lock")
+    }
+    lines = series(show.stampede(found))
+    assert max(lines["none"].y) > max(lines["lock"].y) == 1
+    table = show.stampedes(found)
+    assert column(table, "most at once")[0] > 1 == column(table, "most at once")[1]
+    assert column(table, "needless")[1] == 0
+
+
+def test_the_prefix_cache_is_named_simulated():
+    """The chart of the prefix cache is over tokens, and both its title and its lines say that nothing was measured."""
+    found = prefix.curve(prefix.conversations(20), [10, 1_000])
+    chart = show.prefixes({"few": found})
+    assert "simulated" in chart.title and chart.series[0].style == "modelled"
+    assert chart.series[0].x == [160, 16_000] and chart.series[0].y == pytest.approx([100 * f.hit_ratio for f in found])
+
+
+@pytest.mark.skipif(stores.program() is None, reason="no redis-server is installed here")
+def test_a_killed_server_costs_hits_and_no_answer():
+    """With the server killed all is worked out, none is wrong, the store says since when; back, it serves again."""
+    pytest.importorskip("redis")
+    with stores.PrivateServer() as server:
+        stages = outage.run(work.waiting(0.0, 5), server, np.arange(60) % 5)
+    assert [one.from_cache for one in stages] == [15, 0, 15] and not any(one.wrong for one in stages)
+    table = show.outage(stages)
+    assert column(table, "server") == ["up", "killed", "back, empty"] and "has not answered since" in table.note
+
+
+# Advice
+
+
+def test_savings_and_advice_agree(found, worths):
+    """The chart of savings has the advised saving at the advised size, and the table says it with its interval."""
+    real, _ = found
+    costs = show.costs(worths["LRU in memory"], 1e6, 1000)
+    assert costs.lookup_s == pytest.approx(0.5 * 2e-6 + 0.5 * 6e-6) and costs.miss_s == 1e-3
+    chosen = advice.advise(real, costs)
+    chart = show.saved(real, costs, chosen)
+    unit_s = 60 if "minutes" in chart.y else 3600
+    line = series(chart)[chosen.policy]
+    assert line.y[line.x.index(chosen.capacity)] == pytest.approx(chosen.saved_s / unit_s)
+    assert series(chart)["advised"].x == [chosen.capacity] * 2
+    answers = dict(show.advised(chosen, costs, "SQLite").rows)
+    assert answers["does a cache pay?"] == "yes" and answers["which policy?"] == chosen.policy
+    assert answers["saves a day"].count(",") == 1 and "[" in answers["saves a day"]
+
+
+def test_the_store_is_chosen_by_what_it_saves(worths):
+    """The store that saves most is named, with the best of those that outlive the process and what that costs."""
+    assert show.store_in_words(worths, ["SQLite"]).startswith("LRU in memory; SQLite, which outlives")
+    assert show.store_in_words(worths, ["LRU in memory"]) == "LRU in memory"
+    losing = worths | {"SQLite": serving.Worth(0.5, 1.0, 1.0, 1.0, 1e-3)}
+    assert show.store_in_words(losing, ["SQLite"]).endswith("saves nothing")
+
+
+# What parameters name
+
+
+def test_traces_are_found_by_name(tmp_path):
+    """Real, generated and own traces are found; a name that is none gets the nearest."""
+    columns = ["key", "time", "size"]
+    assert choices.trace("zipf 0.8", columns).name == "Zipf 0.8"
+    assert choices.trace("words", columns).objects == 3_557
+    (tmp_path / "t.csv").write_text("who,when,bytes\na,1,10\nb,2,20\na,3,10\n")
+    own = choices.trace(str(tmp_path / "t.csv"), ["who", "when", "bytes"])
+    assert len(own) == 3 and own.times is not None and own.sizes.tolist() == [10, 20]
+    for name, told in {"tail number": "did you mean 'tail numbers'", "zipf x": "no number", "": "there are"}.items():
+        with pytest.raises(UserError, match=told):
+            choices.trace(name, columns)
+    with pytest.raises(UserError, match="names 1 columns"):
+        choices.trace("t.csv", ["key"])
+
+
+def some_work() -> work.Work:
+    return work.waiting(0.0, 50)
+
+
+def test_an_own_function_gives_the_work():
+    """package.module:function is opened in each process, and is asked for no more items than it has, in their order."""
+    asked = choices.before(f"{__name__}:some_work", traces.zipf(2_000, 500))
+    assert asked.opening().items == 50 and asked.keys.max() < 50 and asked.onnx is None
+    assert choices.successors(asked, None) == {}
+
+
+def test_enough_requests_hold_a_hit():
+    """Requests are taken until one comes again, and no more than are allowed."""
+    assert len(choices.enough(TRACE, least=10)) == max(10, len(choices.enough(TRACE, least=1)))
+    late = np.append(np.arange(600), 0)
+    assert len(choices.enough(late, least=10)) == 601
+    assert len(choices.enough(np.arange(9_000))) == 5_000
