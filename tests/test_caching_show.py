@@ -123,7 +123,15 @@ def test_worth_is_told_net(worths):
     assert column(table, "pays from")[0] == "0.60 %" and column(table, "pays from")[2] == "never"
     assert column(table, "saved ms") == pytest.approx([1e3 * one.saved_s for one in (worths | never).values()])
     with pytest.raises(UserError, match="no store was measured"):
-        show.worth({}, "a model")
+        show.worth(show.of_one_work({}), "a model")
+
+
+def test_stores_are_told_apart_by_their_own_costs(worths):
+    """The work costs the same behind every store, so that its chance does not decide which saves most."""
+    lucky = serving.Worth(0.5, hit_s=2e-5, miss_s=1e-6, put_s=5e-4, compute_s=3e-3)
+    found = show.of_one_work(worths | {"SQLite": lucky})
+    assert {one.compute_s for one in found.values()} == {2e-3}
+    assert lucky.saved_s > worths["LRU in memory"].saved_s and found["SQLite"].saved_s < found["LRU in memory"].saved_s
 
 
 def test_break_even_is_modelled_and_meets_what_was_measured(worths):

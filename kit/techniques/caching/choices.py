@@ -54,12 +54,16 @@ def _number(text: str, name: str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What is worked out, and for whom. opening: opens the work; keys: items asked for, in order, int64; note: what
-    it is, in a few words; onnx, inputs: the model's file and what it is asked, where there is one."""
+    """What is worked out, and for whom.
 
+    name: of the work; opening: opens it; keys: items asked for, in order, int64; note: what it has, in a few words;
+    onnx, inputs: the model's file and what it is asked, where there is one.
+    """
+
+    name: str
     opening: Opening
     keys: np.ndarray
-    note: str
+    note: str = ""
     onnx: Path | None = None
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -74,20 +78,21 @@ def before(model: str, asked: Trace) -> Asked:
     """
     if model == "features":
         path, aircraft, keys = work.departures()
-        return Asked(partial(work.features, path, aircraft), keys, "features of an aircraft, by DuckDB")
+        note = "eight numbers of an aircraft's flights, by DuckDB"
+        return Asked("features of aircraft", partial(work.features, path, aircraft), keys, note)
     if ":" in model:
         opening = resolve(model)
         one = opening()
-        keys, note = _of_items(asked, one.items), f"{model}: {one.items:,} items"
+        keys, note = _of_items(asked, one.items), f"{one.items:,} items"
         one.close()
-        return Asked(opening, keys, note)
+        return Asked(model, opening, keys, note)
     from kit.techniques.quantization.subjects import models
 
     data = str(Path(model).with_suffix(".npz")) if model.endswith(".onnx") else ""
     subject = models.subject(model, data, calibration=2, evaluation=10_000)
     opening = partial(work.prediction, subject.onnx, subject.evaluation)
-    note = f"{subject.name} of {subject.samples:,} {subject.item}"
-    return Asked(opening, _of_items(asked, subject.samples), note, subject.onnx, subject.evaluation)
+    keys, note = _of_items(asked, subject.samples), f"{subject.samples:,} {subject.item}"
+    return Asked(f"the model {subject.name}", opening, keys, note, subject.onnx, subject.evaluation)
 
 
 def successors(asked: Asked, folder: Path) -> dict[str, Work]:

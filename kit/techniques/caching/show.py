@@ -1,6 +1,7 @@
 """What caching shows beside speed-ups: what each size and policy misses, what users wait for, what a cache saves."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -129,6 +130,12 @@ def _rate(variant: Variant | None) -> float | None:
 # What a cache is worth before work
 
 
+def of_one_work(found: Mapping[str, Worth]) -> dict[str, Worth]:
+    """Return each store's costs with the mean of what the work took: it is the same, and only chance tells it apart."""
+    compute_s = float(np.mean([one.compute_s for one in found.values()] or [0.0]))
+    return {name: replace(one, compute_s=compute_s) for name, one in found.items()}
+
+
 def worth(found: Mapping[str, Worth], work: str) -> Table:
     """Return a row a store: what lookups and puts cost, from which hit ratio on that pays, and what is saved net. Raise
     `UserError` where no store was measured."""
@@ -150,7 +157,8 @@ def worth(found: Mapping[str, Worth], work: str) -> Table:
         f"What each store costs and saves before {work}",
         ["store", "hit µs", "miss µs", "put µs", "work ms", "pays from", "hit ratio here", "saved ms", "of the time"],
         rows,
-        "Means a request; making the key is part of hit and miss. Pays from: the break-even hit ratio. Saved: net of "
+        "Means a request; making the key is part of hit and miss, and the cache empty at the beginning. Pays from: "
+        "the break-even hit ratio. Saved: net of "
         "lookups and puts, at the hit ratio here.",
     )
 
