@@ -76,6 +76,22 @@ CAPABILITIES = {
         "assert s.run([f]).returncode == 7; os.remove(f); os.rmdir(os.path.dirname(f))",
         "install a C++ compiler that is called g++ (apt-get install g++), or name yours in CXX",
     ),
+    "executorch": Capability(
+        "executorch",
+        "from executorch.runtime import Runtime; assert Runtime.get()",
+        "pip install -e '.[edge]' -c constraints.txt",
+    ),
+    "litert_torch": Capability(
+        "litert_torch",
+        "import litert_torch; assert litert_torch.convert",
+        "its packages are named in kit/techniques/quantization/engines/edge.py",
+    ),
+    "redis server": Capability(
+        "redis",
+        "import redis, shutil;"
+        "assert any(map(shutil.which, ('redis-server', 'valkey-server'))), 'there is no redis-server on the PATH'",
+        "install a Redis or Valkey server (apt-get install redis-server) and pip install redis",
+    ),
     "tensorrt": Capability(
         "tensorrt",
         "import tensorrt as t; v = t.__version__;"

@@ -141,7 +141,7 @@ def readings(record: Record, point: Point, look: dict | None = None) -> "Figure"
         name_rows(axes, _row_labels([name for name, _ in drawn], invalid))
         _ratio_axis(axes, [1.0, *(ratio for _, ratios in drawn for ratio in ratios)])
         title = "Speed-up in every round, higher is better"
-        marks = f"over {words.shown(record.asked.baseline, 24)} · a dot a round · line: median · band: noise floor"
+        marks = "a dot a round · line: median · band: noise floor"
         _title(figure, title, f"{_at(record, point)}{marks}", len(found) - 1)
         figure.set_label(
             "Ratios of all rounds: " + "; ".join(f"{words.shown(n, 60)} {len(r)} rounds" for n, r in drawn)
