@@ -20,7 +20,7 @@ from kit.errors import UserError
 from kit.record import store, words
 from kit.techniques.quantization.accuracy import BOUND, CONFIDENCE, Score
 from kit.techniques.quantization.engines.on_cpu import CPU, session_options
-from kit.techniques.quantization.work import Artefact, Inputs, Subject
+from kit.techniques.quantization.work import Artefact, Subject, digest
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -194,15 +194,6 @@ def _calibration(subject: Subject) -> dict[str, Any]:
     samples = subject.calibration
     number = len(next(iter(samples.values())))
     return {"samples": number, "item": subject.item, "note": subject.note, "sha256": digest(samples)}
-
-
-def digest(samples: Inputs) -> str:
-    """Return the SHA-256 of the arrays, sorted by name: of each its name, type and shape, and its bytes in C order."""
-    whole = hashlib.sha256()
-    for name in sorted(samples):
-        values = samples[name]
-        whole.update(f"{name} {values.dtype.str} {values.shape}".encode() + values.tobytes())
-    return whole.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -156,6 +156,15 @@ def kept(
     return Artefact(path, precision, known["asked"] | known["found"], known["made_s"])
 
 
+def digest(samples: Inputs) -> str:
+    """Return the SHA-256 of the arrays, sorted by name: of each its name, type and shape, and its bytes in C order."""
+    whole = hashlib.sha256()
+    for name in sorted(samples):
+        values = samples[name]
+        whole.update(f"{name} {values.dtype.str} {values.shape}".encode() + values.tobytes())
+    return whole.hexdigest()
+
+
 def _known(path: Path, about: Path) -> dict[str, Any] | None:
     """Return what is kept beside a file, or None where either is missing or not what it was."""
     try:

@@ -31,8 +31,7 @@ from kit.record.document import Engagement
 from kit.techniques.quantization.engines import proof
 from kit.techniques.quantization.engines.on_cpu import first
 from kit.techniques.quantization.engines.on_cpu import module_of as in_torch
-from kit.techniques.quantization.smaller.precisions import digest
-from kit.techniques.quantization.work import Artefact, Engine, Inputs, Subject, kept
+from kit.techniques.quantization.work import Artefact, Engine, Inputs, Subject, digest, kept
 
 if TYPE_CHECKING:
     from torch import nn

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kit.techniques.quantization.smaller import precisions
-from kit.techniques.quantization.work import Artefact, Inputs, Subject, kept
+from kit.techniques.quantization.work import Artefact, Inputs, Subject, digest, kept
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -149,5 +149,5 @@ def _store(model: "ModelProto", name: str, values: np.ndarray) -> str:
 
 def _kept(source: Artefact, subject: Subject, folder: Path | None, kind: str, make) -> Artefact:
     name = f"{source.path.name.removesuffix('.onnx')}.{kind}"
-    asked = {"source": source.sha256, "calibration": precisions.digest(subject.calibration)}
+    asked = {"source": source.sha256, "calibration": digest(subject.calibration)}
     return kept(folder or subject.folder / "made", name, ".onnx", make, "FP8", **asked)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kit.errors import UserError
-from kit.techniques.quantization.work import Artefact, Inputs, Subject, kept
+from kit.techniques.quantization.work import Artefact, Inputs, Subject, digest, kept
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """The operators worth quantizing: they hold nearly all multiplications, and integers are exact enough for them."""
@@ -218,10 +218,3 @@ def _name(source: Artefact, method: str, per_channel: bool, exclude, only, ops) 
     if exclude or only:
         parts.append(hashlib.sha256(repr((sorted(exclude), sorted(only))).encode()).hexdigest()[:8])
     return f"{_stem(source)}.{'-'.join(filter(None, parts))}"
-
-
-def digest(samples: Inputs) -> str:
-    whole = hashlib.sha256()
-    for name in sorted(samples):
-        whole.update(name.encode() + samples[name].tobytes())
-    return whole.hexdigest()[:16]

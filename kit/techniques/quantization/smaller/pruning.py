@@ -115,17 +115,6 @@ def numbers(artefact: Artefact) -> Pruning:
     return Pruning(**{field.name: artefact.settings[field.name] for field in fields(Pruning)})
 
 
-def rebuild(build: Callable[[], nn.Module], file: Path) -> nn.Module:
-    """Return a pruned module, in eval mode: the one that `build` returns, without the channels that were removed, and
-    with the weights of `file`, of which nothing is unpickled but tensors and plain values."""
-    found = torch.load(file, weights_only=True)
-    module = build().eval()
-    if found["removed"]:
-        _dependencies(module, found["example"]).load_pruning_history(found["removed"])
-    module.load_state_dict(found["weights"])
-    return module
-
-
 def size(module: nn.Module, inputs: Tensor) -> Size:
     """Return what a module holds and computes; inputs: one sample, [1, …]."""
     weights = [layer.weight for layer in _layers(module)]
@@ -243,13 +232,6 @@ PRUNE: dict[str, Callable[[nn.Module, Tensor, float], Removed]] = {
     "structured": _channels,
     "2:4": _two_of_four,
 }
-
-
-def _dependencies(module: nn.Module, example: Tensor):
-    import torch_pruning
-
-    with torch.enable_grad():  # it reads the graph that autograd keeps
-        return torch_pruning.DependencyGraph().build_dependency(module, example)
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:

@@ -23,7 +23,7 @@ from kit.techniques.quantization.engines import proof
 from kit.techniques.quantization.engines.on_cpu import CPU, first, session_options
 from kit.techniques.quantization.smaller import precisions
 from kit.techniques.quantization.smaller.precisions import PRODUCTS
-from kit.techniques.quantization.work import Artefact, Inputs, Subject, kept
+from kit.techniques.quantization.work import Artefact, Inputs, Subject, digest, kept
 
 MOST_LAYERS = 48
 """Layers that are tried one by one; of more, the smallest are tried together."""
@@ -343,7 +343,7 @@ def _ranges(source: Artefact, subject: Subject, method: str, ops: Collection[str
                     raise
         return {}
 
-    sums = {"source": source.sha256, "calibration": precisions.digest(subject.calibration)}
+    sums = {"source": source.sha256, "calibration": digest(subject.calibration)}
     name = f"{source.path.stem}.ranges-{method}-{'products' if ops else 'everything'}"
     return kept(subject.folder / "made", name, ".ranges", make, "", method=method, ops=sorted(ops), **sums).path
 
