@@ -158,8 +158,7 @@ def worth(found: Mapping[str, Worth], work: str) -> Table:
         ["store", "hit µs", "miss µs", "put µs", "work ms", "pays from", "hit ratio here", "saved ms", "of the time"],
         rows,
         "Means a request; making the key is part of hit and miss, and the cache empty at the beginning. Pays from: "
-        "the break-even hit ratio. Saved: net of "
-        "lookups and puts, at the hit ratio here.",
+        "the break-even hit ratio. Saved: net of lookups and puts, at the hit ratio here.",
     )
 
 
