@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kit.errors import UserError
+from kit.techniques.quantization.engines import on_tensorrt
 from kit.techniques.quantization.smaller import finetuning, pruning
 from kit.techniques.quantization.smaller.precisions import static_int8
 from kit.techniques.quantization.subjects import nets
@@ -303,3 +304,10 @@ def test_a_net_that_is_not_there_is_told(tmp_path):
         nets.trained("cats", tmp_path)
     with pytest.raises(UserError, match=r"call trained\(name, folder\) first"):
         nets.build(tmp_path)
+
+
+@pytest.mark.parametrize("method", pruning.METHODS)
+def test_tensorrt_takes_what_is_pruned_and_quantized(subject, made, method):
+    """A pruned model in INT8 is parsed and built like any other Q/DQ file."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX comes for Linux on x86 alone")
+    assert on_tensorrt.accepted(static_int8(made(method), subject).path) is None

@@ -115,6 +115,12 @@ def test_dynamic_quantization_is_refused_by_operator(rtx, magika):
     assert "not supported" in reason
 
 
+def test_every_operator_in_int8_is_refused(rtx, magika):
+    """The lesson of what not to do is no file for TensorRT either."""
+    made = precisions.static_int8(precisions.fp32(magika), magika, ops=())
+    assert "uantize" in accepted(made.path)
+
+
 def test_fp8_is_refused_where_the_gpu_has_none(rtx, small):
     """FP8 is built for compute capability 8.9, and not for 8.0."""
     made = fp8.fp8(precisions.fp32(small), small)

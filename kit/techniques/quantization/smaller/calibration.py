@@ -84,7 +84,7 @@ def table(found: Sequence[Calibrated], gate: Gate) -> Table:
     ]
     metric = gate.subject.metric_name
     return Table(
-        f"Ways to calibrate INT8, all of the same speed: {metric} beside FP32's",
+        f"Ways to calibrate INT8: {metric} beside FP32's",
         [
             "ranges by",
             "a scale for",
