@@ -20,6 +20,8 @@ from kit.techniques.caching.stampede import Stampede
 from kit.techniques.caching.stores.operations import Weight
 
 DAY_S = 86_400
+AS_MUCH = 0.03
+"""Difference in what stores save that is none: they were measured one after the other."""
 QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99}
 
 
@@ -360,17 +362,18 @@ def saved(found: Curves, costs: Costs, chosen: Advice) -> Chart:
     )
 
 
-def advised(chosen: Advice, costs: Costs, store: str) -> Table:
+def advised(found: Curves, chosen: Advice, costs: Costs, store: str) -> Table:
     """Return the advice in one row a question."""
     low, high = (words.duration(end) for end in chosen.saved_s_interval)
     share = [words.percent(end) for end in chosen.hit_ratio_interval]
+    items = f"{words.count(chosen.capacity, 'items')}, " if found.unit == "items" else ""
     return Table(
         "What to do",
         ["question", "answer"],
         [
             ["does a cache pay?", chosen.pays],
             ["which policy?", chosen.policy],
-            ["how large?", f"{words.count(chosen.capacity)}, {words.mib(chosen.memory_mib)}"],
+            ["how large?", f"{items}{words.mib(chosen.memory_mib)}"],
             ["which store?", store],
             ["hit ratio", f"{words.percent(chosen.hit_ratio)} [{', '.join(share)}]"],
             ["pays from a hit ratio of", words.percent(chosen.break_even)],
@@ -401,13 +404,15 @@ def claim(found: Mapping[str, Worth], result: Result, most: float) -> str:
 
 
 def store_in_words(found: Mapping[str, Worth], lasting: Sequence[str]) -> str:
-    """Return which of the stores saves most, and what is lost by taking the best of those that outlive the process."""
-    best = max(found, key=lambda name: found[name].saved_s)
-    others = [name for name in lasting if name in found]
-    if not others or best in lasting or found[best].saved_s <= 0:
+    """Return which store in the process saves most, and what the best of those saves that outlive it."""
+    own = [name for name in found if name not in lasting] or list(found)
+    best = max(own, key=lambda name: found[name].saved_s)
+    others = [name for name in lasting if name in found and name != best]
+    if not others or found[best].saved_s <= 0:
         return best
     other = max(others, key=lambda name: found[name].saved_s)
-    if found[other].saved_s <= 0:
-        return f"{best}; {other}, which outlives the process, saves nothing"
     less = 1 - found[other].saved_s / found[best].saved_s
-    return f"{best}; {other}, which outlives the process, saves {words.percent(less)} less"
+    if less >= 1:
+        return f"{best}; {other}, which outlives the process, saves nothing"
+    amount = "as much" if abs(less) < AS_MUCH else f"{words.percent(abs(less))} {'less' if less > 0 else 'more'}"
+    return f"{best}; {other}, which outlives the process, saves {amount}"
