@@ -286,3 +286,10 @@ def test_enough_requests_hold_a_hit():
     late = np.append(np.arange(600), 0)
     assert len(choices.enough(late, least=10)) == 601
     assert len(choices.enough(np.arange(9_000))) == 5_000
+
+
+def test_warmups_are_followed_by_hits():
+    """Cold numbers of requests that no hit would follow are left out, and short traces are halved."""
+    assert choices.warmups(np.arange(7_000) % 30) == [100, 1_000]
+    assert choices.warmups(np.append(np.arange(900), np.arange(6_000) % 900)) == [1_000, 5_000]
+    assert choices.warmups(np.arange(120) % 7) == [60]

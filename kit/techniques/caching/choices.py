@@ -120,3 +120,10 @@ def enough(keys: np.ndarray, least: int = 400, most: int = 5_000) -> np.ndarray:
             return keys[: max(least, 2 * place)]
         known.add(item)
     return keys[:most]
+
+
+def warmups(keys: np.ndarray, a_reading: int = 50) -> list[int]:
+    """Return how many requests to go ahead, few and many, so that the next `a_reading` have a hit; half of them all,
+    where the trace is too short."""
+    hits = (n for n in (100, 1_000, 5_000) if np.isin(keys[n : n + a_reading], keys[:n]).any())
+    return [n for n in hits if n + a_reading <= len(keys)][:2] or [len(keys) // 2]

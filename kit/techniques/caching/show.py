@@ -55,7 +55,7 @@ def _missed(found: Curves, name: str, curve: Curve, ratio: str, error: str) -> S
 
 def order(real: Curves, shuffled: Curves) -> Chart:
     """Return what the order of the requests does to each policy: its hit ratio in the real order less the one in random
-    order, in points of a percent."""
+    order, in percentage points."""
     pairs = [(name, real.policies[name], shuffled.policies[name]) for name in real.policies]
     series = [
         Series(name, _sizes(real), list(100 * (a.hit_ratio - b.hit_ratio)))
@@ -67,7 +67,7 @@ def order(real: Curves, shuffled: Curves) -> Chart:
     return Chart(
         "What the real order adds to the hit ratio of a shuffled one",
         _size_label(real),
-        "points of a percent (0: order does not matter)",
+        "percentage points (0: order does not matter)",
         series,
         log_x=True,
         note="Above 0 requests for one object come close together, which caches like; below 0 they are spread out. "
