@@ -293,3 +293,17 @@ def test_warmups_are_followed_by_hits():
     assert choices.warmups(np.arange(7_000) % 30) == [100, 1_000]
     assert choices.warmups(np.append(np.arange(900), np.arange(6_000) % 900)) == [1_000, 5_000]
     assert choices.warmups(np.arange(120) % 7) == [60]
+
+
+@pytest.mark.skipif(stores.program() is None, reason="no redis-server is installed here")
+def test_a_server_that_was_lent_is_left_clean():
+    """What a run left under its own prefix is removed, and nothing else."""
+    pytest.importorskip("redis")
+    opened = partial(stores.Redis, timeout_s=2)
+    with stores.PrivateServer() as server, opened(server.url, prefix="kit:run*:") as own:
+        for number in range(30):
+            own.put(f"{number}", number)
+        with opened(server.url, prefix="kit:runs:") as other:
+            other.put("kept", 1)
+            assert choices.leave_clean(server.url, "kit:run*:") == 30
+            assert other.get("kept") == 1 and own.get("3") is stores.MISS

@@ -1,4 +1,4 @@
-"""What a notebook's parameters name: a trace, and the work that a cache is to stand before."""
+"""What a notebook's parameters name: a trace, the work that a cache is to stand before, a server to be left clean."""
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -127,3 +127,12 @@ def warmups(keys: np.ndarray, a_reading: int = 50) -> list[int]:
     where the trace is too short."""
     hits = (n for n in (100, 1_000, 5_000) if np.isin(keys[n : n + a_reading], keys[:n]).any())
     return [n for n in hits if n + a_reading <= len(keys)][:2] or [len(keys) // 2]
+
+
+def leave_clean(url: str, prefix: str) -> int:
+    """Remove all keys that begin with `prefix` from the server at `url`, and return how many there were."""
+    import redis
+
+    with redis.Redis.from_url(url) as client:
+        literal = "".join(f"[{one}]" if one in "*?[" else one for one in prefix)
+        return sum(client.unlink(key) for key in client.scan_iter(f"{literal}*", count=1_000))
