@@ -68,20 +68,57 @@ def test_early_refresh_is_likelier_near_expiry():
     store, calls = MEMORY(), []
     now, draws = [1000.0], np.random.default_rng(0)
     store.clock = lambda: now[0]
-    store.put(b"k", ["value", 1.0], ttl=10)
     fetch = stampede.early(store, chance=draws.random)
 
     def share(left: float) -> float:
         now[0] = 1010.0 - left
         calls.clear()
         for _ in range(2000):
-            store.put(b"k", ["value", 1.0], ttl=left)
+            store.put(stampede.EARLY + b"k", ["value", 1.0], ttl=left)
             fetch(b"k", lambda: calls.append(1), 10)
         return len(calls) / 2000
 
     assert share(9) < 0.005
     for left in (2.0, 1.0, 0.25):
         assert abs(share(left) - np.exp(-left)) < 0.04
+
+
+@pytest.mark.parametrize("foreign", ["a text", [1, 2, 3], ["value", None], 7, {"a": 1, "b": 2}])
+def test_early_refresh_takes_no_other_entry_for_its_own(foreign):
+    """What others keep for the same key is not asked; what is not of its own shape is a miss; no expiry is a hit."""
+    store = MEMORY()
+    fetch = stampede.early(store)
+    store.put(b"k", ["another's", 1.0])
+    assert fetch(b"k", lambda: "computed", 9) == "computed" == fetch(b"k", lambda: "again", 9)
+    assert store.get(b"k") == ["another's", 1.0]
+    store.put(stampede.EARLY + b"k", foreign, 9)
+    assert fetch(b"k", lambda: "computed", 9) == "computed"
+    store.put(stampede.EARLY + b"k", ["for ever", 1.0])
+    assert fetch("k", lambda: "computed", 9) == "for ever"
+
+
+@pytest.mark.parametrize("strategy", stampede.STRATEGIES)
+def test_everyone_gets_an_answer_of_their_own(strategy):
+    """Who computes, who waits and who hits may change the list they got, and no one else sees it."""
+    store, answers, gate = MEMORY(), [], threading.Barrier(4)
+    fetch = stampede.STRATEGIES[strategy](store)
+
+    def compute():
+        time.sleep(0.1)
+        return [0]
+
+    def ask():
+        gate.wait()
+        answers.append(fetch(b"k", compute, 30))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for answer in [*answers, fetch(b"k", compute, 30)]:
+        assert answer == [0]
+        answer.append(1)
 
 
 def test_a_failed_computation_is_told_to_all_and_tried_again():

@@ -156,6 +156,36 @@ def test_an_answer_that_is_changed_does_not_change_the_cache(store):
     assert store.get("array").tolist() == [0, 0, 0] and store.get("plain") == {"a": [1]}
 
 
+def test_an_array_that_was_read_only_when_put_may_be_changed_by_its_owner(store):
+    """The cache has a copy even of a read-only array, and no answer leads into it."""
+    array = np.zeros(3)
+    array.flags.writeable = False
+    store.put("k", array)
+    array.flags.writeable = True
+    array[0] = 9
+    found = store.get("k")
+    with contextlib.suppress(ValueError):  # refused, or it is a copy of one's own
+        found.flags.writeable = True
+        found[0] = 9
+    assert store.get("k").tolist() == [0, 0, 0]
+
+
+def test_a_miss_returns_what_a_hit_does(store):
+    """Who computed gets a copy as all others do: read-only, and no way into the cache."""
+    array, plain = np.zeros(3), {"a": [1]}
+    assert not store.fetch("array", lambda: array).flags.writeable and array.flags.writeable
+    store.fetch("plain", lambda: plain)["a"].append(9)
+    assert plain == {"a": [1]} == store.get("plain")
+
+
+def test_an_endless_time_to_live_is_none(store):
+    """ttl=inf is as good as None, in every store."""
+    store.put("k", 1, ttl=float("inf"))
+    assert store.get("k") == 1 and store.add("l", 2, ttl=float("inf"))
+    if not isinstance(store, stores.Tiered):
+        assert store.find("k").expires is None
+
+
 @pytest.mark.parametrize("value", [(1, 2), [{1}], {(1, 2): 3}, object(), np.array([{}]), 2**70, "\ud800", [1 + 2j]])
 def test_what_would_come_back_as_something_else_is_refused(store, value):
     """Nothing is kept that would come back as another type, and nothing that only pickle could keep."""
@@ -251,6 +281,17 @@ def _opened(kind, tmp_path, request):
     return made, partial(made._client.set, "foreign:k")
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "lmdb", "redis"])
+def test_a_damaged_entry_does_not_stand_in_the_way_of_adding(kind, tmp_path, request):
+    """`add` takes the place of an entry that is damaged, or a lock with one would be nobody's for ever."""
+    made, write = _opened(kind, tmp_path, request)
+    with made:
+        made.put("k", 1)
+        write(b"damaged, and long enough for a number")
+        assert made.add("k", 2) and made.get("k") == 2
+        assert not made.add("k", 3)
+
+
 # Files
 
 
@@ -342,6 +383,90 @@ def test_a_disk_store_stays_within_its_bound_and_keeps_the_newest(kind, tmp_path
         assert store.get("499") is not MISS and store.get("0") is MISS
 
 
+def test_a_damaged_file_costs_threads_nothing_but_entries(tmp_path):
+    """While several threads read and write, a file that is damaged again and again neither ends nor fails any."""
+    path, stop = tmp_path / "store", time.monotonic() + 2
+    script = DAMAGED.format(path=str(path))
+    user = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert user.stdout.readline() == "filled\n"
+    random = np.random.default_rng(0)
+    while time.monotonic() < stop:
+        time.sleep(0.1)
+        with contextlib.suppress(OSError), open(path, "r+b") as file:
+            for place in range(0, path.stat().st_size, 4096):
+                file.seek(place)
+                file.write(random.bytes(4096))
+    said, _ = user.communicate(timeout=30)
+    assert user.returncode == 0 and said == "[]\n"
+
+
+DAMAGED = """
+import threading, time, numpy as np
+from kit.techniques.caching import stores
+store, wrong, stop = stores.SQLite({path!r}), [], time.monotonic() + 3
+def use(seed):
+    random = np.random.default_rng(seed)
+    try:
+        while time.monotonic() < stop:
+            number = int(random.integers(1000))
+            value = store.fetch(str(number), lambda: np.full(500, number))
+            if not (value == number).all():
+                wrong.append(number)
+    except Exception as error:
+        wrong.append(repr(error))
+for number in range(300):
+    store.put(str(number), np.full(500, number))
+print("filled", flush=True)
+threads = [threading.Thread(target=use, args=(seed,)) for seed in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(wrong)
+"""
+
+
+def test_a_damaged_file_that_cant_be_set_aside_is_a_miss(tmp_path, monkeypatch):
+    """In a folder that can't be written, or where another process is faster, a damaged file raises nothing."""
+    file = _filled("SQLite", tmp_path / "store")
+    file.write_bytes(b"no database" * 1000)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(file), "replace", refuse)
+    with stores.SQLite(file) as store:
+        store.put("k", 1)
+        assert store.get("k") is MISS and not store.add("k", 1) and len(store) == 0
+        assert any("Permission denied" in reason for reason in store.troubles)
+
+
+def test_lmdb_opened_twice_is_told_and_sets_nothing_aside(tmp_path):
+    """A second store of the same folder in one process is the user's mistake, not damage: what is held stays."""
+    pytest.importorskip("lmdb")
+    with stores.LMDB(tmp_path / "c") as store:
+        store.put("k", 1)
+        with pytest.raises(UserError, match="once in a process"):
+            stores.LMDB(tmp_path / "c")
+        assert store.get("k") == 1
+    assert not list(tmp_path.rglob("*.damaged"))
+
+
+def test_an_lmdb_entry_with_a_damaged_number_can_be_evicted(tmp_path):
+    """An entry whose place in the order is another's, or nobody's, gets one of its own when it is put again."""
+    pytest.importorskip("lmdb")
+    with stores.LMDB(tmp_path / "c", mib=1) as store:
+        store.put("other", 1)
+        for number in (1, 77):
+            with store._environment.begin(store._entries, write=True) as transaction:
+                transaction.put(b"k", number.to_bytes(8, "big") + b"foreign")
+            store.put("k", 2)
+            with store._environment.begin(store._entries) as transaction:
+                assert transaction.get(transaction.get(b"k")[:8], db=store._order) == b"k"
+        store.discard("k")
+        for number in range(500):
+            store.put(str(number), bytes(10_000))
+        assert store.get("other") is MISS
+
+
 def test_two_tiers_promote_and_do_not_outlive_expiry(tmp_path):
     """The first tier learns what the second has, trusts it no longer than agreed, and never beyond its expiry."""
     clock = Clock()
@@ -365,12 +490,45 @@ def test_keys_differ_where_anything_does():
     array = np.arange(6.0).reshape(2, 3)
     inputs = [1, 1.0, True, "1", b"1", None, [1], [[1]], ["a", "bc"], ["ab", "c"], array, array.T, array.reshape(3, 2)]
     inputs += [array.astype("f4"), {"a": 1}, {"a": array}, {"1": 1}, {1: 1}]
+    inputs += [
+        (1,),
+        np.float64(1),
+        np.float32(1),
+        np.str_("1"),
+        np.bool_(True),
+        np.int64(1),
+        np.array(1),
+        bytearray(b"1"),
+    ]
+    flat = memoryview(bytes(range(16)))
+    inputs += [flat, flat.cast("h"), flat.cast("B", (4, 4)), flat[::2], flat.tobytes(), np.str_("")]
     keys = [stores.key(version, one) for one in inputs for version in (None, "", "v1", "v2")]
     assert len(set(keys)) == len(keys)
     assert stores.key("v", {"a": 1, "b": 2}) == stores.key("v", {"b": 2, "a": 1})
     assert stores.key("v", array) == stores.key("v", np.asfortranarray(array))
-    with pytest.raises(UserError, match="object"):
-        stores.key("v", object())
+    for mistake in (object(), np.ma.array([1, 2], mask=[0, 1]), np.array([{}])):
+        with pytest.raises(UserError, match="can't be made of"):
+            stores.key("v", mistake)
+    for version, inputs in (("\ud800", 1), ("v", "\ud800")):
+        with pytest.raises(UserError, match="surrogate"):
+            stores.key(version, inputs)
+
+
+def test_a_text_and_its_bytes_are_one_key(store):
+    """In every store a text is the same key as its UTF-8; what has no UTF-8 is refused."""
+    store.put("Füße", 1)
+    assert store.get("Füße".encode()) == 1 and not store.add("Füße".encode(), 2) and len(store) == 1
+    store.discard("Füße".encode())
+    assert store.get("Füße") is MISS
+    with pytest.raises(UserError, match="surrogate"):
+        store.get("\ud800")
+
+
+def test_a_mapped_array_has_the_key_of_its_values(tmp_path):
+    """Whether inputs are mapped from a file or were read makes no other key."""
+    np.save(tmp_path / "a.npy", np.arange(6.0))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert stores.key("v", mapped) == stores.key("v", np.arange(6.0))
 
 
 def test_a_files_version_is_its_content(tmp_path):
@@ -442,6 +600,48 @@ def test_a_late_answer_is_not_taken_for_another_key(private):
         assert [store.get("b") for _ in range(3)] == ["of b"] * 3
 
 
+def test_threads_outlive_a_server_that_hangs_again_and_again(private):
+    """While some threads time out the others' connections are left to them: no exception, no wrong answer."""
+    with stores.Redis(private.url, retry_s=0.02, timeout_s=0.05) as store:
+        stop, wrong = time.monotonic() + 2, []
+
+        def use(seed):
+            random = np.random.default_rng(seed)
+            try:
+                while time.monotonic() < stop:
+                    number = int(random.integers(20))
+                    if not (store.fetch(str(number), lambda n=number: np.full(2000, n)) == number).all():
+                        wrong.append(number)
+            except Exception as error:
+                wrong.append(repr(error))
+
+        threads = [threading.Thread(target=use, args=(seed,)) for seed in range(6)]
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < stop - 0.3:
+            time.sleep(0.1)
+            os.kill(private.pid, signal.SIGSTOP)
+            time.sleep(0.12)
+            os.kill(private.pid, signal.SIGCONT)
+        for thread in threads:
+            thread.join()
+        assert not wrong and store.troubles["server gone"]
+
+
+def test_clearing_takes_all_of_the_prefix_and_nothing_else(private):
+    """A notebook leaves a server as it found it: its own entries go, those of others stay."""
+    with (
+        stores.Redis(private.url, prefix="a[b]*:", timeout_s=2) as own,
+        stores.Redis(private.url, prefix="ab:", timeout_s=2) as other,
+    ):
+        for number in range(2500):
+            own.put(str(number), number)
+        other.put("k", 1)
+        assert (len(own), len(other)) == (2500, 1) and own.bytes > 100 * other.bytes
+        assert own.clear() == 2500 and own.clear() == 0
+        assert len(own) == own.bytes == 0 and other.get("k") == 1
+
+
 def test_a_server_that_refuses_is_no_outage(private):
     """A value that the server will not take, or a key of another type, is lost or missed; other lookups go on."""
     with stores.Redis(private.url, timeout_s=2) as store:
@@ -464,7 +664,7 @@ def test_a_private_server_keeps_strangers_out(private):
         assert store.get("k") is MISS and "wrong" not in store.outage.partition("(")[0] and store.outage
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://x", "redis://host:port/0"])
+@pytest.mark.parametrize("url", ["localhost:6379", "http://x", "redis://host:port/0", "redis://host/0?timeuot=1"])
 def test_an_address_that_is_none_is_told(url):
     """An address that is not one of a Redis is the user's mistake, and is told at once."""
     pytest.importorskip("redis")
@@ -484,5 +684,11 @@ def test_mistakes_are_told(tmp_path):
             store.put("k", 1, ttl=ttl)
     with pytest.raises(UserError, match="first_ttl=0"):
         stores.Tiered(store, store, first_ttl=0)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "c", tmp_path):
+        with pytest.raises(UserError, match="folder"):
+            stores.SQLite(path)
+    with pytest.raises(UserError, match="folder"):
+        stores.LMDB(tmp_path / "file")
     with pytest.raises(UserError, match="empty"), stores.SQLite(tmp_path / "c") as disk:
         disk.get("")

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from kit.errors import UserError
-from kit.techniques.caching.stores.store import MISS, Store
+from kit.techniques.caching.stores.entry import alike
+from kit.techniques.caching.stores.store import MISS, Store, as_bytes
 
 Compute = Callable[[], Any]
 Fetch = Callable[[bytes, Compute, float], Any]
@@ -34,7 +35,8 @@ def plainly(store: Store) -> Fetch:
 class SingleFlight:
     """Let one thread of this process compute a key; the others who miss it wait for what that one brings.
 
-    If it fails, all who waited see its exception, and the next who asks tries again.
+    Each is handed a copy of its own, as by a hit. If it fails, all who waited see its exception, and the next who asks
+    tries again.
     """
 
     def __init__(self, store: Store) -> None:
@@ -51,11 +53,11 @@ class SingleFlight:
             if flight is None:
                 own = self._flights[key] = Future()
         if flight is not None:
-            return flight.result()
+            return alike(flight.result())
         try:
             value = self._store.fetch(key, compute, ttl)  # asks again: another's flight may have landed since
             own.set_result(value)
-            return value
+            return alike(value)
         except BaseException as error:
             own.set_exception(error)
             raise
@@ -93,7 +95,11 @@ class SharedFlight:
             value = self._store.get(key)
             if value is not MISS:
                 return value
-        return compute()
+        return alike(compute())
+
+
+EARLY = b"early:"
+"""Before the keys of `early`: what it keeps is not what others keep for a key."""
 
 
 def early(store: Store, beta: float = 1.0, chance: Callable[[], float] = random.random) -> Fetch:
@@ -106,14 +112,16 @@ def early(store: Store, beta: float = 1.0, chance: Callable[[], float] = random.
     """
 
     def fetch(key: bytes, compute: Compute, ttl: float) -> Any:
-        found = store.find(key)
-        if found is not None:
-            value, took_s = found.value
-            if store.clock() - took_s * beta * math.log(1 - chance()) < found.expires:
+        at = EARLY + as_bytes(key)
+        match store.find(at):
+            case ([value, float(took_s)], None):
                 return value
+            case ([value, float(took_s)], expires):
+                if store.clock() - took_s * beta * math.log(1 - chance()) < expires:
+                    return value
         start = time.perf_counter()
-        value = compute()
-        store.put(key, [value, time.perf_counter() - start], ttl)
+        value = alike(compute())
+        store.put(at, [value, time.perf_counter() - start], ttl)
         return value
 
     return fetch
@@ -281,7 +289,8 @@ def _send(opening: Callable[[], Store], load: _Load, barrier: Any = None) -> dic
     try:
         with opening() as store, ThreadPoolExecutor(load.threads) as pool:
             fetch = STRATEGIES[load.strategy](store)
-            store.discard(KEY)
+            for key in (KEY, EARLY + KEY):
+                store.discard(key)
             barrier.wait()
             fetch(KEY, load.compute, load.ttl_s)
             barrier.wait()

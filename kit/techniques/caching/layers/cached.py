@@ -13,6 +13,7 @@ from kit.measure.work import Prepared, Reading, engaged, fell_back
 from kit.record.document import Engagement
 from kit.techniques.caching.layers.work import Opening, Work
 from kit.techniques.caching.stores import MISS, Store, key
+from kit.techniques.caching.stores.entry import alike
 
 CHECKED = 32
 """Items whose cached answers are held against uncached ones."""
@@ -114,7 +115,7 @@ class Behind:
             self.hits += 1
             return value
         self.misses += 1
-        value = self.work.answer(item)
+        value = alike(self.work.answer(item))
         self.store.put(at, value, self.ttl)
         self.added.append(at)
         return value

@@ -10,13 +10,20 @@ cached answer is like an uncached one: a tuple would be a list, a pandas table w
 
 import struct
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from kit.errors import UserError
-from kit.techniques.caching.stores.store import Found
+
+
+class Found(NamedTuple):
+    """A value that is held, and when it expires: seconds since 1970, None for never."""
+
+    value: Any
+    expires: float | None
+
 
 HEADER = struct.Struct("<4scdI")
 """Format and its version, kind of the value, expiry (infinity: never), CRC-32 of the key and all else."""
@@ -84,6 +91,14 @@ def decode(kind: bytes, payload: memoryview) -> Any:
     if kind == PLAIN:
         return msgspec.msgpack.decode(payload, ext_hook=_extended)
     raise ValueError(f"unknown kind {kind!r}")
+
+
+def alike(value: Any) -> Any:
+    """Return a value as a hit returns it: a copy of one's own, arrays read-only. Raise `UserError` as `pack` does."""
+    if is_table(value):  # can't be changed
+        return value
+    kind, payload = encode(value)
+    return decode(kind, memoryview(payload))
 
 
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes})

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit.errors import UserError
 from kit.techniques.caching.stores import entry
-from kit.techniques.caching.stores.store import Found, Key, Store, as_bytes
+from kit.techniques.caching.stores.store import Found, Key, Store, as_bytes, folder
 
 _NUMBER = struct.Struct(">Q")
 
@@ -20,7 +21,8 @@ class LMDB(Store):
     """Hold entries in the folder `path`, at most so many MiB: what was written first is evicted first.
 
     Nothing waits for the disk: a process that is killed loses nothing, a power cut may cost the whole folder. Open it
-    once in a process, and only on a disk of this machine. A file that is cut short is set aside and begun anew.
+    once in a process (`UserError` for the second time), and only on a disk of this machine. A file that is cut short is
+    set aside and begun anew.
     """
 
     shared = True
@@ -54,7 +56,8 @@ class LMDB(Store):
     def discard(self, key: Key) -> None:
         try:
             with self._environment.begin(self._entries, write=True) as transaction:
-                if number := _number(transaction.pop(as_bytes(key))):
+                key = as_bytes(key)
+                if number := _number(transaction, self._order, key, transaction.pop(key)):
                     transaction.delete(number, db=self._order)
         except self._lmdb.Error as error:
             self.troubles[str(error)] += 1
@@ -79,7 +82,8 @@ class LMDB(Store):
                 old = transaction.get(key)
                 if not replace and old is not None and self._living(key, old):
                     return False
-                transaction.put(key, (_number(old) or self._next(transaction, key)) + packed)
+                number = _number(transaction, self._order, key, old) or self._next(transaction, key)
+                transaction.put(key, number + packed)
                 self._make_room(transaction)
                 return True
         except self._lmdb.Error as error:  # as MapFullError, where readers hold old pages
@@ -117,13 +121,19 @@ class LMDB(Store):
         file = self._path / "data.mdb"
         room = int(2 * self._most) + 2**24  # what readers still see is written beside it
         options = {"map_size": room, "max_dbs": 2, "max_readers": 512, "sync": False, "metasync": False}
+        damage = (self._lmdb.InvalidError, self._lmdb.CorruptedError, self._lmdb.VersionMismatchError)
         for _ in range(2):
-            self._path.mkdir(parents=True, exist_ok=True)
+            folder(self._path)
             try:
                 environment = self._lmdb.open(str(self._path), **options)
-            except self._lmdb.Error as error:
+            except damage as error:
                 self._begin_anew(str(error))
                 continue
+            except self._lmdb.Error as error:  # open in this process already, no permission, no room for the map
+                raise UserError(
+                    f"LMDB can't open {str(self._path)!r}; {error}: open it once in a process and share the store, "
+                    "or give another path"
+                ) from None
             whole = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
             if file.stat().st_size >= whole:
                 return environment
@@ -138,9 +148,11 @@ class LMDB(Store):
                 file.replace(file.with_name(f"{name}.damaged"))
 
 
-def _number(raw: bytes | None) -> bytes | None:
-    """Return the place in the order that an entry names, if it is long enough to name one."""
-    return None if raw is None or len(raw) < _NUMBER.size else raw[: _NUMBER.size]
+def _number(transaction: Any, order: Any, key: bytes, raw: bytes | None) -> bytes | None:
+    """Return the place in the order that an entry names; None where that place is another's or nobody's: such a number
+    is damaged, and what goes by it would never be evicted."""
+    number = (raw or b"")[: _NUMBER.size]
+    return number if number and transaction.get(number, db=order) == key else None
 
 
 def _bytes(stat: dict[str, int]) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from kit.errors import UserError
 from kit.techniques.caching.policies import POLICIES, Cache
 from kit.techniques.caching.stores import entry
-from kit.techniques.caching.stores.store import Found, Key, Store
+from kit.techniques.caching.stores.store import Found, Key, Store, as_bytes
 
 
 class _Encoded(bytes):
@@ -22,8 +22,8 @@ class _Encoded(bytes):
 class InMemory(Store):
     """Hold values in a bounded mapping, behind a lock where that needs one.
 
-    What can't change is held as it is; an array as a read-only copy; a list or dict as bytes, made anew for each `get`:
-    so whoever changes an answer does not change the cache.
+    What can't change is held as it is; an array as a copy, of which `get` hands out read-only views; a list or dict as
+    bytes, made anew for each `get`: so whoever changes an answer does not change the cache.
     """
 
     def __init__(self, held: "Cache | Bounded", *, lock: bool = True, clock: Callable[[], float] = time.time) -> None:
@@ -35,16 +35,19 @@ class InMemory(Store):
         self._puts = self._put_bytes = 0
 
     def find(self, key: Key) -> Found | None:
+        key = as_bytes(key)
         with self._lock:
             found = self._held.get(key)
         if found is None or (found.expires is not None and found.expires <= self.clock()):
             return None
         if type(found.value) is _Encoded:
             return Found(entry.decode(entry.PLAIN, memoryview(found.value)), found.expires)
+        if type(found.value) is np.ndarray:
+            return Found(found.value.view(), found.expires)
         return found
 
     def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
-        value, size = _unchanging(value)
+        key, (value, size) = as_bytes(key), _unchanging(value)
         found = Found(value, self.expiry(ttl))
         with self._lock:
             self._held.put(key, found, len(key) + size)
@@ -60,7 +63,7 @@ class InMemory(Store):
 
     def discard(self, key: Key) -> None:
         with self._lock:
-            self._held.discard(key)
+            self._held.discard(as_bytes(key))
 
     @property
     def bytes(self) -> int:
@@ -130,9 +133,8 @@ def _unchanging(value: Any) -> tuple[Any, int]:
         return value, len(entry.encode(value)[1])  # some integers and texts can't be encoded
     if kind is np.ndarray:
         entry.check(value)
-        if value.flags.writeable or value.base is not None:
-            value = value.copy()
-            value.flags.writeable = False
+        value = value.copy()  # even of one that is read-only: its owner may write again
+        value.flags.writeable = False
         return value, value.nbytes
     if entry.is_table(value):
         return value, value.nbytes

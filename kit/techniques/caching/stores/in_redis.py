@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +12,8 @@ from kit.techniques.caching.stores import entry
 from kit.techniques.caching.stores.store import Found, Key, Store, as_bytes
 
 log = logging.getLogger(__name__)
+
+_DISCARD_IF = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
 class Redis(Store):
@@ -58,17 +60,20 @@ class Redis(Store):
     def find(self, key: Key) -> Found | None:
         key = as_bytes(key)
         raw = self._ask(self._client.get, self._prefix + key)
-        if raw is None:
-            return None
-        found = entry.unpack(key, raw)
-        if found is None:
-            self.troubles["damaged entry"] += 1
+        found = None if raw is None else self._whole(key, raw)
         return None if found is None or (found.expires is not None and found.expires <= self.clock()) else found
 
     def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
         self._set(key, value, ttl)
 
     def add(self, key: Key, value: Any, ttl: float | None = None) -> bool:
+        if self._set(key, value, ttl, nx=True):
+            return True
+        key = as_bytes(key)
+        raw = self._ask(self._client.get, self._prefix + key)
+        if raw is None or self._whole(key, raw) is not None:
+            return False
+        self._ask(self._client.eval, _DISCARD_IF, 1, self._prefix + key, raw)  # damaged: as good as none
         return bool(self._set(key, value, ttl, nx=True))
 
     def discard(self, key: Key) -> None:
@@ -76,13 +81,21 @@ class Redis(Store):
 
     @property
     def bytes(self) -> int:
-        """The server's memory for the entries, by its own account of the first hundred; it walks all keys to count."""
-        keys = list(self._keys())
+        """The server's memory for the entries, by its own account of the first hundred; counted as by len()."""
+        keys = self._keys()
         weighed = [self._ask(self._client.memory_usage, key, samples=0) or 0 for key in keys[:100]]
         return round(sum(weighed) / max(1, len(weighed)) * len(keys))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._keys())
+        """Number of entries under the prefix. The server walks all its keys for that (SCAN with MATCH), a thousand at a
+        time between other requests, and sends those of the prefix only."""
+        return len(self._keys())
+
+    def clear(self) -> int:
+        """Discard all entries under the prefix, those of other processes too, and return how many there were."""
+        keys = self._keys()
+        parts = (keys[first : first + 1000] for first in range(0, len(keys), 1000))
+        return sum(self._ask(self._client.unlink, *part) or 0 for part in parts)
 
     def close(self) -> None:
         self._client.close()
@@ -90,13 +103,19 @@ class Redis(Store):
     def _set(self, key: Key, value: Any, ttl: float | None, **how: bool) -> Any:
         key, expires = as_bytes(key), self.expiry(ttl)
         packed = entry.pack(key, value, expires)
-        alive_ms = None if ttl is None else max(1, round(1000 * ttl))
+        alive_ms = None if expires is None else max(1, round(1000 * ttl))
         return self._ask(self._client.set, self._prefix + key, packed, px=alive_ms, **how)
 
-    def _keys(self) -> Iterator[bytes]:
-        found: list[bytes] = []
-        self._ask(lambda: found.extend(self._client.scan_iter(match=_literal(self._prefix) + b"*", count=1000)))
-        return iter(found)
+    def _whole(self, key: bytes, raw: bytes) -> Found | None:
+        found = entry.unpack(key, raw)
+        if found is None:
+            self.troubles["damaged entry"] += 1
+        return found
+
+    def _keys(self) -> list[bytes]:
+        """Return the keys under the prefix; none if the server does not answer."""
+        match = _literal(self._prefix) + b"*"
+        return self._ask(lambda: list(set(self._client.scan_iter(match=match, count=1000)))) or []
 
     def _ask(self, command: Callable, *values: Any, **options: Any) -> Any:
         """Return the server's answer; None if it has none, refuses, or is left alone."""
@@ -134,7 +153,8 @@ class Redis(Store):
             self._without += 1
             self._since = self._since or time.time()
         self.troubles["server gone"] += first
-        self._client.connection_pool.disconnect()  # their answers would come too late
+        # a connection that timed out closed itself; the idle ones are of no use, and those of others are theirs
+        self._client.connection_pool.disconnect(inuse_connections=False)
         if first:
             log.warning("%s does not answer (%s); the work goes on without this cache", self.name, self._reason)
 
@@ -161,8 +181,12 @@ def _client(url: str, timeout_s: float) -> tuple[Any, Any]:
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
         )
-    except ValueError as error:
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # opens nothing, but knows its options
+    except (ValueError, TypeError, AttributeError, redis.RedisError) as error:
         raise UserError(f"{_without_password(url)!r} is no address of a Redis; {error}") from None
+    if pool.connection_kwargs.get("decode_responses"):
+        raise UserError("redis_url has decode_responses, but entries are bytes and no text; leave it out")
     return client, redis.exceptions
 
 

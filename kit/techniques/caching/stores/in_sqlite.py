@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit.errors import UserError
 from kit.techniques.caching.stores import entry
-from kit.techniques.caching.stores.store import Found, Key, Store, as_bytes
+from kit.techniques.caching.stores.store import Found, Key, Store, as_bytes, folder
 
 _TABLE = """create table if not exists entries (
     number integer primary key, key blob not null unique, expires real not null, entry blob not null)"""
@@ -40,7 +41,9 @@ class SQLite(Store):
     ) -> None:
         super().__init__(clock)
         self._path, self._most, self._wait_s = Path(path), mib * 2**20, wait_s
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        folder(self._path.parent)
+        if self._path.is_dir():
+            raise UserError(f"{str(path)!r} is a folder; give SQLite a file, as {str(self._path / 'cache.sqlite')!r}")
         self._threads = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.RLock()
@@ -51,10 +54,7 @@ class SQLite(Store):
         row = self._first("select entry from entries where key = ?", (key,))
         if row is None:
             return None
-        found = entry.unpack(key, row[0]) if type(row[0]) is bytes else None
-        if found is None:
-            self.troubles["damaged entry"] += 1
-        return None if found is None or (found.expires or _NEVER) <= self.clock() else found
+        return self._living(key, row[0])
 
     def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
         key, expires = as_bytes(key), self.expiry(ttl)
@@ -63,6 +63,12 @@ class SQLite(Store):
     def add(self, key: Key, value: Any, ttl: float | None = None) -> bool:
         key, expires = as_bytes(key), self.expiry(ttl)
         row = {"key": key, "expires": expires or _NEVER, "entry": entry.pack(key, value, expires), "now": self.clock()}
+        if self._write(_ADD, row) == 1:
+            return True
+        held = self._first("select entry from entries where key = ?", (key,))
+        if held is None or self._living(key, held[0]) is not None:
+            return False
+        self._write("delete from entries where key = ? and entry = ?", (key, held[0]))  # damaged: as good as none
         return self._write(_ADD, row) == 1
 
     def discard(self, key: Key) -> None:
@@ -78,16 +84,24 @@ class SQLite(Store):
         return 0 if row is None else row[0]
 
     def close(self) -> None:
+        """Close the file, when no thread uses the store any more."""
         with self._opening:
             self._generation += 1
             for connection in self._opened:
                 connection.close()
             self._opened.clear()
 
+    def _living(self, key: bytes, raw: Any) -> Found | None:
+        """Return what was written for `key`, unless it is damaged or has expired."""
+        found = entry.unpack(key, raw) if type(raw) is bytes else None
+        if found is None:
+            self.troubles["damaged entry"] += 1
+        return None if found is None or (found.expires or _NEVER) <= self.clock() else found
+
     def _first(self, sql: str, values: Any) -> tuple | None:
         try:
             return self._connection().execute(sql, values).fetchone()
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, OSError) as error:
             self._failed(error)
             return None
 
@@ -99,7 +113,7 @@ class SQLite(Store):
             if sql.startswith("insert"):
                 self._make_room(connection)
             return changed
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._failed(error)
             return 0
 
@@ -121,11 +135,11 @@ class SQLite(Store):
     def _open(self) -> sqlite3.Connection:
         # any thread may close it: the one that closes the store
         connection = sqlite3.connect(self._path, timeout=self._wait_s, isolation_level=None, check_same_thread=False)
-        self._opened.append(connection)
         self._file = self._path.stat().st_ino
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = normal")
         connection.execute(_TABLE)
+        self._opened.append(connection)
         return connection
 
     def _failed(self, error: Exception) -> None:
@@ -133,10 +147,14 @@ class SQLite(Store):
         if type(error) is sqlite3.DatabaseError:  # "malformed", "not a database": the file itself
             with self._opening:
                 if self._threads.generation == self._generation:  # no other thread has done so already
-                    self._begin_anew()
+                    self._generation += 1
+                    self._opened.clear()  # each thread lets go of its own: another may be in the midst of a query
+                    try:
+                        self._set_aside()
+                    except OSError as failure:  # another process was faster, or the folder can't be written
+                        self.troubles[str(failure)] += 1
 
-    def _begin_anew(self) -> None:
-        self.close()
+    def _set_aside(self) -> None:
         if not self._path.exists() or self._path.stat().st_ino != self._file:
             return  # another process was first
         for suffix in ("-wal", "-shm", ""):  # the file last: a log left alone would be taken for the new one's

@@ -32,8 +32,8 @@ BETWEEN_LOOKS = 20
 
 @dataclass(frozen=True)
 class Load:
-    """What every store is given: so many entries of an array of `value_bytes`, as a model's answer is one; then gets of
-    keys in random order, or puts of new ones, for `seconds` a reading."""
+    """What every store is given: so many entries, each another array of `value_bytes`, as a model's answer is one; then
+    gets of keys in random order, or puts of new ones, for `seconds` a reading."""
 
     operation: Operation = "get hit"
     items: int = 1000
@@ -73,17 +73,17 @@ class Operating:
             context, store = multiprocessing.get_context("spawn"), None
             together = context.Barrier(number)
             pool: Executor = ProcessPoolExecutor(number, context, _open, (self.opening, load, together))
-            operate = _operate_here
+            operate, check = _operate_here, _check_here
         else:
             store = self.opening()
             pool, user = ThreadPoolExecutor(number), _User(store, load, threading.Barrier(number))
-            operate = user.operate
+            operate, check = user.operate, user.check
 
         def read() -> Reading:
             spans = list(pool.map(operate, range(number)))
             operations = sum(done for *_, done, _ in spans)
             wall_s = max(end for _, end, *_ in spans) - min(start for start, *_ in spans)
-            right = sum(found for *_, found in spans) / operations
+            right = min(sum(found for *_, found in spans) / operations, *pool.map(check, range(number)))
             return Reading(wall_s / operations, {"operations_per_s": operations / wall_s}, right)
 
         def prove() -> Engagement:
@@ -107,8 +107,8 @@ class _User:
         self.value = np.random.default_rng(0).random(max(1, load.value_bytes // 4), np.float32)
         held = [key("held", number) for number in range(load.items)]
         if load.operation == "get hit":
-            for one in held:
-                store.put(one, self.value)
+            for number, one in enumerate(held):
+                store.put(one, self._value(number))
         self.keys = {
             "get hit": held,
             "get miss": [key("absent", number) for number in range(load.items)],
@@ -129,6 +129,16 @@ class _User:
             end = time.time()
         return start, end, done, right
 
+    def check(self, number: int) -> float:
+        """Return, outside the timing, what share of some keys has the value that was put for it."""
+        if self.load.operation != "get hit":
+            return 1.0
+        numbers = np.random.default_rng().integers(self.load.items, size=BETWEEN_LOOKS).tolist()
+        return float(np.mean([np.array_equal(self.store.get(self.keys[one]), self._value(one)) for one in numbers]))
+
+    def _value(self, number: int) -> np.ndarray:
+        return self.value + np.float32(number)
+
     def _chosen(self) -> Iterator[bytes]:
         order = np.random.default_rng().permutation(len(self.keys)).tolist()
         return itertools.cycle([self.keys[place] for place in order])
@@ -145,7 +155,7 @@ class _User:
         put, value = self.store.put, self.value
         for one in keys:
             put(one, value)
-        return len(keys) if self.store.get(keys[-1]) is not MISS else 0
+        return len(keys) if np.array_equal(self.store.get(keys[-1]), value) else 0
 
 
 _user: Any = None
@@ -158,6 +168,10 @@ def _open(opening: Callable[[], Store], load: Load, together: Any) -> None:
 
 def _operate_here(number: int) -> tuple[float, float, int, int]:
     return _user.operate(number)
+
+
+def _check_here(number: int) -> float:
+    return _user.check(number)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final
 
 from kit.errors import UserError
+from kit.techniques.caching.stores.entry import Found, alike
 
 Key = bytes | str
 
@@ -20,13 +22,6 @@ class Miss:
 
 
 MISS: Final = Miss()
-
-
-class Found(NamedTuple):
-    """A value that is held, and when it expires: seconds since 1970, None for never."""
-
-    value: Any
-    expires: float | None
 
 
 class Store:
@@ -84,16 +79,19 @@ class Store:
         return MISS if found is None else found.value
 
     def fetch(self, key: Key, compute: Callable[[], Any], ttl: float | None = None) -> Any:
-        """Return the value of `key`; if it is not held, what `compute()` returns, which is kept then."""
+        """Return the value of `key`; if it is not held, what `compute()` returns, which is kept then.
+
+        A miss returns what a hit will: a copy, arrays read-only.
+        """
         value = self.get(key)
         if value is MISS:
-            value = compute()
+            value = alike(compute())
             self.put(key, value, ttl)
         return value
 
     def expiry(self, ttl: float | None) -> float | None:
-        """Return when what is put now expires."""
-        if ttl is None:
+        """Return when what is put now expires; None for never, as after an endless `ttl`."""
+        if ttl is None or ttl == float("inf"):
             return None
         if not ttl > 0:
             raise UserError(f"ttl={ttl!r} is no time to live; give seconds above 0, or None for no end")
@@ -107,8 +105,11 @@ class Store:
 
 
 def as_bytes(key: Key) -> bytes:
-    """Return a key as bytes that every store takes: a long one is hashed."""
-    key = key.encode() if isinstance(key, str) else key
+    """Return a key as bytes that every store takes: a text is its UTF-8, a long one is hashed."""
+    try:
+        key = key.encode() if isinstance(key, str) else key
+    except UnicodeEncodeError:
+        raise UserError(f"the key {key!r:.60} has half a character (a surrogate); give whole text, or bytes") from None
     if not key:
         raise UserError("a key is empty; give at least one byte")
     if len(key) <= 256:  # LMDB takes 511
@@ -116,3 +117,13 @@ def as_bytes(key: Key) -> bytes:
     from hashlib import blake2b
 
     return b"long:" + blake2b(key, digest_size=32).digest()
+
+
+def folder(path: Path) -> None:
+    """Make a folder for a store if it is not there. Raise `UserError` where none can be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"a store can't have its folder at {str(path)!r}; {error.strerror}: give another path"
+        ) from None
