@@ -109,6 +109,35 @@ def test_a_new_model_is_not_answered_for_by_the_old(write, model, inputs, tmp_pa
     assert wrong.answers > 0.9 * len(TRACE) and wrong.from_cache == wrong.requests == len(TRACE)
 
 
+def test_weights_beside_the_model_are_part_of_its_version(model, tmp_path):
+    """A model with its weights in another file, of its graph or inside a node's, is another with other weights."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    inner = onnx.load(model).graph
+    flag = helper.make_node("Constant", [], ["flag"], value=helper.make_tensor("", TensorProto.BOOL, [], [True]))
+    choice = helper.make_node("If", ["flag"], ["out"], then_branch=inner, else_branch=inner)
+    nested = helper.make_model(helper.make_graph([flag, choice], "nested", [], []))
+    for name, loaded in (("plain", onnx.load(model)), ("nested", nested)):
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(
+            loaded, path, save_as_external_data=True, location=f"{name}.data", size_threshold=0, convert_attribute=True
+        )
+        before = work.content(path)
+        weights = bytearray((tmp_path / f"{name}.data").read_bytes())
+        assert work.content(path) == before != stores.content(path)
+        weights[5] ^= 1
+        (tmp_path / f"{name}.data").write_bytes(weights)
+        assert work.content(path) != before
+    assert work.content(model) == stores.content(model)
+
+
+def test_a_miss_and_a_hit_are_alike():
+    """Behind a cache the answer that was worked out can be changed no more than one that was found."""
+    ask = cached.Behind(work.waiting(0), in_memory.own(items=9))
+    assert [ask(3).flags.writeable for _ in range(2)] == [False, False] and (ask.misses, ask.hits) == (1, 1)
+
+
 def test_a_stopped_server_costs_no_answer(model, inputs):
     """With the server gone in mid-run every answer is still right."""
     pytest.importorskip("redis")
@@ -211,6 +240,19 @@ def test_a_changed_csv_is_prepared_anew(name, source):
     assert np.array_equal(dataset.VARIANTS[name](source).call().answer(), dataset.from_csv(source.csv))
 
 
+def test_a_csv_that_changed_within_a_tick_of_the_clock_is_prepared_anew(source):
+    """The version is the content's: a file of the same length and time is noticed, an unchanged one that was touched
+    is not."""
+    before, stat = source.version, source.csv.stat()
+    os.utime(source.csv, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    assert source.version == before
+    raw = bytearray(source.csv.read_bytes())
+    raw[-10] ^= 1
+    source.csv.write_bytes(raw)
+    os.utime(source.csv, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert source.version != before
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "lost checksum"])
 @pytest.mark.parametrize("name", [".npy", "Arrow IPC", "Parquet"])
 def test_a_damaged_file_is_made_again(name, damage, source):
@@ -296,6 +338,18 @@ def test_operations_of_a_store_do_what_they_should(operation, threads, processes
     assert reading.metrics["operations_per_s"] == pytest.approx(1 / reading.seconds)
     assert reading.metrics["operations_per_s"] > 2 * operations.BETWEEN_LOOKS
     assert prepared.engagement().facts["processes"] == processes
+    prepared.close()
+
+
+def test_a_store_that_mixes_up_its_values_is_found_out():
+    """Each key has a value of its own, and a store that answers with another's is not right."""
+
+    class Mixed(in_memory.InMemory):
+        def find(self, key):
+            return super().find(sorted(self._held._held)[0])
+
+    prepared = operations.Operating(lambda: Mixed(in_memory.own(items=100)._held))(operations.Load(items=20))
+    assert prepared.call().answer < 0.5
     prepared.close()
 
 

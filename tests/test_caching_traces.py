@@ -137,6 +137,17 @@ def test_own_trace_from_a_url(folder):
     assert traces.own("memory://bucket/trace.parquet", key="user", size="no").keys.tolist() == [0, 1, 0, 2, 1, 0]
 
 
+@pytest.mark.parametrize("name", ["keys.csv", "keys.tsv"])
+def test_keys_of_a_csv_are_texts_as_they_stand_there(tmp_path, name):
+    """What would be one number, no number at all or too long a number is a key of its own."""
+    keys = ["7", "007", "100", "1e2", "12345678901234567890", "12345678901234567891", "NA", "null", "nan", "true"]
+    separator = "\t" if name.endswith("tsv") else ","
+    lines = [f"{key}{separator}{number}" for number, key in enumerate(keys)]
+    (tmp_path / name).write_text("\n".join([f"key{separator}time", *lines]))
+    trace = traces.own(str(tmp_path / name))
+    assert trace.keys.tolist() == list(range(len(keys))) == trace.times.tolist()
+
+
 MISTAKES = {
     "nothing.txt": (None, {}, "there is no trace at .*nothing.txt'; give one key a line"),
     "empty.txt": ("\n\n", {}, "'empty.txt' has no requests; give at least one key"),

@@ -292,7 +292,7 @@ def _columns(address: str, shown: str, names: tuple[str, str, str], options: dic
             file.seek(0)
             if not _is_csv(shown):
                 return [_lines(file), None, None]
-            return _of_table(_csv(file, shown), shown, names)
+            return _of_table(_csv(file, shown, names[0]), shown, names)
     except FileNotFoundError:
         raise UserError(
             f"there is no trace at {shown!r}; give one key a line, or CSV or Parquet with a column {names[0]!r}"
@@ -315,12 +315,19 @@ def _parquet(file: Any) -> Any:
     return pyarrow.parquet.read_table(file)
 
 
-def _csv(file: Any, shown: str) -> Any:
+def _csv(file: Any, shown: str, key: str) -> Any:
+    """Return the table. Keys are texts as they stand there, so that 7 and 007 are two; only an empty one is missing."""
+    import pyarrow
+    import pyarrow.compute as pc
     from pyarrow import csv
 
     options = csv.ParseOptions(delimiter="\t" if ".tsv" in shown.lower() else ",")
-    convert = csv.ConvertOptions(strings_can_be_null=True)
-    return csv.read_csv(file, parse_options=options, convert_options=convert)
+    convert = csv.ConvertOptions(column_types={key: pyarrow.string()}, strings_can_be_null=False)
+    table = csv.read_csv(file, parse_options=options, convert_options=convert)
+    if key not in table.column_names:
+        return table
+    keys = table[key]
+    return table.set_column(table.column_names.index(key), key, pc.if_else(pc.equal(keys, ""), None, keys))
 
 
 def _of_table(table: Any, shown: str, names: tuple[str, str, str]) -> list[Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from kit import places
 from kit.measure.work import Prepared, Reading, engaged
 from kit.techniques import kept
-from kit.techniques.caching.stores import in_memory, key
+from kit.techniques.caching.stores import content, in_memory, key
 
 COLUMNS = "dep_delay arr_delay air_time distance hour minute month day".split()
 
@@ -33,9 +33,8 @@ class Source:
 
     @property
     def version(self) -> bytes:
-        """What the prepared data depend on: the file as the file system knows it, and the code that prepares."""
-        stat = self.csv.stat()
-        return key(inspect.getsource(prepare), [str(self.csv.resolve()), stat.st_size, stat.st_mtime_ns])
+        """What the prepared data depend on: the file's content, hashed anew each time, and the code that prepares."""
+        return key(inspect.getsource(prepare), content(self.csv))
 
 
 def flights(rows: int, folder: Path | str = "data") -> Source:
@@ -122,8 +121,8 @@ def in_parquet(source: Source) -> Prepared:
 
 def in_store(source: Source) -> Prepared:
     """Keep the matrix in a store of this process."""
-    store = in_memory.own("LRU", items=4)
-    return _reading(lambda: store.fetch(source.version, partial(from_csv, source.csv)), "in this process")
+    store, version = in_memory.own("LRU", items=4), source.version
+    return _reading(lambda: store.fetch(version, partial(from_csv, source.csv)), "in this process")
 
 
 def by_joblib(source: Source) -> Prepared:
@@ -135,8 +134,8 @@ def by_joblib(source: Source) -> Prepared:
     import joblib
 
     memory = joblib.Memory(source.folder / "joblib", verbose=0)
-    cached = memory.cache(_from_csv_of_version, ignore=["csv"])
-    return _reading(lambda: cached(source.csv, source.version), "unpickles a file of its own", memory.location)
+    cached, version = memory.cache(_from_csv_of_version, ignore=["csv"]), source.version
+    return _reading(lambda: cached(source.csv, version), "unpickles a file of its own", memory.location)
 
 
 def _from_csv_of_version(csv: Path, version: bytes) -> np.ndarray:

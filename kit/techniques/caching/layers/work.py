@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ def prediction(model: Path, inputs: dict[str, np.ndarray], threads: int = 1) -> 
     """Return the predictions of an ONNX model, one sample a request.
 
     inputs: by name, arrays with the samples along their first dimension; an answer is the model's first output for one
-    sample. The version is the hash of the file: retrain, quantize or edit it, and it is another.
+    sample. The version is the hash of the file and of those that it keeps weights in: retrain, quantize or edit it, and
+    it is another.
     """
     import onnxruntime
 
@@ -55,8 +56,30 @@ def prediction(model: Path, inputs: dict[str, np.ndarray], threads: int = 1) -> 
         items=len(next(iter(inputs.values()))),
         answer=lambda item: session.run(wanted, sample(item))[0][0],
         inputs=sample,
-        version=f"{keys.content(model)} onnxruntime {onnxruntime.__version__}",
+        version=f"{content(model)} onnxruntime {onnxruntime.__version__}",
     )
+
+
+def content(model: Path) -> str:
+    """Return a hash of an ONNX model: of its file, and of the files beside it that hold weights, if it has any."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    loaded = onnx.load(model, load_external_data=False)
+    weights = (tensor for part in (loaded.graph, *loaded.functions) for tensor in _tensors(part))
+    files = sorted({ExternalDataInfo(tensor).location for tensor in weights if uses_external_data(tensor)})
+    own = keys.content(model)
+    return stores.key(own, [keys.content(Path(model).parent / file) for file in files]).hex() if files else own
+
+
+def _tensors(part: Any) -> Iterator[Any]:
+    """Yield the tensors of a graph or function, with those inside its nodes."""
+    yield from getattr(part, "initializer", ())
+    for node in part.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def quantized(model: Path, path: Path) -> Path:
@@ -117,12 +140,11 @@ def features(flights: Path, aircraft: list[str], threads: int = 1) -> Work:
     def answer(item: int) -> np.ndarray:
         return np.array(connection.execute(query, [aircraft[item]]).fetchone(), np.float64)
 
-    stat = os.stat(flights)
     return Work(
         items=len(aircraft),
         answer=answer,
         inputs=lambda item: aircraft[item],
-        version=f"{stores.key(None, FEATURES).hex()} {stat.st_size} {stat.st_mtime_ns}",
+        version=f"{stores.key(None, FEATURES).hex()} {keys.content(flights)}",
         close=connection.close,
     )
 

@@ -56,6 +56,8 @@ class S3FIFO(Cache):
         entry.queue[key] = entry
 
     def _evict(self) -> None:
+        # The queue is chosen anew after each promotion. The paper's EVICTS goes on in `small` until something has left
+        # it; here the next to go is of `main` once `small` is within its tenth again.
         if self._small_used >= self._small_capacity or not self._main:
             self._evict_small()
         else:
