@@ -672,6 +672,18 @@ def test_an_address_that_is_none_is_told(url):
         stores.Redis(url)
 
 
+def test_options_of_an_address(caplog):
+    """An option that would make texts of bytes is refused, and a password among the options is not shown."""
+    pytest.importorskip("redis")
+    with pytest.raises(UserError, match="entries are bytes"):
+        stores.Redis("redis://host/0?decode_responses=True")
+    with stores.Redis("redis://127.0.0.1:1/0?password=secret") as store:
+        assert store.get("k") is MISS and "secret" not in store.outage + caplog.text
+    with pytest.raises(UserError) as raised:
+        stores.Redis("redis://host/0?password=secret&timeuot=1")
+    assert "secret" not in str(raised.value) and "timeuot" in str(raised.value)
+
+
 def test_mistakes_are_told(tmp_path):
     """Each mistake that a user can make says what was got and what to give."""
     with pytest.raises(UserError, match="items=None and mib=None"):

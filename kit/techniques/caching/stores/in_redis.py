@@ -186,13 +186,15 @@ def _client(url: str, timeout_s: float) -> tuple[Any, Any]:
     except (ValueError, TypeError, AttributeError, redis.RedisError) as error:
         raise UserError(f"{_without_password(url)!r} is no address of a Redis; {error}") from None
     if pool.connection_kwargs.get("decode_responses"):
-        raise UserError("redis_url has decode_responses, but entries are bytes and no text; leave it out")
+        raise UserError(
+            f"the address {_without_password(url)!r} has decode_responses, but entries are bytes; leave it out"
+        )
     return client, redis.exceptions
 
 
 def _without_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _literal(prefix: bytes) -> bytes:

@@ -106,13 +106,15 @@ class Store:
 
 def as_bytes(key: Key) -> bytes:
     """Return a key as bytes that every store takes: a text is its UTF-8, a long one is hashed."""
+    if type(key) is bytes and 0 < len(key) <= 256:  # LMDB takes 511
+        return key
     try:
         key = key.encode() if isinstance(key, str) else key
     except UnicodeEncodeError:
         raise UserError(f"the key {key!r:.60} has half a character (a surrogate); give whole text, or bytes") from None
     if not key:
         raise UserError("a key is empty; give at least one byte")
-    if len(key) <= 256:  # LMDB takes 511
+    if len(key) <= 256:
         return key
     from hashlib import blake2b
 
