@@ -1,12 +1,16 @@
 """Advice from a trace and measured costs: the arithmetic, the bend, the interval, and an honest no."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kit.errors import UserError
 from kit.techniques.caching import traces
-from kit.techniques.caching.advice import Costs, advise, knee, savings
+from kit.techniques.caching.advice import Costs, advise, knee, resampled, saving, savings
 from kit.techniques.caching.curves import curves
+from kit.techniques.caching.layers.serving import Served, Worth
+from kit.techniques.caching.policies import POLICIES, SIEVE
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +20,7 @@ def found():
 
 
 def costs(lookup_s=1e-6, miss_s=5e-3, requests_a_day=1e6, value_bytes=10_000, **more):
-    return Costs(lookup_s, miss_s, requests_a_day, value_bytes, **more)
+    return Costs(Worth(0.0, lookup_s, lookup_s, 0.0, miss_s), requests_a_day, value_bytes, **more)
 
 
 def test_what_it_saves(found):
@@ -115,10 +119,70 @@ def test_bytes_need_no_value_size():
         advise(curves(traces.zipf(1_000, 100)), costs(value_bytes=None))
 
 
+def test_hits_and_misses_cost_their_own(found):
+    """What is saved and the break-even are by one formula at each hit ratio, in which only misses are put."""
+    each = Worth(0.37, hit_s=2e-5, miss_s=1.5e-5, put_s=6e-4, compute_s=1e-3)
+    advice = advise(found, Costs(each, 1e6, 1000))
+    spent = advice.hit_ratio * 2e-5 + (1 - advice.hit_ratio) * (1.5e-5 + 6e-4 + 1e-3)
+    assert advice.saved_s == pytest.approx(1e6 * (1e-3 - spent)) and advice.break_even == each.break_even
+
+
+def served(hits, misses, compute_s, seed=1):
+    """Return requests whose work took about so long, give or take half."""
+    chance, hit = np.random.default_rng(seed), np.arange(hits + misses) < hits
+    took = np.where(hit, 0.0, compute_s * chance.uniform(0.5, 1.5, len(hit)))
+    return Served(1.0, np.arange(1.0, len(hit) + 1), took, np.full(len(hit), 1e-6), took, ~hit * 1e-6, hit)
+
+
+def test_the_interval_has_the_spread_of_the_costs(found):
+    """Costs of few requests widen what is saved, and not the hit ratio; those of many hardly do."""
+    widths = []
+    for number in (None, 10_000, 5):
+        seen = served(100, number or 100, 5e-3)
+        asked = Costs(Worth(0.0, 1e-6, 1e-6, 1e-6, 5e-3), 1e6, 1000, spread=number and resampled(seen))
+        advice = advise(found, asked)
+        low, high = advice.saved_s_interval
+        widths.append((high - low, advice.hit_ratio_interval))
+    exact, many, few = (width for width, _ in widths)
+    assert exact <= many * 1.05 and few > 1.5 * exact and len({ends for _, ends in widths}) == 1
+
+
+def test_resampled_means_spread_like_means():
+    """Resampled times spread by their deviation over the root of their number, about their mean."""
+    seen = served(50, 400, 2e-3)
+    compute_s = resampled(seen).compute_s
+    times = seen.compute_s[~seen.hit]
+    assert compute_s.mean() == pytest.approx(times.mean(), rel=0.01)
+    assert compute_s.std() == pytest.approx(times.std() / 20, rel=0.1)
+
+
+def test_a_policy_of_ones_own_can_be_advised(found, monkeypatch):
+    """A policy that is added is advised where it is alone, and after the known ones where they serve alike."""
+
+    class Mine(SIEVE):
+        pass
+
+    monkeypatch.setitem(POLICIES, "mine", Mine)
+    assert advise(curves(found.trace, [300], ["mine"]), costs()).policy == "mine"
+    assert advise(curves(found.trace, [300], ["mine", "SIEVE"]), costs()).policy == "SIEVE"
+
+
+def test_an_interval_of_time_has_one_unit(found):
+    """What is saved and both its ends are told in one unit."""
+    advice = advise(found, costs())
+    for (low, high), told in {
+        (117.0, 121.0): "1.97 min of work a day [1.95, 2.02 min]",
+        (90.0, 119.0): "118 s of work a day [90.0, 119 s]",
+        (-720.0, 8_000.0): "0.0328 h of work a day [-0.200, 2.22 h]",
+    }.items():
+        assert saving(replace(advice, saved_s=118.0, saved_s_interval=(low, high))) == told
+
+
 @pytest.mark.parametrize(
     "wrong", [{"miss_s": 0}, {"lookup_s": -1}, {"requests_a_day": float("nan")}, {"value_bytes": 0}]
 )
 def test_impossible_costs_are_refused(wrong):
     """Costs that can't be are refused by name."""
-    with pytest.raises(UserError, match=f"{next(iter(wrong))}=.*: give a number"):
+    told = {"miss_s": "compute_s", "lookup_s": "hit_s"}.get(next(iter(wrong)), next(iter(wrong)))
+    with pytest.raises(UserError, match=f"{told}=.*: give a number"):
         costs(**wrong)

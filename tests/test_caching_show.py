@@ -1,9 +1,13 @@
 """What the notebook of caching shows: each chart and table says what was found, and what a parameter names is found."""
 
+import subprocess
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from kit import Comparison
 from kit.errors import UserError
@@ -109,6 +113,8 @@ def test_operations_and_weights_stand_by_store(tmp_path):
     result = hits.run()
     assert show.measured(result, "SQLite") and not show.measured(result, "absent")
     weight = operations.Weight(856, 1200.0, 900.0)
+    away = show.operations(result, {"LRU": weight}, servers=["LRU"])
+    assert column(away, "process: bytes an item") == [None, None] and column(away, "store: bytes an item")[0] == 900
     table = show.operations(result, {"LRU": weight})
     assert column(table, "store") == ["LRU", "SQLite"]
     one, two = column(table, "1 user: 1,000/s"), column(table, "2 users: 1,000/s")
@@ -154,6 +160,26 @@ def test_the_claim_holds_only_if_all_stores_pay_and_all_answers_are_equal(worths
     alone = {"LRU in memory": worths["LRU in memory"]}
     assert "**The claim holds" in show.claim(alone, result, 0.1) and "1 of 1 checks" in show.claim(alone, result, 0.1)
     assert "does not hold" in show.claim(worths, result, 0.1) and "SQLite" in show.claim(worths, result, 0.1)
+    against = show.claim(alone, result, 0.1, ["An answer was wrong."])
+    assert "does not hold" in against and "**Refuted:** An answer was wrong." in against
+    assert show.measured(result, "LRU in memory")
+    point = result.record.points[-1]
+    invalid = [replace(one, verdict="invalid") for one in point.variants]
+    bad = SimpleNamespace(record=SimpleNamespace(points=[replace(point, variants=invalid)]))
+    assert not show.measured(bad, "LRU in memory")
+
+
+def test_what_refutes_the_claim_is_told_in_words():
+    """A gate that is broken, wrong answers with the version in the key, and in an outage are a sentence each."""
+    held = Quality(state="held", measure="hit ratio above Belady", value=0.0, bound=0.0)
+    bad = Quality(state="broken", measure="hit ratio above Belady", value=0.125, bound=0.0)
+    right, wrong = cached.Wrong(200, 90, 0, 0), cached.Wrong(200, 200, 17, 7)
+    up, killed = outage.Stage("up", 50, 25, 0, 0.1, ""), outage.Stage("killed", 50, 0, 3, 0.1, "gone")
+    assert show.refuted([("words", held)], {"retrained": (right, wrong)}, [up]) == []
+    told = show.refuted([("words", bad), ("zipf", held)], {"retrained": (wrong, wrong)}, [up, killed])
+    assert len(told) == 3
+    assert "words" in told[0] and "0.125" in told[0]
+    assert "retrained: 17 of 200" in told[1] and "killed, 3 of 50" in told[2]
 
 
 # What users wait for, and trust
@@ -217,6 +243,14 @@ def test_a_killed_server_costs_hits_and_no_answer():
     pytest.importorskip("redis")
     with stores.PrivateServer() as server:
         stages = outage.run(work.waiting(0.0, 5), server, np.arange(60) % 5)
+        for answer in ("pdf", {"label": "pdf", "scores": [0.5, float("nan")]}):
+            told = outage.run(
+                work.Work(5, lambda _, a=answer: a, lambda item: item, str(answer)), server, np.arange(30) % 5
+            )
+            assert not any(one.wrong for one in told)
+        drifting = iter(range(1_000))
+        told = outage.run(work.Work(5, lambda _: next(drifting), lambda item: item, "d"), server, np.arange(30) % 5)
+        assert any(one.wrong for one in told)
     assert [one.from_cache for one in stages] == [15, 0, 15] and not any(one.wrong for one in stages)
     table = show.outage(stages)
     assert column(table, "server") == ["up", "killed", "back, empty"] and "has not answered since" in table.note
@@ -228,8 +262,8 @@ def test_a_killed_server_costs_hits_and_no_answer():
 def test_savings_and_advice_agree(found, worths):
     """The chart of savings has the advised saving at the advised size, and the table says it with its interval."""
     real, _ = found
-    costs = show.costs(worths["LRU in memory"], 1e6, 1000)
-    assert costs.lookup_s == pytest.approx(0.5 * 2e-6 + 0.5 * 6e-6) and costs.miss_s == 1e-3
+    costs = show.costs(worths, {}, {"LRU in memory": operations.Weight(856, 900.0, 1000.0)}, 1e6)
+    assert costs.each == worths["LRU in memory"] and costs.value_bytes == 1000
     chosen = advice.advise(real, costs)
     chart = show.saved(real, costs, chosen)
     unit_s = 60 if "minutes" in chart.y else 3600
@@ -249,6 +283,17 @@ def test_the_store_is_chosen_by_what_it_saves(worths):
     assert show.store_in_words(alike, ["SQLite"]) == "LRU in memory; SQLite, which outlives the process, saves as much"
     losing = worths | {"SQLite": serving.Worth(0.5, 1.0, 1.0, 1.0, 1e-3)}
     assert show.store_in_words(losing, ["SQLite"]).endswith("saves nothing")
+
+
+def test_memory_is_that_of_the_store_whose_costs_are_used(worths):
+    """An item takes what its store weighs, in the process or by its account; without a weight, the heaviest's."""
+    weights = {"Redis": operations.Weight(856, 1.0, 1500.0), "SQLite": operations.Weight(856, 3000.0, 1100.0)}
+    own = weights | {"LRU in memory": operations.Weight(856, 1300.0, 900.0)}
+    assert show.costs(worths, worths, own, 1e6).value_bytes == 1300
+    tiers = {"two tiers": worths["SQLite"]}
+    chosen = show.costs(tiers, tiers, weights, 1e6)
+    assert chosen.value_bytes == 3000 and chosen.each == chosen.spread == worths["SQLite"]
+    assert show.costs(tiers, {}, {}, 1e6).value_bytes is None
 
 
 # What parameters name
@@ -292,7 +337,65 @@ def test_warmups_are_followed_by_hits():
     """Cold numbers of requests that no hit would follow are left out, and short traces are halved."""
     assert choices.warmups(np.arange(7_000) % 30) == [100, 1_000]
     assert choices.warmups(np.append(np.arange(900), np.arange(6_000) % 900)) == [1_000, 5_000]
-    assert choices.warmups(np.arange(120) % 7) == [60]
+    assert choices.warmups(np.append(np.arange(150), np.arange(150))) == [150]
+
+
+def test_traces_that_cannot_be_measured_are_refused():
+    """Too few requests, and requests that never come again, are told in terms of the notebook's parameters."""
+    with pytest.raises(UserError, match="trace= has 120 requests for what model="):
+        choices.warmups(np.arange(120) % 7)
+    with pytest.raises(UserError, match="trace= asks for next to nothing again"):
+        choices.warmups(np.arange(9_000))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"policies": ["lru"]}, "policies= names 'lru'.*there are LRU"),
+        ({"layers": ["feature"]}, "layers= names 'feature'.*did you mean 'features'"),
+        ({"variants": ["SQlite"]}, "variants= names 'SQlite'.*did you mean 'SQLite'"),
+        ({"capacities": [100, 0]}, "capacities= has 0; give numbers above 0"),
+        ({"capacities": ["a"]}, "capacities= has 'a'"),
+        ({"capacities": [float("nan")]}, "capacities= has nan"),
+        ({"requests_a_day": 0}, "requests_a_day=0 can't be"),
+        ({"seconds": -1.0}, "seconds=-1.0 can't be"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(wrong, told):
+    """Each misspelt or impossible parameter is told by its name, with what there is."""
+    choices.check(policies=["LRU"], capacities=[10, 1e6], layers=["data"], variants=list(choices.STORES))
+    with pytest.raises(UserError, match=told):
+        choices.check(**wrong)
+
+
+def test_a_server_that_is_not_there_is_refused_without_its_password():
+    """An address at which none answers is told in a sentence, and its password isn't."""
+    pytest.importorskip("redis")
+    with pytest.raises(UserError, match=r"'redis://127.0.0.1:1/0' does not answer.*start a server") as told:
+        choices.check(redis_url="redis://me:secret@127.0.0.1:1/0")
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize("model", ["json:dumps", "kit.errors:UserError"])
+def test_a_function_that_gives_no_work_is_refused(model):
+    """What can't be called without arguments, or returns no Work, is a mistake that is told."""
+    with pytest.raises(UserError, match=r"can't be called with no options|returns UserError, not a Work"):
+        choices.before(model, traces.zipf(100, 10))
+
+
+def test_measuring_is_bounded_by_time():
+    """Fewer requests are asked of slow work, and no more than are needed of fast work."""
+    slow, fast = work.waiting(0.02, ITEMS), work.waiting(0.0, ITEMS)
+    assert choices.capacity(slow, TRACE, seconds=0.1) < 60 < choices.capacity(fast, TRACE, seconds=0.1)
+    assert choices.affordable(10, 2.0, 5, 100) == 20
+    assert choices.affordable(1, 2.0, 5, 100) == 5 and choices.affordable(1e6, 2.0, 5, 100) == 100
+
+
+def test_answers_of_any_kind_have_a_size():
+    """An array weighs its own bytes, a dict those that a store writes."""
+    assert choices.answer_bytes(SLOW) == 8
+    told = work.Work(1, lambda item: {"label": "pdf" * 20}, lambda item: item, "v")
+    assert 60 < choices.answer_bytes(told) < 150
 
 
 @pytest.mark.skipif(stores.program() is None, reason="no redis-server is installed here")
@@ -307,3 +410,24 @@ def test_a_server_that_was_lent_is_left_clean():
             other.put("kept", 1)
             assert choices.leave_clean(server.url, "kit:run*:") == 30
             assert other.get("kept") == 1 and own.get("3") is stores.MISS
+
+
+FAILS = """
+import sys
+from kit.techniques.caching import choices, stores
+choices.borrowed(sys.argv[1], "kit:fails:")
+stores.Redis(sys.argv[1], prefix="kit:fails:a:", timeout_s=2).put("k", 1)
+raise RuntimeError("in mid-run")
+"""
+
+
+@pytest.mark.skipif(stores.program() is None, reason="no redis-server is installed here")
+def test_a_run_that_fails_leaves_nothing_on_a_server():
+    """What a process put under its prefix is gone after it ended by an error; what is another's stays."""
+    redis = pytest.importorskip("redis")
+    with stores.PrivateServer() as server, redis.Redis.from_url(server.url) as client:
+        client.set("another's", 1)
+        ended = subprocess.run([sys.executable, "-c", FAILS, server.url], capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 1 and "in mid-run" in ended.stderr
+        assert client.keys() == [b"another's"]
+    assert choices.leave_clean(server.url, "kit:fails:") == 0  # and no error where the server is gone

@@ -7,12 +7,13 @@ import numpy as np
 from kit.errors import UserError
 from kit.record import words
 from kit.techniques.caching.curves import Curve, Curves
+from kit.techniques.caching.layers.serving import Served, Worth
 
 RESAMPLES = 2_000
 NORMAL = 1.96
 """Standard errors on either side of an interval of 95 %."""
 SIMPLEST_FIRST = ("LRU", "FIFO", "SIEVE", "LFU", "S3-FIFO", "W-TinyLFU")
-"""The first in this order that is as good as the best is advised."""
+"""The first in this order that is as good as the best is advised; policies of one's own come last."""
 AS_GOOD = 0.005
 """Difference in hit ratio for which nobody should change a policy."""
 MIB = 2**20
@@ -20,39 +21,61 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Costs:
-    """What a lookup, a miss and memory cost, as measured, and how often they come.
+    """What a cache and the work cost, as measured, what memory costs, and how often requests come.
 
-    lookup_s: seconds of every lookup, hit or miss; miss_s: seconds of the work that a hit saves. requests_a_day: of
-    the user's traffic, which may be more than the trace's. value_bytes: memory of one cached item, key and bookkeeping
-    included; not asked where the trace knows sizes. mib_day_s: what a MiB of memory must save a day to be worth it, in
-    seconds of work: the price of the one over that of the other; 0 where memory is there anyway.
+    each: of one request. requests_a_day: of the user's traffic, which may be more than the trace's. value_bytes: memory
+    of one cached item, key and bookkeeping included; not asked where the trace knows sizes. mib_day_s: what a MiB of
+    memory must save a day to be worth it, in seconds of work: the price of the one over that of the other; 0 where
+    memory is there anyway. spread: what else might have been measured (`resampled`); None: `each` is exact.
     Raise `UserError` for a number that can't be.
     """
 
-    lookup_s: float
-    miss_s: float
+    each: Worth
     requests_a_day: float
     value_bytes: float | None = None
     mib_day_s: float = 0.0
+    spread: Worth | None = None
 
     def __post_init__(self) -> None:
-        for name in ("miss_s", "requests_a_day", "value_bytes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
+        above = {"compute_s": self.each.compute_s, "requests_a_day": self.requests_a_day}
+        above |= {} if self.value_bytes is None else {"value_bytes": self.value_bytes}
+        for name, value in above.items():
+            if not 0 < value < np.inf:
                 raise UserError(f"{name}={value}: give a number above 0")
-        for name in ("lookup_s", "mib_day_s"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise UserError(f"{name}={getattr(self, name)}: give a number of at least 0")
+        least = {name: getattr(self.each, name) for name in ("hit_s", "miss_s", "put_s")}
+        for name, value in (least | {"mib_day_s": self.mib_day_s}).items():
+            if not 0 <= value < np.inf:
+                raise UserError(f"{name}={value}: give a number of at least 0")
 
     @property
     def break_even(self) -> float:
         """Hit ratio from which on a cache saves time: under it lookups cost more than hits save. It may be above 1."""
-        return self.lookup_s / self.miss_s
+        return self.each.break_even
+
+
+def resampled(served: Served, seed: int = 0) -> Worth:
+    """Return costs as other such requests might have had them: each a mean of resampled times, shape (resamples,).
+
+    served: of a cache that hit and missed. Raise `UserError` of another.
+    """
+    chance, miss = np.random.default_rng(seed), ~served.hit
+
+    def means(times: np.ndarray) -> np.ndarray:
+        return np.array([times[chance.integers(0, len(times), len(times))].mean() for _ in range(RESAMPLES)])
+
+    return replace(
+        served.worth,
+        hit_s=means(served.lookup_s[served.hit]),
+        miss_s=means(served.lookup_s[miss]),
+        put_s=means(served.put_s[miss]),
+        compute_s=means(served.compute_s[miss]),
+    )
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do. Intervals are of 95 %: what another such stretch of the same traffic would show.
+    """What to do. Intervals are of 95 %: what another such stretch of the same traffic would show, and, in what is
+    saved, what measuring the costs again would.
 
     pays: "yes", "no", or "unresolved" where 0 is within the interval of what it saves. policy, capacity (items or
     bytes), memory_mib: of the cache advised; where none pays, of the one that comes nearest. saved_s: seconds of work a
@@ -75,7 +98,7 @@ class Advice:
 def advise(found: Curves, costs: Costs, seed: int = 0) -> Advice:
     """Return which policy and which of the capacities of `found` to take, and what that saves.
 
-    A cache saves requests × (hit ratio × miss − lookup) − memory. The size is where the best policy saves most, if
+    A cache saves requests × what `Worth` saves a request − memory. The size is where the best policy saves most, if
     memory has a price; where it has none, where the curve bends (`knee`), if half of the most is saved there. The
     policy is the simplest that serves as much there as the best, as far as this trace can tell. Lookups are taken to
     cost the same with every policy.
@@ -88,7 +111,9 @@ def advise(found: Curves, costs: Costs, seed: int = 0) -> Advice:
     hit_ratio = float(curve.hit_ratio[size])
     low, high = _interval(curve.by_block[size], hit_ratio, curve.error[size], draws)
     hits = max(low, 0.0), min(high, 1.0)
-    saved_s, *ends = (float(_saved(ratio, memory[size], costs)) for ratio in (hit_ratio, *hits))
+    saved_s = float(_saved(hit_ratio, memory[size], costs))
+    ratios = _resampled(curve.by_block[size], curve.error[size], draws, seed).clip(0, 1)
+    ends = np.percentile(_saved(ratios, memory[size], costs, costs.spread), [2.5, 97.5]).tolist()
     advice = Advice(
         pays="yes" if ends[0] > 0 else "no" if ends[1] <= 0 else "unresolved",
         policy=policy,
@@ -99,7 +124,7 @@ def advise(found: Curves, costs: Costs, seed: int = 0) -> Advice:
         break_even=costs.break_even,
         saved_s=saved_s,
         saved_s_interval=(ends[0], ends[1]),
-        share_saved=saved_s / (costs.requests_a_day * costs.miss_s),
+        share_saved=saved_s / (costs.requests_a_day * costs.each.compute_s),
         text="",
     )
     return replace(advice, text=_text(advice, found, size, reason))
@@ -134,9 +159,12 @@ def _memory_mib(found: Curves, costs: Costs) -> np.ndarray:
     return found.capacities * costs.value_bytes / MIB
 
 
-def _saved(hit_ratio: np.ndarray | float, memory_mib: np.ndarray | float, costs: Costs) -> np.ndarray | float:
-    """Return the seconds of work saved a day."""
-    return costs.requests_a_day * (hit_ratio * costs.miss_s - costs.lookup_s) - memory_mib * costs.mib_day_s
+def _saved(
+    hit_ratio: np.ndarray | float, memory_mib: np.ndarray | float, costs: Costs, each: Worth | None = None
+) -> np.ndarray | float:
+    """Return the seconds of work saved a day; each: in place of the costs' own."""
+    saved_s = replace(each or costs.each, hit_ratio=hit_ratio).saved_s
+    return costs.requests_a_day * saved_s - memory_mib * costs.mib_day_s
 
 
 def _size(found: Curves, costs: Costs, memory: np.ndarray) -> tuple[int, str]:
@@ -157,7 +185,8 @@ def _size(found: Curves, costs: Costs, memory: np.ndarray) -> tuple[int, str]:
 
 def _policy(found: Curves, size: int, draws: np.ndarray) -> str:
     best = max(found.policies, key=lambda name: found.policies[name].hit_ratio[size])
-    simpler = [name for name in SIMPLEST_FIRST if name in found.policies]
+    known = [name for name in SIMPLEST_FIRST if name in found.policies]
+    simpler = [*known, *(name for name in found.policies if name not in known)]
     return next(name for name in simpler if _as_good(found.policies[name], found.policies[best], size, draws))
 
 
@@ -193,12 +222,25 @@ def _interval(by_block: np.ndarray, middle: float, error: float, draws: np.ndarr
     )
 
 
+def _resampled(by_block: np.ndarray, error: float, draws: np.ndarray, seed: int) -> np.ndarray:
+    """Return the hit ratio of each resample, with the error of sampling objects, shape (resamples,)."""
+    return by_block[draws].mean(axis=1) + error * np.random.default_rng(seed).standard_normal(len(draws))
+
+
+def saving(advice: Advice) -> str:
+    """Return what is saved a day and its interval, all in one unit: "2.1 h of work a day [1.9, 2.4 h]"."""
+    ends = advice.saved_s_interval
+    largest = max(map(abs, (advice.saved_s, *ends)))
+    unit, unit_s = next(((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if largest >= 2 * s), ("ms", 1e-3))
+    middle, low, high = (words.number(seconds / unit_s) for seconds in (advice.saved_s, *ends))
+    return f"{middle} {unit} of work a day [{low}, {high} {unit}]"
+
+
 def _text(advice: Advice, found: Curves, size: int, reason: str) -> str:
     items = f"{words.count(advice.capacity, found.unit)}, " if found.unit == "items" else ""
     cache = f"{advice.policy} with {items}{words.mib(advice.memory_mib)}"
     serves = f"{words.percent(advice.hit_ratio)} of requests [{_percents(advice.hit_ratio_interval)}]"
-    low, high = (words.duration(end) for end in advice.saved_s_interval)
-    saved = f"{words.duration(advice.saved_s)} of work a day [{low}, {high}]"
+    saved = saving(advice)
     possible = f"The best possible at this size is {words.percent(float(found.bound.hit_ratio[size]))}."
     even = f"A cache pays from a hit ratio of {words.percent(advice.break_even)} on."
     if advice.pays == "yes":

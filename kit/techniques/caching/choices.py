@@ -1,5 +1,7 @@
 """What a notebook's parameters name: a trace, the work that a cache is to stand before, a server to be left clean."""
 
+import atexit
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -8,17 +10,81 @@ from pathlib import Path
 import numpy as np
 
 from kit.errors import UserError
-from kit.techniques.address import resolve
-from kit.techniques.caching import traces
-from kit.techniques.caching.layers import work
+from kit.techniques.address import call, resolve
+from kit.techniques.caching import stores, traces
+from kit.techniques.caching.layers import serving, work
 from kit.techniques.caching.layers.work import Opening, Work
+from kit.techniques.caching.policies import POLICIES
 from kit.techniques.caching.sampling import sample
+from kit.techniques.caching.stores import entry
 from kit.techniques.caching.traces import Trace
 
 GENERATED = {
     "zipf": lambda exponent: traces.zipf(300_000, 10_000, exponent),
     "shifting": lambda exponent: traces.shifting(300_000, 10_000, exponent),
 }
+STORES = (
+    "LRU in memory", "SIEVE in memory", "cachetools LRU", "cachebox LRU", "SQLite", "LMDB", "two tiers", "Redis",
+)  # fmt: skip
+"""Those that both comparisons measure, so that `variants=` can name them."""
+LAYERS = ("features", "data")
+LEAST = 200
+"""Requests under which nothing can be warmed up and measured."""
+
+
+def check(
+    *,
+    policies: Sequence[str] = (),
+    capacities: Sequence[float] = (),
+    layers: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    redis_url: str = "",
+    requests_a_day: float = 1.0,
+    seconds: float = 1.0,
+) -> None:
+    """Raise `UserError` for the first of a notebook's parameters that can't be, and for a server that is not there."""
+    for name, given, known in (
+        ("policies", policies, tuple(POLICIES)),
+        ("layers", layers, LAYERS),
+        ("variants", variants, STORES),
+    ):
+        for unknown in (one for one in given if one not in known):
+            near = get_close_matches(str(unknown), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise UserError(f"{name}= names {unknown!r}, which is none; {hint}")
+    for name, value in (("requests_a_day", requests_a_day), ("seconds", seconds)):
+        if not _above(value, 0):
+            raise UserError(f"{name}={value!r} can't be; give a number above 0")
+    wrong = [one for one in capacities if not _above(one, 0)]
+    if wrong:
+        raise UserError(
+            f"capacities= has {wrong[0]!r}; give numbers above 0, as [100, 1_000], or an empty list for ten"
+        )
+    if redis_url:
+        reach(redis_url)
+
+
+def _above(value: object, least: float) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and least < value < float("inf")
+
+
+def reach(url: str, timeout_s: float = 2.0) -> None:
+    """Raise `UserError` unless a server answers at `url` within `timeout_s`; it tells the address without password."""
+    try:
+        import redis
+    except ModuleNotFoundError:
+        raise UserError("redis_url= needs the package redis; pip install redis, or leave redis_url= empty") from None
+    with stores.Redis(url, timeout_s=timeout_s) as store:
+        name = store.name
+    try:
+        with redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s) as client:
+            client.ping()
+    except (redis.RedisError, OSError) as error:
+        raise UserError(
+            f"redis_url={name!r} does not answer ({type(error).__name__}: {error}); start a server there, mend the "
+            "address, or leave redis_url= empty for a private one"
+        ) from None
 
 
 def trace(name: str, columns: list[str]) -> Trace:
@@ -82,7 +148,12 @@ def before(model: str, asked: Trace) -> Asked:
         return Asked("features of aircraft", partial(work.features, path, aircraft), keys, note)
     if ":" in model:
         opening = resolve(model)
-        one = opening()
+        one = call(opening, {})
+        if not isinstance(one, Work):
+            raise UserError(
+                f"model={model!r} returns {type(one).__name__}, not a Work; let it return one, see "
+                "kit/techniques/caching/layers/work.py"
+            )
         keys, note = _of_items(asked, one.items), f"{one.items:,} items"
         one.close()
         return Asked(model, opening, keys, note)
@@ -112,6 +183,23 @@ def _of_items(asked: Trace, items: int) -> np.ndarray:
     return asked.keys if asked.objects <= items else sample(asked, items / asked.objects, seed=0).trace.keys
 
 
+def answer_bytes(work: Work) -> int:
+    """Return the bytes of an answer: of an array its own, of anything else those that a store would write."""
+    answer = work.answer(0)
+    return answer.nbytes if isinstance(answer, np.ndarray) else len(entry.pack(b"", answer))
+
+
+def capacity(work: Work, keys: np.ndarray, seconds: float) -> float:
+    """Return how many requests a second the work can answer alone, from as many as `seconds` allow: 5 to 100."""
+    rate = serving.capacity(work, keys, 5)
+    return serving.capacity(work, keys, affordable(rate, seconds, 5, 100))
+
+
+def affordable(rate: float, seconds: float, least: int, most: int) -> int:
+    """Return how many requests at `rate` fit into `seconds`, within bounds."""
+    return int(np.clip(rate * seconds, least, most))
+
+
 def enough(keys: np.ndarray, least: int = 400, most: int = 5_000) -> np.ndarray:
     """Return the first `least` requests, or more until an item is asked for again, at most `most`."""
     known: set[int] = set()
@@ -124,15 +212,34 @@ def enough(keys: np.ndarray, least: int = 400, most: int = 5_000) -> np.ndarray:
 
 def warmups(keys: np.ndarray, a_reading: int = 50) -> list[int]:
     """Return how many requests to go ahead, few and many, so that the next `a_reading` have a hit; half of them all,
-    where the trace is too short."""
-    hits = (n for n in (100, 1_000, 5_000) if np.isin(keys[n : n + a_reading], keys[:n]).any())
-    return [n for n in hits if n + a_reading <= len(keys)][:2] or [len(keys) // 2]
+    where the trace is too short. Raise `UserError` where that is too short as well, or has no hits."""
+    if len(keys) < LEAST:
+        raise UserError(
+            f"trace= has {len(keys):,} requests for what model= can answer, too few to warm up and measure; give "
+            f"a trace with {LEAST:,} or more of them"
+        )
+
+    def fits(ahead: int) -> bool:
+        return ahead + a_reading <= len(keys) and bool(np.isin(keys[ahead : ahead + a_reading], keys[:ahead]).any())
+
+    found = [n for n in (100, 1_000, 5_000) if fits(n)][:2] or [n for n in (len(keys) // 2,) if fits(n)]
+    if not found or len(np.unique(keys[:5_000])) == len(keys[:5_000]):
+        raise UserError(
+            "trace= asks for next to nothing again, so a cache has no hits to be measured; give another trace"
+        )
+    return found
+
+
+def borrowed(url: str, prefix: str) -> Callable[[], int]:
+    """Return what removes all that begins with `prefix` from the server at `url`, and says how many there were. It is
+    called when the process ends, too, so that a run which fails leaves nothing behind on a server that was lent."""
+    clean = partial(leave_clean, url, prefix)
+    atexit.register(clean)
+    return clean
 
 
 def leave_clean(url: str, prefix: str) -> int:
-    """Remove all keys that begin with `prefix` from the server at `url`, and return how many there were."""
-    import redis
-
-    with redis.Redis.from_url(url) as client:
-        literal = "".join(f"[{one}]" if one in "*?[" else one for one in prefix)
-        return sum(client.unlink(key) for key in client.scan_iter(f"{literal}*", count=1_000))
+    """Remove all keys that begin with `prefix` from the server at `url`, and return how many there were: none where it
+    no longer answers."""
+    with stores.Redis(url, prefix=prefix, timeout_s=5) as store:
+        return store.clear()

@@ -9,7 +9,7 @@ from kit.errors import UserError
 from kit.measure.result import Result
 from kit.record import words
 from kit.record.document import Chart, Quality, Series, Table, Variant
-from kit.techniques.caching.advice import NORMAL, Advice, Costs, savings
+from kit.techniques.caching.advice import NORMAL, Advice, Costs, saving, savings
 from kit.techniques.caching.curves import Curve, Curves
 from kit.techniques.caching.layers.cached import Wrong
 from kit.techniques.caching.layers.prefix import BLOCK, Prefill
@@ -97,20 +97,25 @@ def gates(*held: tuple[str, Quality]) -> Table:
 
 
 def measured(result: Result, name: str) -> bool:
-    """Return whether a variant was measured, at the largest size."""
-    return any(v.name == name and v.state == "measured" for v in result.record.points[-1].variants)
+    """Return whether a variant was measured, at the largest size, and what it did is valid."""
+    return any(v.name == name and _valid(v) for v in result.record.points[-1].variants)
 
 
-def operations(result: Result, weights: Mapping[str, Weight]) -> Table:
-    """Return a row a store: hits a second at each number of users, and the memory of one item by `weights`."""
+def _valid(variant: Variant | None) -> bool:
+    return variant is not None and variant.state == "measured" and variant.verdict != "invalid"
+
+
+def operations(result: Result, weights: Mapping[str, Weight], servers: Sequence[str] = ("Redis",)) -> Table:
+    """Return a row a store: hits a second at each number of users, and the memory of one item by `weights`. servers:
+    stores that keep nothing in this process."""
     points = result.record.points
     rows = []
     for name in result:
         own = [words.find(point, name) for point in points]
-        if not any(variant and variant.state == "measured" for variant in own):
+        if not any(map(_valid, own)):
             continue
         weight = weights.get(name)
-        sizes = [weight.in_process, weight.in_store] if weight else [None, None]
+        sizes = [None if name in servers else weight.in_process, weight.in_store] if weight else [None, None]
         rows.append([name, *(_rate(variant) for variant in own), *sizes])
     users = [words.count(point.size, result.record.asked.unit) for point in points]
     value = next(iter(weights.values())).value if weights else 0
@@ -133,8 +138,9 @@ def _rate(variant: Variant | None) -> float | None:
 
 
 def of_one_work(found: Mapping[str, Worth]) -> dict[str, Worth]:
-    """Return each store's costs with the mean of what the work took: it is the same, and only chance tells it apart."""
-    compute_s = float(np.mean([one.compute_s for one in found.values()] or [0.0]))
+    """Return each store's costs with the mean of what the work took: it is the same, and only chance tells it apart.
+    Works for the costs of resamples as well."""
+    compute_s = np.mean([one.compute_s for one in found.values()], axis=0) if found else 0.0
     return {name: replace(one, compute_s=compute_s) for name, one in found.items()}
 
 
@@ -336,10 +342,22 @@ def prefixes(found: Mapping[str, Sequence[Prefill]]) -> Chart:
 # Advice
 
 
-def costs(found: Worth, requests_a_day: float, value_bytes: float) -> Costs:
-    """Return the costs to be advised by: of lookups and puts as they came, a request, and of the work."""
-    lookup_s = found.hit_ratio * found.hit_s + (1 - found.hit_ratio) * (found.miss_s + found.put_s)
-    return Costs(lookup_s, found.compute_s, requests_a_day, value_bytes)
+def costs(
+    found: Mapping[str, Worth],
+    spread: Mapping[str, Worth],
+    weights: Mapping[str, Weight],
+    requests_a_day: float,
+    prefer: str = "LRU in memory",
+) -> Costs:
+    """Return the costs to be advised by: of the store `prefer`, where it was measured, or else of the first that was.
+
+    spread: of each, resampled. An item takes what that store weighs, in this process or by its own account, whichever
+    is more; where it was not weighed, as two tiers are not, what the heaviest does.
+    """
+    name = prefer if prefer in found else next(iter(found))
+    heaviest = {one: max(weight.in_process, weight.in_store) for one, weight in weights.items()}
+    value_bytes = heaviest.get(name, max(heaviest.values(), default=None))
+    return Costs(found[name], requests_a_day, value_bytes, spread=spread.get(name))
 
 
 def saved(found: Curves, costs: Costs, chosen: Advice) -> Chart:
@@ -364,7 +382,6 @@ def saved(found: Curves, costs: Costs, chosen: Advice) -> Chart:
 
 def advised(found: Curves, chosen: Advice, costs: Costs, store: str) -> Table:
     """Return the advice in one row a question."""
-    low, high = (words.duration(end) for end in chosen.saved_s_interval)
     share = [words.percent(end) for end in chosen.hit_ratio_interval]
     items = f"{words.count(chosen.capacity, 'items')}, " if found.unit == "items" else ""
     return Table(
@@ -377,15 +394,43 @@ def advised(found: Curves, chosen: Advice, costs: Costs, store: str) -> Table:
             ["which store?", store],
             ["hit ratio", f"{words.percent(chosen.hit_ratio)} [{', '.join(share)}]"],
             ["pays from a hit ratio of", words.percent(chosen.break_even)],
-            ["saves a day", f"{words.duration(chosen.saved_s)} of work [{low}, {high}]"],
+            ["saves a day", saving(chosen)],
             ["at", words.count(round(costs.requests_a_day), "requests a day")],
         ],
-        "In brackets the 95 % interval: what another such stretch of the same traffic would show.",
+        "In brackets the 95 % interval: what another such stretch of the same traffic would show, and costs that are "
+        "measured again.",
     )
 
 
-def claim(found: Mapping[str, Worth], result: Result, most: float) -> str:
-    """Return whether every store pays from a hit ratio of `most` on, and whether all cached answers were the work's."""
+def refuted(
+    held: Sequence[tuple[str, Quality]] = (),
+    wrong: Mapping[str, tuple[Wrong, Wrong]] | None = None,
+    stages: Sequence[Stage] = (),
+) -> list[str]:
+    """Return in a sentence each what speaks against the claim: gates that do not hold, and answers that are not the
+    work's, with the version in the key or while a server was away. None: nothing does."""
+    curves = [
+        f"The curves of {on} can't be believed: {found.measure} is {words.number(found.value)}."
+        for on, found in held
+        if found.state != "held"
+    ]
+    changed = [
+        f"{change}: {versioned.answers:,} of {versioned.requests:,} answers were the old model's, or wrong, with the "
+        "version in the key."
+        for change, (versioned, _) in (wrong or {}).items()
+        if versioned.answers
+    ]
+    away = [
+        f"With the server {one.server}, {one.wrong:,} of {one.requests:,} answers were wrong."
+        for one in stages
+        if one.wrong
+    ]
+    return curves + changed + away
+
+
+def claim(found: Mapping[str, Worth], result: Result, most: float, against: Sequence[str] = ()) -> str:
+    """Return whether every store pays from a hit ratio of `most` on, and whether all cached answers were the work's.
+    against: what was found elsewhere that refutes it (`refuted`)."""
     dearest = max(found, key=lambda name: found[name].break_even)
     even = found[dearest].break_even
     states = [
@@ -395,11 +440,12 @@ def claim(found: Mapping[str, Worth], result: Result, most: float) -> str:
         if variant.state == "measured" and variant.verdict != "baseline" and variant.quality
     ]
     equal = states.count("held")
-    holds = even <= most and states and equal == len(states)
+    holds = even <= most and states and equal == len(states) and not against
     pays = f"pays from a hit ratio of {words.percent(even)} on" if even <= 1 else "never pays"
     return (
         f"**The claim {'holds' if holds else 'does not hold'} here**: the dearest store, {dearest}, {pays}, and in "
         f"{equal} of {len(states)} checks cached answers were those of the work itself."
+        + "".join(f" **Refuted:** {one}" for one in against)
     )
 
 
