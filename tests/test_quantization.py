@@ -404,7 +404,7 @@ def test_what_cannot_be_counted_is_said():
     events = [
         {"cat": "Node", "name": f"{op}_kernel_time", "args": kernel | {"op_name": op}} for op in ops
     ]
-    ran = proof.read(events, {})
+    ran = proof.read(events)
     assert (ran.share("INT8"), ran.uncounted) == (1.0, ("LSTM",))
     assert "LSTM not counted" in ran.in_words()
 

@@ -151,7 +151,7 @@ def test_a_techniques_own_charts_and_tables_are_told(tmp_path):
     _, html = written(tmp_path, store.with_exhibits(make_record(sizes=[10]), [OWN_TABLE, CURVE]))
     harmless(html)
     section = html[html.index('class="technique"') : html.index('id="machines"')]
-    told = ["Speed-up over pandas in every round", "Own curve", "Held-out error 2.6 %.", "What to expect", "At 10 rows"]
+    told = ["Speed-up in every round", "Own curve", "Held-out error 2.6 %.", "What to expect", "At 10 rows"]
     places = [section.index(text) for text in told]
     assert places == sorted(places) and section.count("<svg") == 4
     assert '<td class="r">64</td>' in section and "<caption>What to expect</caption>" in section

@@ -27,6 +27,7 @@ import kit
 from kit.batch import notebooks, parameters
 from kit.batch.notebooks import Notebook
 from kit.errors import UserError
+from kit.record import store
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The notebook's name and what is set, for people."""
-        return " ".join([self.notebook.name, *(f"{k}={parameters.as_text(v)}" for k, v in self.given.items())])
+        """The notebook's name and what is set, for people: without the passwords of addresses."""
+        told = (f"{name}={parameters.as_text(store.clean(value))}" for name, value in self.given.items())
+        return " ".join([self.notebook.name, *told])
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ def onnx_runtime(artefact: Artefact, subject: Subject, batch: int, threads: int)
     wanted = [session.get_outputs()[0].name]
 
     def prove() -> Engagement:
-        inputs, sizes = first(subject.evaluation, batch), sizes_of(artefact.path, subject, batch)
-        ran = proof.profiled(artefact.path, inputs, session_options(threads), CPU, sizes)
+        ran = proof.profiled(artefact.path, first(subject.evaluation, batch), session_options(threads), CPU)
         share = ran.share(artefact.precision)
         return proof.ran_as(artefact.precision, share, ran.in_words(), threads, ran.multiplications)
 
@@ -62,7 +61,8 @@ def openvino(artefact: Artefact, subject: Subject, batch: int, threads: int) -> 
         return request.infer(inputs, share_inputs=True, share_outputs=True)[0].copy()
 
     def prove() -> Engagement:
-        ran = _by_openvino(compiled, sizes_of(artefact.path, subject, batch))
+        sizes = {product.name: batch * product.multiplications for product in layers(artefact.path, subject)}
+        ran = _by_openvino(compiled, sizes)
         share = ran.share(artefact.precision)
         return proof.ran_as(artefact.precision, share, ran.in_words("layers"), threads, ran.multiplications)
 
@@ -97,11 +97,6 @@ def layers(path: Path, subject: Subject) -> tuple[proof.Product, ...]:
     options = session_options(1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return proof.profiled(path, first(subject.evaluation, 1), options, CPU).products
-
-
-def sizes_of(path: Path, subject: Subject, batch: int) -> dict[str, int]:
-    """Return the multiplications of a request of `batch` samples by the names of an ONNX file's nodes."""
-    return {product.name: batch * product.multiplications for product in layers(path, subject)}
 
 
 def pytorch(artefact: Artefact, subject: Subject, batch: int, threads: int) -> Engine:
