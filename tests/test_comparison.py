@@ -1109,6 +1109,7 @@ def test_an_impatient_second_ctrl_c_leaves_nothing_behind(script, mark):
 def test_an_interruption_in_a_notebook_leaves_no_worker(mark, monkeypatch):
     """In a kernel, which lives on, two interruptions in a row leave no worker either."""
     monkeypatch.setattr("kit.measure.process.GRACE_S", 3.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     press = [signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]]
     pressed = [threading.Timer(delay, *press) for delay in (2.5, 3.2)]
     closing = {n: lambda: Prepared(pause(20)(), close=lambda: time.sleep(600)) for n in ("a", "b")}
@@ -1120,6 +1121,7 @@ def test_an_interruption_in_a_notebook_leaves_no_worker(mark, monkeypatch):
     finally:
         for timer in pressed:
             timer.join()
+        signal.signal(signal.SIGINT, before)
     assert not still_there(mark)
 
 
