@@ -1110,19 +1110,24 @@ def test_an_interruption_in_a_notebook_leaves_no_worker(mark, monkeypatch):
     """In a kernel, which lives on, two interruptions in a row leave no worker either."""
     monkeypatch.setattr("kit.measure.process.GRACE_S", 3.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    press = [signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]]
-    pressed = [threading.Timer(delay, *press) for delay in (2.5, 3.2)]
+    pressed = threading.Thread(target=press_twice, args=(mark,))
     closing = {n: lambda: Prepared(pause(20)(), close=lambda: time.sleep(600)) for n in ("a", "b")}
-    for timer in pressed:
-        timer.start()
+    pressed.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             compare(closing, seconds=60, max_rounds=10_000, target=1e-9)
     finally:
-        for timer in pressed:
-            timer.join()
+        pressed.join()
         signal.signal(signal.SIGINT, before)
     assert not still_there(mark)
+
+
+def press_twice(mark):
+    """Interrupt the main thread once all workers are up, and again while it ends them."""
+    wait_for(lambda: len(still_there(mark)) >= 3)
+    for pause_s in (1.0, 0.7):
+        time.sleep(pause_s)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
