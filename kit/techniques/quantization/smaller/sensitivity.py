@@ -21,7 +21,7 @@ from kit.record.document import Chart, Series, Table
 from kit.techniques.quantization.accuracy import BOUND, agreement
 from kit.techniques.quantization.engines import proof
 from kit.techniques.quantization.engines.on_cpu import CPU, first, session_options
-from kit.techniques.quantization.smaller import precisions
+from kit.techniques.quantization.smaller import calibration, precisions
 from kit.techniques.quantization.smaller.precisions import PRODUCTS
 from kit.techniques.quantization.work import Artefact, Inputs, Subject, digest, kept
 
@@ -280,11 +280,7 @@ class _Trials:
             return Operator(name, nodes, None, words.shown(error, 160))
 
     def _outputs(self, path: Path) -> np.ndarray:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path), session_options(self.threads), providers=CPU)
-        wanted = [session.get_outputs()[0].name]
-        return np.concatenate([session.run(wanted, batch)[0] for batch in precisions.Reader(self.inputs)])
+        return calibration.answers(Artefact(path, "INT8"), self.inputs, self.threads)
 
     def layers(self, most: int) -> tuple[list[Layer], str]:
         """Return the layers, those with the most multiplications first, and a note on those not tried one by one."""
