@@ -11,7 +11,7 @@ from kit import Comparison
 from kit.errors import UserError
 from kit.techniques.caching import stores, traces
 from kit.techniques.caching.layers import cached, dataset, prefix, serving, staleness, work
-from kit.techniques.caching.stores import in_memory, operations
+from kit.techniques.caching.stores import in_memory, operations, rates
 
 ITEMS = 40
 
@@ -341,6 +341,31 @@ def test_operations_of_a_store_do_what_they_should(operation, threads, processes
     prepared.close()
 
 
+def test_rates_are_of_every_operation_store_and_kind_of_user(tmp_path):
+    """Each store has its rates by threads, a shared one by processes too; one that loses what it is given is told."""
+
+    class Forgetful(in_memory.InMemory):
+        def put(self, key, value, ttl=None):
+            pass
+
+    def openings(operation):
+        return {
+            "memory": partial(in_memory.own, items=50),
+            "SQLite": partial(stores.SQLite, tmp_path / operation / "c"),
+            "forgetful": lambda: Forgetful(in_memory.own(items=50)._held),
+        }
+
+    found = rates.rates(openings, operations.Load(items=20, seconds=0.003), seconds=0.2)
+    users = {store: [(one.operation, one.users) for one in found if one.store == store] for store in openings("put")}
+    threads = [(operation, many) for operation in operations.OPERATIONS for many in rates.THREADS]
+    assert users["memory"] == users["forgetful"] == threads
+    assert len(users["SQLite"]) == 9 and ("put", "2 processes") in users["SQLite"]
+    assert all(len(one.readings) >= 5 and min(one.readings) > 0 for one in found)
+    assert all(one.interval[0] <= one.per_s <= one.interval[1] for one in found)
+    wrong = {(one.store, one.operation) for one in found if one.right < 1}
+    assert wrong == {("forgetful", "get hit"), ("forgetful", "put")}
+
+
 def test_a_store_that_mixes_up_its_values_is_found_out():
     """Each key has a value of its own, and a store that answers with another's is not right."""
 
@@ -365,6 +390,7 @@ def test_mistakes_are_told(model, inputs):
         "too short for 400": lambda: cached.Requests(partial(work.waiting, 0), TRACE, warm=400),
         "no operation is called 'got'": lambda: operations.Load("got"),
         "one too many": lambda: operations.Operating(in_memory.own, 2, 2)(operations.Load()),
+        "have no rates": lambda: rates.rates(lambda _: {}, operations.Load()),
         "too few": lambda: operations.weigh(in_memory.own, items=10),
         "rate=0": lambda: serving.arrivals(0, 10),
         "hits and misses": lambda: serving.serve(work.waiting(0), TRACE[:9], 1e6).worth,

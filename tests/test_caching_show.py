@@ -15,7 +15,7 @@ from kit.measure.exhibits import Exhibits
 from kit.record.document import Quality
 from kit.techniques.caching import advice, choices, curves, outage, show, stampede, stores, traces
 from kit.techniques.caching.layers import cached, prefix, serving, staleness, work
-from kit.techniques.caching.stores import in_memory, operations
+from kit.techniques.caching.stores import in_memory, operations, rates
 
 ITEMS = 30
 TRACE = np.random.default_rng(2).zipf(1.5, 400) % ITEMS
@@ -102,24 +102,41 @@ def test_gates_say_what_does_not_hold(found):
 # Stores and work
 
 
-def test_operations_and_weights_stand_by_store(tmp_path):
-    """Each store that was measured has its hits a second at each number of users, and what an item weighs in it."""
-    opening = partial(stores.SQLite, tmp_path / "c.sqlite")
-    hits = Comparison("stores", baseline="LRU", sizes=[1, 2], unit="users", seconds=0.2, max_rounds=3)
-    load = operations.Load(items=20)
-    hits.variant("LRU", lambda users: operations.Operating(partial(in_memory.own, items=20), users)(load))
-    hits.variant("SQLite", lambda users: operations.Operating(opening, users)(load))
-    hits.variant("absent", lambda users: None, needs="no_such_module")
-    result = hits.run()
-    assert show.measured(result, "SQLite") and not show.measured(result, "absent")
+def test_rates_stand_by_operation_and_store():
+    """Each operation of each store has its rate by users; where processes share nothing there is a gap, and what went
+    wrong is told."""
+    readings = [90_000.0, 100_000.0, 110_000.0]
+    found = [
+        rates.Rate("LRU", "get hit", "1 thread", readings, 1.0),
+        rates.Rate("SQLite", "get hit", "1 thread", [2_000.0] * 3, 1.0),
+        rates.Rate("SQLite", "get hit", "2 processes", [5_000.0] * 3, 0.97),
+    ]
+    table = show.rates(found)
+    assert column(table, "1 thread") == [100, 2] and column(table, "2 processes") == [None, 5]
+    assert column(table, "2 threads") == [None, None] and column(table, "up to") == ["±10 %", "±0 %"]
+    assert "3 readings" in table.note and "SQLite, get hit, 2 processes: 97 %" in table.note
+    assert "should" not in show.rates(found[:2]).note
+
+
+def test_weights_stand_by_store():
+    """Each store has what an item weighs; one that keeps nothing in this process has no weight in it."""
     weight = operations.Weight(856, 1200.0, 900.0)
-    away = show.operations(result, {"LRU": weight}, servers=["LRU"])
-    assert column(away, "process: bytes an item") == [None, None] and column(away, "store: bytes an item")[0] == 900
-    table = show.operations(result, {"LRU": weight})
-    assert column(table, "store") == ["LRU", "SQLite"]
-    one, two = column(table, "1 user: 1,000/s"), column(table, "2 users: 1,000/s")
-    assert one[0] > one[1] > 0 and all(two)
-    assert column(table, "process: bytes an item") == [1200.0, None] and "856 bytes" in table.note
+    table = show.weights({"LRU": weight, "Redis": weight})
+    assert column(table, "in the process") == [1200.0, None] and column(table, "in the store") == [900, 900]
+    assert "856 bytes" in table.note
+
+
+def test_only_what_was_measured_is_measured():
+    """A variant that was skipped is not measured, nor is one that is invalid."""
+    hits = Comparison("stores", baseline="LRU", size=1, seconds=0.2, max_rounds=1)
+    load = operations.Load(items=20)
+    hits.variant("LRU", lambda: operations.Operating(partial(in_memory.own, items=20))(load))
+    hits.variant("absent", lambda: None, needs="no_such_module")
+    result = hits.run()
+    assert show.measured(result, "LRU") and not show.measured(result, "absent")
+    point = result.record.points[-1]
+    invalid = [replace(one, verdict="invalid") for one in point.variants]
+    assert not show.measured(SimpleNamespace(record=SimpleNamespace(points=[replace(point, variants=invalid)])), "LRU")
 
 
 def test_worth_is_told_net(worths):
@@ -162,11 +179,6 @@ def test_the_claim_holds_only_if_all_stores_pay_and_all_answers_are_equal(worths
     assert "does not hold" in show.claim(worths, result, 0.1) and "SQLite" in show.claim(worths, result, 0.1)
     against = show.claim(alone, result, 0.1, ["An answer was wrong."])
     assert "does not hold" in against and "**Refuted:** An answer was wrong." in against
-    assert show.measured(result, "LRU in memory")
-    point = result.record.points[-1]
-    invalid = [replace(one, verdict="invalid") for one in point.variants]
-    bad = SimpleNamespace(record=SimpleNamespace(points=[replace(point, variants=invalid)]))
-    assert not show.measured(bad, "LRU in memory")
 
 
 def test_what_refutes_the_claim_is_told_in_words():

@@ -1,6 +1,6 @@
 """What caching shows beside speed-ups: what each size and policy misses, what users wait for, what a cache saves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from kit.techniques.caching.layers.staleness import Freshness
 from kit.techniques.caching.outage import Stage
 from kit.techniques.caching.stampede import Stampede
 from kit.techniques.caching.stores.operations import Weight
+from kit.techniques.caching.stores.rates import USERS, Rate
 
 DAY_S = 86_400
 AS_MUCH = 0.03
@@ -105,33 +106,41 @@ def _valid(variant: Variant | None) -> bool:
     return variant is not None and variant.state == "measured" and variant.verdict != "invalid"
 
 
-def operations(result: Result, weights: Mapping[str, Weight], servers: Sequence[str] = ("Redis",)) -> Table:
-    """Return a row a store: hits a second at each number of users, and the memory of one item by `weights`. servers:
-    stores that keep nothing in this process."""
-    points = result.record.points
-    rows = []
-    for name in result:
-        own = [words.find(point, name) for point in points]
-        if not any(map(_valid, own)):
-            continue
-        weight = weights.get(name)
-        sizes = [None if name in servers else weight.in_process, weight.in_store] if weight else [None, None]
-        rows.append([name, *(_rate(variant) for variant in own), *sizes])
-    users = [words.count(point.size, result.record.asked.unit) for point in points]
-    value = next(iter(weights.values())).value if weights else 0
+def rates(found: Sequence[Rate]) -> Table:
+    """Return a row an operation and store: what all users together do in a second, by threads and by processes."""
+    rows: dict[tuple[str, str], dict[str, Rate]] = {}
+    for one in found:
+        rows.setdefault((one.operation, one.store), {})[one.users] = one
+    wrong = [f"{one.store}, {one.operation}, {one.users}: {words.percent(one.right)}" for one in found if one.right < 1]
+    many = words.count(min(len(one.readings) for one in found), "readings")
     return Table(
-        "Hits a second, all users together (higher is better), and what an item weighs",
-        ["store", *(f"{one}: 1,000/s" for one in users), "process: bytes an item", "store: bytes an item"],
-        rows,
-        f"An item is an array of {value:,} bytes. Process: how much this process grew; store: by the store's account."
-        if value
-        else "",
+        "Operations a second, in thousands, all users together (higher is better)",
+        ["operation", "store", *USERS, "up to"],
+        [
+            [*names, *(by[users].per_s / 1000 if users in by else None for users in USERS), _widest(by.values())]
+            for names, by in rows.items()
+        ],
+        f"Medians of {many} in random order; up to: the widest interval of the row. —: in memory each process has a "
+        "store of its own, and shares nothing."
+        + (f" Not all did what they should: {'; '.join(wrong)}." if wrong else ""),
     )
 
 
-def _rate(variant: Variant | None) -> float | None:
-    rate = variant and variant.metrics.get("operations_per_s")
-    return rate / 1000 if rate else None
+def _widest(row: Iterable[Rate]) -> str:
+    return words.plus_minus(max((high - low) / 2 / one.per_s for one in row for low, high in [one.interval]))
+
+
+def weights(found: Mapping[str, Weight], servers: Sequence[str] = ("Redis",)) -> Table:
+    """Return a row a store: the memory of one item. servers: stores that keep nothing in this process."""
+    rows = [[name, None if name in servers else weight.in_process, weight.in_store] for name, weight in found.items()]
+    value = next(iter(found.values())).value
+    return Table(
+        "What an item weighs, bytes (lower is better)",
+        ["store", "in the process", "in the store"],
+        rows,
+        f"An item is an array of {value:,} bytes. In the process: how much the process grew; in the store: by the "
+        "store's own account.",
+    )
 
 
 # What a cache is worth before work

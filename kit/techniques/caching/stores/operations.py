@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -71,20 +71,16 @@ class Operating:
         number = self.threads * self.processes
         if self.processes > 1:
             context, store = multiprocessing.get_context("spawn"), None
-            together = context.Barrier(number)
-            pool: Executor = ProcessPoolExecutor(number, context, _open, (self.opening, load, together))
+            pool: Executor = ProcessPoolExecutor(number, context, _open, (self.opening, load, context.Barrier(number)))
             operate, check = _operate_here, _check_here
         else:
             store = self.opening()
-            pool, user = ThreadPoolExecutor(number), _User(store, load, threading.Barrier(number))
-            operate, check = user.operate, user.check
+            pool, user = ThreadPoolExecutor(number), User(store, load)
+            operate, check = partial(user.operate, threading.Barrier(number)), user.check
 
         def read() -> Reading:
-            spans = list(pool.map(operate, range(number)))
-            operations = sum(done for *_, done, _ in spans)
-            wall_s = max(end for _, end, *_ in spans) - min(start for start, *_ in spans)
-            right = min(sum(found for *_, found in spans) / operations, *pool.map(check, range(number)))
-            return Reading(wall_s / operations, {"operations_per_s": operations / wall_s}, right)
+            per_s, right = together(list(pool.map(operate, range(number))))
+            return Reading(1 / per_s, {"operations_per_s": per_s}, min(right, *pool.map(check, range(number))))
 
         def prove() -> Engagement:
             shared = None if store is None else store.shared
@@ -99,11 +95,22 @@ class Operating:
         return Prepared(read, prove, close)
 
 
-class _User:
-    """One process's use of a store."""
+Span = tuple[float, float, int, int]
+"""Of one user's reading: beginning, end, operations, and how many of them did what they should."""
 
-    def __init__(self, store: Store, load: Load, together: Any):
-        self.store, self.load, self.together = store, load, together
+
+def together(spans: Sequence[Span]) -> tuple[float, float]:
+    """Return the operations a second of all users, and the share of them that did what they should."""
+    operations = sum(done for *_, done, _ in spans)
+    wall_s = max(end for _, end, *_ in spans) - min(start for start, *_ in spans)
+    return operations / wall_s, sum(right for *_, right in spans) / operations
+
+
+class User:
+    """One process's use of a store: filled for the load's operation, then used by as many threads as call."""
+
+    def __init__(self, store: Store, load: Load):
+        self.store, self.load = store, load
         self.value = np.random.default_rng(0).random(max(1, load.value_bytes // 4), np.float32)
         held = [key("held", number) for number in range(load.items)]
         if load.operation == "get hit":
@@ -116,12 +123,12 @@ class _User:
         }[load.operation]
         self.do = {"get hit": self._hit, "get miss": self._miss, "put": self._put}[load.operation]
 
-    def operate(self, number: int) -> tuple[float, float, int, int]:
-        """Work for one reading, begun together with the other users. Return beginning, end, operations, and how many of
-        them did what they should."""
+    def operate(self, together: Any, number: int = 0) -> Span:
+        """Work for one reading, begun with the other users, for whom the barrier `together` waits. Return beginning,
+        end, operations, and how many of them did what they should."""
         keys = self._chosen()
         done = right = 0
-        self.together.wait(60)
+        together.wait(60)
         start = end = time.time()
         while end < start + self.load.seconds:
             right += self.do([next(keys) for _ in range(BETWEEN_LOOKS)])
@@ -129,12 +136,20 @@ class _User:
             end = time.time()
         return start, end, done, right
 
-    def check(self, number: int) -> float:
+    def check(self, number: int = 0) -> float:
         """Return, outside the timing, what share of some keys has the value that was put for it."""
-        if self.load.operation != "get hit":
-            return 1.0
-        numbers = np.random.default_rng().integers(self.load.items, size=BETWEEN_LOOKS).tolist()
+        some = np.random.default_rng().integers(len(self.keys), size=BETWEEN_LOOKS).tolist()
+        return {"get hit": self._holds, "get miss": lambda _: 1.0, "put": self._keeps}[self.load.operation](some)
+
+    def _holds(self, numbers: list[int]) -> float:
         return float(np.mean([np.array_equal(self.store.get(self.keys[one]), self._value(one)) for one in numbers]))
+
+    def _keeps(self, numbers: list[int]) -> float:
+        kept = 0
+        for one in numbers:
+            self.store.put(self.keys[one], self._value(one))
+            kept += np.array_equal(self.store.get(self.keys[one]), self._value(one))
+        return kept / len(numbers)
 
     def _value(self, number: int) -> np.ndarray:
         return self.value + np.float32(number)
@@ -155,19 +170,20 @@ class _User:
         put, value = self.store.put, self.value
         for one in keys:
             put(one, value)
-        return len(keys) if np.array_equal(self.store.get(keys[-1]), value) else 0
+        return len(keys)
 
 
-_user: Any = None
+_user: User | None = None
+_barrier: Any = None
 
 
-def _open(opening: Callable[[], Store], load: Load, together: Any) -> None:
-    global _user
-    _user = _User(opening(), load, together)
+def _open(opening: Callable[[], Store], load: Load, barrier: Any) -> None:
+    global _user, _barrier
+    _user, _barrier = User(opening(), load), barrier
 
 
-def _operate_here(number: int) -> tuple[float, float, int, int]:
-    return _user.operate(number)
+def _operate_here(number: int) -> Span:
+    return _user.operate(_barrier, number)
 
 
 def _check_here(number: int) -> float:
