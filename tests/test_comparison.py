@@ -408,6 +408,34 @@ def test_a_baseline_that_differs_between_processes_resolves_nothing(tmp_path):
 CROWDED = "oversubscribed: 4 ranks on 2 cores"
 
 
+def seeds_seen(into: Path):
+    def prepare():
+        name = f"{into}/{os.getpid()}"
+
+        def call(seed):
+            with open(name, "a") as file:
+                file.write(f"{seed}\n")
+            return Reading(0.01, {"seed": seed}, answer=seed)
+
+        return Prepared(call, seeded=True)
+
+    return prepare
+
+
+def test_work_that_draws_on_chance_gets_a_seed_a_round(tmp_path):
+    """All variants of a round share its luck but A/A, no round repeats another's, and the first answers are equal."""
+    result = compare(
+        {"one": seeds_seen(tmp_path), "other": seeds_seen(tmp_path)}, seconds=3, max_rounds=12, quality=lambda a, b: a == b
+    )
+    point = result.record.points[0]
+    readings = point.sessions[0].readings
+    seeds = {name: readings[name].metrics["seed"] for name in ("one", "other", "A/A")}
+    assert seeds["one"] == seeds["other"]
+    everything = seeds["one"] + seeds["A/A"]
+    assert len(set(everything)) == len(everything) >= 20
+    assert [variant.quality.state for variant in point.variants] == ["reference", "held"]
+
+
 def crowded(*answers, engagement=None, close=None, why=CROWDED):
     """A variant of which no speed may be claimed, which gives its answers in turn."""
     return lambda *arguments: Prepared(answers_in_turn(*answers)(), engagement, close, correctness_only=why)

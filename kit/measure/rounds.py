@@ -109,6 +109,7 @@ class Table:
         self.stopped = "interrupted"
         self._renew = renew
         self._renewing_s = 0.0
+        self._seed = seed
         self._random = np.random.default_rng(seed)
         self._half_width: float | None = None
         self.round_s: float | None = None
@@ -202,16 +203,22 @@ class Table:
     def _round(self, tell: Callable[[str], None]) -> None:
         alive = [i for i, seat in enumerate(self.seats) if not seat.failed]
         visits = [int(i) for i in self._random.permutation(alive)]
+        lucks = self._seeds(len(self.order))
         self.order.append(visits)
         cpu = _cpu_times()
         for position in visits:
             seat = self.seats[position]
             tell(seat.name)
-            reading = seat.order("read")
+            reading = seat.order("read", lucks[seat is self.seats[1]])
             if reading is not None:
                 seat.readings.append(reading)
         self.load.append(os.getloadavg()[0] if hasattr(os, "getloadavg") else None)
         self.steal.append(_steal_share(cpu, _cpu_times()))
+
+    def _seeds(self, number: int) -> tuple[int, int]:
+        """Return the seeds of a round: of the baseline and all variants, and of A/A."""
+        first, second = np.random.default_rng([self._seed, number]).integers(1, 2**31, 2)
+        return int(first), int(second)
 
     def _settled(self) -> bool:
         """Look at the data: has every variant that speed can judge its verdict, and a speed-up known well enough?"""

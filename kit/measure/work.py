@@ -16,12 +16,16 @@ class Prepared:
     close: called at the end, whatever happened (stops a cluster, closes a connection).
     correctness_only: why no speed may be claimed of this variant here, as "oversubscribed: 4 ranks on 2 cores". It
         takes no part in the rounds; its answer, engagement and memory are still looked at.
+    seeded: the work draws on chance (a search, a training), so its luck is part of what is measured. call(seed) then
+        gets a whole number: another one in each round, the same for all variants of a round but A/A, which shows what
+        luck alone does.
     """
 
-    call: Callable[[], Any]
+    call: Callable[..., Any]
     engagement: Callable[[], Engagement] | None = None
     close: Callable[[], None] | None = None
     correctness_only: str = ""
+    seeded: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 the parent ended: the lifeline is a pipe that nobody writes to and that closes with the parent.
 """
 
+import functools
 import math
 import os
 import random
@@ -61,14 +62,14 @@ class Work:
 
     def cold(self) -> dict:
         """Make the first call. Return {"cold_s", "wall_s", "answer"}: its own seconds, and those of the clock."""
-        wall_s, answer = _timed(self.prepared.call)
+        wall_s, answer = _timed(self._call())
         return {"cold_s": _own_seconds(answer, wall_s), "wall_s": wall_s, "answer": _portable(answer)}
 
     def weigh(self) -> dict:
         """Make one untimed call and read its peak memory. Return peak, method, device memory, the answer, resident."""
         self.children = psutil.Process().children(recursive=True)  # looked for once: it walks all of /proc
         memory.reset()
-        answer = self.prepared.call()
+        answer = self._call()()
         _synchronize()
         peak = memory.peak()
         return {
@@ -82,24 +83,27 @@ class Work:
     def resume(self, repeats: int) -> None:
         """Get as warm as the process that this one replaces, which took `repeats` calls a reading."""
         self.repeats = repeats
-        self.prepared.call()
+        self._call()()
         _synchronize()
         self.children = psutil.Process().children(recursive=True)
 
     def calibrate(self) -> dict:
         """Choose how many calls make one reading. Return {"repeats", "reading_s"}."""
-        wall_s, answer = _timed(self.prepared.call)
+        wall_s, answer = _timed(self._call())
         if not isinstance(answer, Reading):
             while wall_s * self.repeats < SHORTEST_READING_S and self.repeats < 1_000_000:
                 self.repeats = min(1_000_000, max(2 * self.repeats, int(SHORTEST_READING_S / max(wall_s, 1e-9))))
                 wall_s = self.read()["wall_s"]
         return {"repeats": self.repeats, "reading_s": wall_s * self.repeats}
 
-    def read(self) -> dict:
-        """Take one reading. Return {"wall_s", "cpu_s", "switches", "metrics"}, times of one call."""
+    def read(self, seed: int = 0) -> dict:
+        """Take one reading. Return {"wall_s", "cpu_s", "switches", "metrics"}, times of one call.
+
+        seed: of the luck of work that is seeded.
+        """
         _change_core()
         cpu_s, switches = _cpu_s(self.children), _switches()
-        call = self.prepared.call
+        call = self._call(seed)
         _synchronize()
         start = time.perf_counter()
         for _ in range(self.repeats):
@@ -116,8 +120,8 @@ class Work:
         return read
 
     def again(self) -> dict:
-        """Make one more untimed call, after the rounds. Return {"answer"}."""
-        return {"answer": _portable(self.prepared.call())}
+        """Make one more untimed call, after the rounds, with the first call's luck. Return {"answer"}."""
+        return {"answer": _portable(self._call()())}
 
     def engagement(self) -> Engagement:
         """Return the variant's own proof that it ran, or `not stated`."""
@@ -127,6 +131,10 @@ class Work:
         if not isinstance(proof, Engagement):
             raise TypeError(f"engagement returns an Engagement, by engaged() or fell_back(); got {proof!r:.80}")
         return proof
+
+    def _call(self, seed: int = 0) -> Callable[[], Any]:
+        """Return the variant's call, with this luck where it draws on chance. A bare call pays nothing for it."""
+        return functools.partial(self.prepared.call, seed) if self.prepared.seeded else self.prepared.call
 
     def close(self) -> None:
         """Let the variant close what it opened."""
