@@ -18,15 +18,21 @@ Space = Mapping[str, "BaseDistribution"]
 """Optuna's distributions by name: floats, integers (both also on a log scale) and choices."""
 
 
+class TrialFailed(Exception):
+    """Raised by a step: this setting came to nothing, and the search goes on. Its text is the reason."""
+
+
 @dataclass(frozen=True)
 class Step:
     """What a trial has after one step.
 
-    loss: lower is better, of this step, on the data that trials may see; seconds: what this step took, or would have.
+    loss: lower is better, of this step, on the data that trials may see; seconds: what this step took, or would have;
+    at: how much of the whole trial is done, in the problem's units (epochs, folds); 0: one unit more than before.
     """
 
     loss: float
     seconds: float
+    at: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +41,9 @@ class Problem:
 
     name: as a figure names it.
     space: what may be set.
-    trial: trial(setting, seed) returns the steps of one trial, each worked out when it is asked for. seed: of all chance
-        in it (folds, noise, durations); the same seed and setting give the same losses.
-    steps: of a whole trial, 1 or more.
+    trial: trial(setting, seed) returns the steps of one trial, each worked out when it is asked for. seed: of all
+        chance in it (folds, noise, durations); the same seed and setting give the same losses.
+    steps: units of a whole trial (epochs, folds), 1 or more: it is over when a step has that many done.
     default: what somebody has who does not search.
     truth: truth(setting) returns the loss without noise, where that is known; None: what a trial shows is all there is.
     best: the smallest truth in the space, where it is known.

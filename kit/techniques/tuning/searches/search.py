@@ -26,7 +26,7 @@ class Search(Protocol):
         """Say how a trial ended. loss: of its last step; None if it failed. pruned: it was stopped before its end."""
 
     def stops(self, asked: Asked, step: int, loss: float) -> bool:
-        """Return whether the trial is to end here, after this step (from 1 on) and its loss. Without pruning: never."""
+        """Return whether the trial is to end here, with so many units done and this loss. Without pruning: never."""
 
 
 Opening = Callable[[Problem, int, int], Search]

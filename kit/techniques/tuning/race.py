@@ -1,0 +1,143 @@
+"""A search as a variant of a comparison: how long until it has what random search has after so many trials?
+
+All searches of a round have one seed, another in each round, so luck is part of what is measured, and A/A is random
+search with luck of its own. Seconds are those of the trials and of the search itself, on the clock of `clock.simulate`
+with one worker.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kit.errors import UserError
+from kit.measure.work import Prepared, Reading, engaged
+from kit.record.document import Quality
+from kit.techniques.tuning.clock import History, simulate
+from kit.techniques.tuning.problem import Problem, Setting
+from kit.techniques.tuning.searches import SEARCHES
+
+PATIENCE = 3
+"""A search that has not reached its target is given up after so many times the trials; random search has by then, in
+seven cases of eight."""
+TARGETS = 101
+"""Random searches whose median is the target, where trials cost nothing."""
+JUDGED = 5
+"""Searches whose settings are judged on data that no trial saw, where that costs nothing; else one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Race:
+    """To be won by who first has a loss of `target` or less.
+
+    problem: opened anew in each process; trials: those that random search is given; mean_s: of one trial.
+    """
+
+    problem: Callable[[], Problem]
+    trials: int
+    target: float
+    mean_s: float
+
+    @cached_property
+    def checkpoints(self) -> list[int]:
+        """Numbers of trials at which losses are noted: 1, 2, 4 … and the last."""
+        return sorted({*(2**k for k in range(self.trials.bit_length())), self.trials})
+
+
+def race(problem: Callable[[], Problem], trials: int, seed: int = 0) -> Race:
+    """Return the race to the loss that random search has after `trials` trials: in the median of 101 searches where
+    trials are looked up, in one search where they are real. Raise `UserError` if all of its trials fail."""
+    opened = problem()
+    histories = [
+        simulate(SEARCHES["random"], opened, trials=trials, seed=seed + 1 + number)
+        for number in range(TARGETS if opened.simulated else 1)
+    ]
+    target = float(np.median([history.after(trials) for history in histories]))
+    if math.isinf(target):
+        reason = next((one.failed for one in histories[0].trials if one.failed), "none counts")
+        raise UserError(f"{opened.name}: all {trials} trials of a random search came to nothing ({reason}); mend that")
+    return Race(problem, trials, target, float(np.mean([history.work_s / trials for history in histories])))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search is judged by: the loss of its setting, and of the defaults, on data that no trial saw."""
+
+    loss: float
+    default: float
+    on: str
+    searches: int
+
+
+@dataclass(frozen=True)
+class Racing:
+    """A search by its name, as a variant: called with a race it prepares, and returns what is called once a round."""
+
+    search: str
+
+    def __call__(self, race: Race) -> Prepared:
+        problem, opening = race.problem(), SEARCHES[self.search]
+        last: dict[str, History] = {}
+
+        def call(seed: int) -> Reading:
+            most = PATIENCE * race.trials
+            history = simulate(opening, problem, trials=race.trials, seed=seed, target=race.target, most=most)
+            last["one"] = history
+            reached = history.reached(race.target)
+            seconds = reached.ended_s if reached else history.span_s
+            return Reading(seconds, _metrics(history, race, reached is not None), lambda: judged(history))
+
+        def judged(first: History) -> Found:
+            more = range(1, JUDGED) if problem.simulated else ()
+            others = [simulate(opening, problem, trials=race.trials, seed=seed) for seed in more]
+            return judge(problem, [first, *others])
+
+        def proof():
+            history = last["one"]
+            pruned = sum(trial.pruned for trial in history.trials)
+            return engaged(
+                search=self.search,
+                trials=len(history.trials),
+                pruned=pruned,
+                costs={"sampler ms a trial": 1e3 * history.sampler_s / max(1, len(history.trials))},
+            )
+
+        return Prepared(call, proof, seeded=True)
+
+
+def judge(problem: Problem, histories: list[History]) -> Found:
+    """Return how good the settings are that these searches chose, in the median, beside the defaults."""
+    score, on = (problem.final, "data that no trial saw") if problem.final else (problem.truth, "the known function")
+    chosen = [history.chosen for history in histories if history.chosen is not None]
+    if score is None or problem.default is None or not chosen:
+        return Found(math.nan, math.nan, "nothing: there are no defaults or no further data", len(chosen))
+    return Found(float(np.median([score(one) for one in chosen])), _scored(score, problem.default), on, len(chosen))
+
+
+def _scored(score: Callable[[Setting], float], setting: Setting) -> float:
+    return float(score(setting))
+
+
+def beats_the_defaults(answer: Found, reference: Found) -> Quality:
+    """Return whether what was found is no worse than what was there before, on data that no trial saw."""
+    what = "loss against the defaults'"
+    if math.isnan(answer.loss):
+        return Quality(state="unchecked", measure=what, note=f"judged by {answer.on}")
+    held = answer.loss <= answer.default
+    note = "" if held else f"on {answer.on} the defaults have {answer.default:.4g}, this search {answer.loss:.4g}"
+    return Quality(state="held" if held else "broken", measure=what, value=answer.loss, bound=answer.default, note=note)
+
+
+def _metrics(history: History, race: Race, reached: bool) -> dict[str, float]:
+    """Return the numbers of one search by name; losses before the first trial that counts are left out as NaN."""
+    counted = {
+        "reached": float(reached),
+        "trials": float(len(history.trials)),
+        "work s": history.work_s,
+        "sampler s": history.sampler_s,
+    }
+    by_trials = {f"loss after {n} trials": history.after(n) for n in race.checkpoints}
+    by_time = {f"loss after {n} trials' time": history.at(n * race.mean_s) for n in race.checkpoints}
+    return counted | {name: loss for name, loss in (by_trials | by_time).items() if math.isfinite(loss)}

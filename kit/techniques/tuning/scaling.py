@@ -1,0 +1,151 @@
+"""What more workers bring: trials end sooner, and answers come sooner, which is not the same.
+
+A search by many asks before it knows: the more trials are under way, the less each one can learn from. So throughput
+and the time to a given loss are shown side by side, on the simulated clock, over many seeds.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kit.measure.statistics import ALPHA, sign_test_interval
+from kit.record.document import Chart, Series, Table
+from kit.techniques.tuning.clock import History, simulate
+from kit.techniques.tuning.problem import Problem
+from kit.techniques.tuning.searches import SEARCHES
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """One search by 1 worker and by more, with the same seeds. Arrays have the shape (workers, seeds).
+
+    spans_s: from the beginning to the last of `trials` ends; to_target_s: to the loss that random search by one worker
+    has after half of the trials, infinite if it was not reached; losses: at the end; utilisation: 0 to 1.
+    """
+
+    search: str
+    problem: str
+    trials: int
+    workers: list[int]
+    spans_s: np.ndarray
+    to_target_s: np.ndarray
+    losses: np.ndarray
+    utilisation: np.ndarray
+
+    def sped_up(self, seconds: np.ndarray) -> list[tuple[float, float | None, float | None]]:
+        """Return for each number of workers by how much sooner than by one: the median over seeds and its interval."""
+        with np.errstate(invalid="ignore"):  # infinite by infinite: neither came there
+            return [_median(seconds[0] / row) for row in seconds]
+
+
+def scale(
+    problem: Problem, searches: Sequence[str], workers: Sequence[int], trials: int, seeds: int
+) -> dict[str, Scaled]:
+    """Return each search by each number of workers, once a seed. 1 is among the numbers, whether asked for or not."""
+    alone = [simulate(SEARCHES["random"], problem, trials=trials, seed=seed + 1) for seed in range(seeds)]
+    target = float(np.median([history.after(trials // 2) for history in alone]))
+    return {name: _scaled(problem, name, sorted({1, *workers}), trials, seeds, target) for name in searches}
+
+
+def _scaled(problem: Problem, search: str, workers: list[int], trials: int, seeds: int, target: float) -> Scaled:
+    histories = [
+        [simulate(SEARCHES[search], problem, workers=number, trials=trials, seed=seed + 1) for seed in range(seeds)]
+        for number in workers
+    ]
+    of_each = (lambda one: one.span_s, lambda one: _time_to(one, target), _last, lambda one: one.utilisation)
+    arrays = [np.array([[of(history) for history in row] for row in histories]) for of in of_each]
+    return Scaled(search, problem.name, trials, workers, *arrays)
+
+
+def _time_to(history: History, target: float) -> float:
+    reached = history.reached(target)
+    return reached.ended_s if reached else np.inf
+
+
+def _last(history: History) -> float:
+    return history.truths[-1]
+
+
+def _median(ratios: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Return the median and its exact interval. Where one worker never came there but many did, the ratio is infinite;
+    where neither did, nothing is known of that seed."""
+    known = ratios[~np.isnan(ratios)]
+    if not len(known):
+        return np.nan, None, None
+    low, high = sign_test_interval(known, 1 - ALPHA) or (None, None)
+    return float(np.median(known)), low, high
+
+
+def chart(scaled: Scaled) -> Chart:
+    """Return speed-up in trials beside speed-up in answers, over workers."""
+    return Chart(
+        title=f"More workers for {scaled.search}: speed-up in trials and in answers, higher is better",
+        x="workers",
+        y="times as fast as one worker",
+        series=[
+            Series("as many workers as times", scaled.workers, [float(n) for n in scaled.workers], style="ideal"),
+            _series("trials", scaled, scaled.sped_up(scaled.spans_s)),
+            _series("answer", scaled, scaled.sped_up(scaled.to_target_s)),
+        ],
+        log_x=True,
+        log_y=True,
+        note=f"Simulated clock with the real sampler: {scaled.problem}, {scaled.trials} trials, "
+        f"{scaled.spans_s.shape[1]} seeds, median with its 95 % interval. The answer is the loss that random search by one "
+        "worker has after half of the trials.",
+    )
+
+
+def _series(name: str, scaled: Scaled, found: list[tuple]) -> Series:
+    middle, low, high = ([_finite(value) for value in column] for column in zip(*found, strict=True))
+    return Series(name, scaled.workers, middle, low, high, style="modelled")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
+
+
+def table(scaled: Sequence[Scaled]) -> Table:
+    """Return trials a second, utilisation, time to the answer and the loss at the end, a row a search and number."""
+    rows = []
+    for one in scaled:
+        in_trials, in_answers = one.sped_up(one.spans_s), one.sped_up(one.to_target_s)
+        for row, number in enumerate(one.workers):
+            rows.append(
+                [
+                    one.search,
+                    number,
+                    float(np.median(one.trials / one.spans_s[row])),
+                    f"{np.median(one.utilisation[row]):.0%}",
+                    _in_words(in_trials[row]),
+                    _in_words(in_answers[row]),
+                    f"{np.mean(np.isfinite(one.to_target_s[row])):.0%}",
+                    float(np.median(one.losses[row])),
+                ]
+            )
+    return Table(
+        "More workers, on the simulated clock",
+        ["search", "workers", "trials a second", "utilisation", "trials sooner", "answer sooner", "came there", "loss"],
+        rows,
+        note="Ratios to one worker, paired by seed: median [95 % interval]. Loss: at the end of all trials, lower is "
+        "better.",
+    )
+
+
+def _in_words(found: tuple[float, float | None, float | None]) -> str:
+    middle, low, high = found
+    if not np.isfinite(middle):
+        return "—"
+    if low is None or high is None:
+        return f"{middle:.2g}×"
+    return f"{middle:.2g}× [{low:.2g}, {'∞' if np.isinf(high) else f'{high:.2g}'}]"
+
+
+def span_s(trials_s: Sequence[float], apart_s: Sequence[float], workers: int) -> float:
+    """Return how long so many workers take for trials of these seconds, each of which first waits its seconds apart
+    (of sampler and storage); a worker that is free takes the next one."""
+    free = [0.0] * workers
+    for trial_s, wait_s in zip(trials_s, apart_s, strict=True):
+        heapq.heapreplace(free, free[0] + wait_s + trial_s)
+    return max(free)
