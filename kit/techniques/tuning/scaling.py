@@ -85,15 +85,15 @@ def chart(scaled: Scaled) -> Chart:
         x="workers",
         y="times as fast as one worker",
         series=[
-            Series("as many workers as times", scaled.workers, [float(n) for n in scaled.workers], style="ideal"),
+            Series("ideal", scaled.workers, [float(n) for n in scaled.workers], style="ideal"),
             _series("trials", scaled, scaled.sped_up(scaled.spans_s)),
             _series("answer", scaled, scaled.sped_up(scaled.to_target_s)),
         ],
         log_x=True,
         log_y=True,
         note=f"Simulated clock with the real sampler: {scaled.problem}, {scaled.trials} trials, "
-        f"{scaled.spans_s.shape[1]} seeds, median with its 95 % interval. The answer is the loss that random search by one "
-        "worker has after half of the trials.",
+        f"{scaled.spans_s.shape[1]} seeds, median with its 95 % interval. The answer is the loss that random search "
+        "by one worker has after half of the trials.",
     )
 
 
