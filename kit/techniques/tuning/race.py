@@ -21,7 +21,8 @@ from kit.techniques.tuning.searches import SEARCHES
 
 PATIENCE = 3
 """A search that has not reached its target is given up after so many times the trials; random search has by then, in
-seven cases of eight."""
+seven cases of eight. It is counted with the time of as many random trials at least: cheap trials must not make a search
+look fast that never came there."""
 TARGETS = 101
 """Random searches whose median is the target, where trials cost nothing."""
 JUDGED = 5
@@ -86,7 +87,7 @@ class Racing:
             history = simulate(opening, problem, trials=race.trials, seed=seed, target=race.target, most=most)
             last["one"] = history
             reached = history.reached(race.target)
-            seconds = reached.ended_s if reached else history.span_s
+            seconds = reached.ended_s if reached else max(history.span_s, most * race.mean_s)
             return Reading(seconds, _metrics(history, race, reached is not None), lambda: judged(history))
 
         def judged(first: History) -> Found:

@@ -1,0 +1,142 @@
+"""What a race of searches has shown beside its speed-ups: losses over trials and over time, what a search itself costs,
+what pruning saves. All of it is read from the record's own rounds."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from kit.measure.result import Result
+from kit.record.document import Chart, Point, Series, Table, Variant
+from kit.techniques.tuning.race import Race
+
+_AFTER = re.compile(r"loss after (\d+) trials('s? time)?$")
+
+
+def measured(point: Point) -> list[Variant]:
+    """Return the searches that took rounds, in the order in which they were declared."""
+    return [one for one in point.variants if one.state == "measured" and one.session is not None]
+
+
+def rounds(point: Point, variant: Variant) -> dict[str, np.ndarray]:
+    """Return each metric and the seconds of one search over its rounds, shape (rounds,), NaN where a round has none."""
+    readings = point.sessions[variant.session].readings[variant.name]
+    metrics = {name: np.array(values, float) for name, values in readings.metrics.items()}
+    return metrics | {"seconds": np.array(readings.wall_s)}
+
+
+def losses(result: Result, race: Race, best: float | None, *, over_time: bool = False) -> Chart:
+    """Return the loss (the regret, where the best is known) over trials or over time at the largest size, each search's
+    median over the rounds with its quartiles."""
+    point = result.record.points[-1]
+    what = "regret" if best is not None else "loss"
+    drawn = [_curve(one, rounds(point, one), race, best or 0.0, over_time) for one in measured(point)]
+    number = max(len(point.sessions[one.session].readings[one.name].wall_s) for one in measured(point))
+    return Chart(
+        title=f"{what.capitalize()} over {'time' if over_time else 'trials'}, lower is better",
+        x="seconds of trials and search" if over_time else "trials",
+        y=f"{what} of the setting that is best so far",
+        series=[series for series in drawn if series.x],
+        log_x=True,
+        log_y=best is not None,
+        note=f"Medians over {number} rounds, a seed each, with their quartiles. A setting is chosen by what its trial "
+        "showed, and drawn by its loss without noise where that is known.",
+    )
+
+
+def _curve(variant: Variant, metrics: dict[str, np.ndarray], race: Race, best: float, over_time: bool) -> Series:
+    x, y, low, high = [], [], [], []
+    for name, values in metrics.items():
+        found = _AFTER.match(name)
+        known = values[~np.isnan(values)] - best
+        if not found or bool(found[2]) != over_time or len(known) < len(values) / 2:
+            continue
+        first, middle, third = np.quantile(known, [0.25, 0.5, 0.75])
+        x.append(int(found[1]) * (race.mean_s if over_time else 1))
+        y.append(float(middle))
+        low.append(float(first))
+        high.append(float(third))
+    return Series(variant.name, x, y, low, high)
+
+
+def to_target(result: Result) -> Table:
+    """Return for each size and search how often and how soon it came to the target, and what the search itself took."""
+    rows = []
+    for point in result.record.points:
+        for one in measured(point):
+            metrics = rounds(point, one)
+            search, work, trials = (float(np.sum(metrics[name])) for name in ("sampler s", "work s", "trials"))
+            rows.append(
+                [
+                    point.size,
+                    one.name,
+                    len(metrics["seconds"]),
+                    f"{np.mean(metrics['reached']):.0%}",
+                    float(np.median(metrics["seconds"])),
+                    float(1e3 * search / trials),
+                    f"{search / (search + work):.1%}",
+                ]
+            )
+    return Table(
+        "How often the target was reached, and what the search itself took",
+        ["random trials", "search", "rounds", "reached", "median s", "search ms a trial", "share of time"],
+        rows,
+        note="A search that has not reached the target after three times the trials is given up, and counted with the "
+        "time of three times the trials at least: where few rounds reached it, the truth is worse.",
+    )
+
+
+def saved_by_pruning(result: Result) -> Table | None:
+    """Return the share of work that pruning saved a trial, beside the same search without; None where none pruned."""
+    point, rows = result.record.points[-1], []
+    by_name = {one.name: one for one in measured(point)}
+    for name, one in by_name.items():
+        plain = by_name.get(name.partition(" + ")[0])
+        if plain is None or plain is one:
+            continue
+        saved = 1 - _work_a_trial(point, one) / _work_a_trial(point, plain)
+        middle, low, high = np.quantile(_resampled(saved), [0.5, 0.025, 0.975])
+        pair = result.paired(name, to=plain.name)
+        rows.append(
+            [
+                name,
+                f"{middle:.0%} [{low:.0%}, {high:.0%}]",
+                f"{pair.effect.speedup:.2g}×" if pair else None,
+                pair.verdict if pair else None,
+            ]
+        )
+    if not rows:
+        return None
+    return Table(
+        "What pruning saves, and whether the answer comes sooner",
+        ["search", "work saved a trial", "time to target, against without", "verdict"],
+        rows,
+        note="Work saved: median over the rounds with its 95 % bootstrap interval. A trial stopped early is cheap and "
+        "may have been the best.",
+    )
+
+
+def _work_a_trial(point: Point, variant: Variant) -> np.ndarray:
+    metrics = rounds(point, variant)
+    return metrics["work s"] / metrics["trials"]
+
+
+def _resampled(values: np.ndarray, draws: int = 1000) -> np.ndarray:
+    chosen = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
+    return np.median(values[chosen], axis=1)
+
+
+def in_words(seconds: float) -> str:
+    """Return a time as people say it: `45 s`, `12 min`, `3.4 h`."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def first_half(values: Sequence[float], at: Sequence[float]) -> float | None:
+    """Return when half of the gain was there: the first of `at` with a loss at or under the middle of first and last."""
+    if len(values) < 2 or values[-1] >= values[0]:
+        return None
+    middle = (values[0] + values[-1]) / 2
+    return next(when for value, when in zip(values, at, strict=True) if value <= middle)
