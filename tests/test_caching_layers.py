@@ -1,6 +1,7 @@
 """Layers of caches before real work: equal answers, nothing from an old model, and honest sums of what they save."""
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +66,24 @@ def test_variants_behind_a_cache_answer_as_without_one(model, inputs, tmp_path):
     for name in ("lru_cache", "SIEVE", "SQLite"):
         assert result[name].verdict not in ("failed", "invalid", "skipped"), result[name]
     assert result.record.points[0].variants[2].engagement.facts["hits"] > 0
+
+
+def test_answers_that_are_known_are_not_worked_out_again(model, inputs):
+    """A cache is filled with the answers that are known; only what is missing among them is worked out."""
+    real, worked_out = work.prediction(model, inputs), []
+
+    def opening():
+        return replace(real, answer=lambda item: worked_out.append(item) or real.answer(item))
+
+    known = {item: real.answer(item) for item in set(TRACE[:100].tolist()) - {int(TRACE[0])}}
+    for variant in (cached.Cached(partial(in_memory.own, items=ITEMS)), cached.Memoized(ITEMS)):
+        prepared = variant(cached.Requests(opening, TRACE, warm=100, a_reading=20, known=known))
+        assert worked_out == [TRACE[0]]
+        missed = set(TRACE[100:120].tolist()) - set(TRACE[:100].tolist())
+        prepared.call()
+        assert set(worked_out[1:]) == missed
+        worked_out.clear()
+        prepared.close()
 
 
 def test_a_cache_that_answers_nothing_is_no_technique(model, inputs):
@@ -203,6 +222,16 @@ def test_break_even_is_where_nothing_is_saved():
     assert serving.Worth(hit_ratio=1.01 * even, **costs).saved_s > 0
     assert serving.Worth(0.9, hit_s=1e-5, miss_s=1e-5, put_s=1e-5, compute_s=1e-6).break_even > 1
     assert serving.Worth(0.9, hit_s=1e-3, miss_s=0, put_s=0, compute_s=1e-6).break_even == float("inf")
+
+
+def test_stores_take_turns_and_answer_the_same_requests(tmp_path):
+    """Each store answers the whole trace, a part after the other, with the hits that it would have alone."""
+    with in_memory.own(items=ITEMS) as memory, stores.SQLite(tmp_path / "c") as disk:
+        found = serving.in_turn(work.waiting(0.0, ITEMS), TRACE[:205], {"memory": memory, "disk": disk})
+    first = [item not in TRACE[:place] for place, item in enumerate(TRACE[:205])]
+    for one in found.values():
+        assert np.array_equal(~one.hit, first) and len(one.lookup_s) == len(one.due) == 205
+        assert (np.diff(one.due) > 0).all() and (one.lookup_s[one.hit] > 0).all()
 
 
 def test_arrivals_are_poisson():

@@ -1,5 +1,6 @@
 """Which policy and which size pay off, and what they save a day: from curves and measured costs, with intervals."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,8 @@ SIMPLEST_FIRST = ("LRU", "FIFO", "SIEVE", "LFU", "S3-FIFO", "W-TinyLFU")
 """The first in this order that is as good as the best is advised; policies of one's own come last."""
 AS_GOOD = 0.005
 """Difference in hit ratio for which nobody should change a policy."""
+AS_MUCH = 0.03
+"""Share of what stores save for which nobody should change one."""
 MIB = 2**20
 
 
@@ -198,6 +201,100 @@ def _as_good(one: Curve, best: Curve, size: int, draws: np.ndarray) -> bool:
     return behind < AS_GOOD or low <= 0
 
 
+# Which store
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one store stands to the one that saves most. Intervals of 95 %: what measuring the costs again would show.
+
+    saved_s: seconds of work a day at the hit ratio advised, less lookups and puts. less: what it saves less than the
+    best, as a share of what that saves. verdict: "most", "same" where that share is within 3 %, "less", or
+    "unresolved" where its interval allows both. lasting: whether it outlives the process.
+    """
+
+    store: str
+    lasting: bool
+    saved_s: float
+    saved_s_interval: tuple[float, float]
+    less: float
+    less_interval: tuple[float, float]
+    verdict: str
+
+
+def standings(
+    found: Mapping[str, Worth],
+    spread: Mapping[str, Worth],
+    hit_ratio: float,
+    requests_a_day: float,
+    lasting: Sequence[str] = (),
+) -> dict[str, Standing]:
+    """Return how the stores stand at one hit ratio, by name. spread: what else might have been measured of each, drawn
+    together (`resampled`): a draw compares what the stores cost in it, and the work that all save is the same."""
+
+    def a_day(each: Worth) -> np.ndarray | float:
+        return requests_a_day * replace(each, hit_ratio=hit_ratio).saved_s
+
+    saved, draws = (
+        {name: float(a_day(one)) for name, one in found.items()},
+        {n: a_day(one) for n, one in spread.items()},
+    )
+    best = max(saved, key=saved.get)
+    unit = abs(saved[best]) or 1.0
+    standings = {}
+    for name in found:
+        ends = _percentiles(draws[name])
+        less = _percentiles((draws[best] - draws[name]) / unit)
+        share = (saved[best] - saved[name]) / unit
+        verdict = "most" if name == best else _stands(*less)
+        standings[name] = Standing(name, name in lasting, saved[name], ends, share, less, verdict)
+    return standings
+
+
+def _percentiles(draws: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(draws, [2.5, 97.5]).tolist()
+    return low, high
+
+
+def _stands(low: float, high: float) -> str:
+    within = max(abs(low), abs(high)) < AS_MUCH
+    return "same" if within else "less" if low > 0 else "unresolved"
+
+
+def store_in_words(found: Mapping[str, Standing]) -> str:
+    """Return which store in this process to take, which of those that outlive it, and what can't be told apart."""
+    chosen = _first_of_the_best([one for one in found.values() if not one.lasting] or list(found.values()))
+    low, high = chosen.saved_s_interval
+    if low <= 0:
+        return (
+            f"{chosen.store} comes nearest; {'none saves anything' if high <= 0 else 'whether it pays is unresolved'}"
+        )
+    told = [f"{chosen.store} saves {amount_a_day(chosen.saved_s, chosen.saved_s_interval)}"]
+    lasting = [one for one in found.values() if one.lasting and one is not chosen]
+    if lasting:
+        other = _first_of_the_best(lasting)
+        told.append(f"{other.store}, which outlives the process, {_less(other)}")
+    unresolved = [one.store for one in found.values() if one.verdict == "unresolved" and one not in (chosen, *lasting)]
+    if unresolved:
+        told.append(f"whether less is saved by {words.listing(unresolved)} is unresolved")
+    return "; ".join(told)
+
+
+def _first_of_the_best(among: Sequence[Standing]) -> Standing:
+    as_good = [one for one in among if one.verdict in ("most", "same")]
+    return as_good[0] if as_good else max(among, key=lambda one: one.saved_s)
+
+
+def _less(one: Standing) -> str:
+    ends = f"[{_percents(one.less_interval)}]"
+    return {
+        "most": "saves most",
+        "same": f"as much: {words.percent(one.less)} less {ends}",
+        "less": f"{words.percent(one.less)} less {ends}",
+        "unresolved": f"{words.percent(one.less)} less {ends}, which is unresolved",
+    }[one.verdict]
+
+
 # Intervals: whole stretches of the trace are drawn, as requests that are near in time are alike
 
 
@@ -229,10 +326,14 @@ def _resampled(by_block: np.ndarray, error: float, draws: np.ndarray, seed: int)
 
 def saving(advice: Advice) -> str:
     """Return what is saved a day and its interval, all in one unit: "2.1 h of work a day [1.9, 2.4 h]"."""
-    ends = advice.saved_s_interval
-    largest = max(map(abs, (advice.saved_s, *ends)))
+    return amount_a_day(advice.saved_s, advice.saved_s_interval)
+
+
+def amount_a_day(saved_s: float, ends: tuple[float, float]) -> str:
+    """Return seconds of work a day and their interval in one unit, as `saving` does."""
+    largest = max(map(abs, (saved_s, *ends)))
     unit, unit_s = next(((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if largest >= 2 * s), ("ms", 1e-3))
-    middle, low, high = (words.number(seconds / unit_s) for seconds in (advice.saved_s, *ends))
+    middle, low, high = (words.number(seconds / unit_s) for seconds in (saved_s, *ends))
     return f"{middle} {unit} of work a day [{low}, {high} {unit}]"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from kit.errors import UserError
 from kit.techniques.address import call, resolve
 from kit.techniques.caching import stores, traces
-from kit.techniques.caching.layers import serving, work
+from kit.techniques.caching.layers import work
 from kit.techniques.caching.layers.work import Opening, Work
 from kit.techniques.caching.policies import POLICIES
 from kit.techniques.caching.sampling import sample
@@ -28,8 +29,6 @@ STORES = (
 )  # fmt: skip
 """Those that both comparisons measure, so that `variants=` can name them."""
 LAYERS = ("features", "data")
-LEAST = 200
-"""Requests under which nothing can be warmed up and measured."""
 
 
 def check(
@@ -154,15 +153,15 @@ def before(model: str, asked: Trace) -> Asked:
                 f"model={model!r} returns {type(one).__name__}, not a Work; let it return one, see "
                 "kit/techniques/caching/layers/work.py"
             )
-        keys, note = _of_items(asked, one.items), f"{one.items:,} items"
         one.close()
+        keys, note = _of_items(asked, one.items, model), f"{one.items:,} items"
         return Asked(model, opening, keys, note)
     from kit.techniques.quantization.subjects import models
 
     data = str(Path(model).with_suffix(".npz")) if model.endswith(".onnx") else ""
     subject = models.subject(model, data, calibration=2, evaluation=10_000)
     opening = partial(work.prediction, subject.onnx, subject.evaluation)
-    keys, note = _of_items(asked, subject.samples), f"{subject.samples:,} {subject.item}"
+    keys, note = _of_items(asked, subject.samples, model), f"{subject.samples:,} {subject.item}"
     return Asked(f"the model {subject.name}", opening, keys, note, subject.onnx, subject.evaluation)
 
 
@@ -178,8 +177,10 @@ def successors(asked: Asked, folder: Path) -> dict[str, Work]:
     return {change: work.prediction(file, asked.inputs) for change, file in files.items()}
 
 
-def _of_items(asked: Trace, items: int) -> np.ndarray:
-    """Return the requests for so many of the objects, at most."""
+def _of_items(asked: Trace, items: int, model: str) -> np.ndarray:
+    """Return the requests for so many of the objects, at most. Raise `UserError` where there is nothing to choose."""
+    if not (isinstance(items, Integral) and items > 1):
+        raise UserError(f"model={model!r} has items={items!r}, and a cache chooses among some; let it have 2 or more")
     return asked.keys if asked.objects <= items else sample(asked, items / asked.objects, seed=0).trace.keys
 
 
@@ -187,17 +188,6 @@ def answer_bytes(work: Work) -> int:
     """Return the bytes of an answer: of an array its own, of anything else those that a store would write."""
     answer = work.answer(0)
     return answer.nbytes if isinstance(answer, np.ndarray) else len(entry.pack(b"", answer))
-
-
-def capacity(work: Work, keys: np.ndarray, seconds: float) -> float:
-    """Return how many requests a second the work can answer alone, from as many as `seconds` allow: 5 to 100."""
-    rate = serving.capacity(work, keys, 5)
-    return serving.capacity(work, keys, affordable(rate, seconds, 5, 100))
-
-
-def affordable(rate: float, seconds: float, least: int, most: int) -> int:
-    """Return how many requests at `rate` fit into `seconds`, within bounds."""
-    return int(np.clip(rate * seconds, least, most))
 
 
 def enough(keys: np.ndarray, least: int = 400, most: int = 5_000) -> np.ndarray:
@@ -213,10 +203,11 @@ def enough(keys: np.ndarray, least: int = 400, most: int = 5_000) -> np.ndarray:
 def warmups(keys: np.ndarray, a_reading: int = 50) -> list[int]:
     """Return how many requests to go ahead, few and many, so that the next `a_reading` have a hit; half of them all,
     where the trace is too short. Raise `UserError` where that is too short as well, or has no hits."""
-    if len(keys) < LEAST:
+    least = 4 * a_reading
+    if len(keys) < least:
         raise UserError(
             f"trace= has {len(keys):,} requests for what model= can answer, too few to warm up and measure; give "
-            f"a trace with {LEAST:,} or more of them"
+            f"a trace with {least:,} or more of them"
         )
 
     def fits(ahead: int) -> bool:

@@ -9,7 +9,7 @@ from kit.errors import UserError
 from kit.measure.result import Result
 from kit.record import words
 from kit.record.document import Chart, Quality, Series, Table, Variant
-from kit.techniques.caching.advice import NORMAL, Advice, Costs, saving, savings
+from kit.techniques.caching.advice import NORMAL, Advice, Costs, Standing, amount_a_day, saving, savings
 from kit.techniques.caching.curves import Curve, Curves
 from kit.techniques.caching.layers.cached import Wrong
 from kit.techniques.caching.layers.prefix import BLOCK, Prefill
@@ -21,8 +21,6 @@ from kit.techniques.caching.stores.operations import Weight
 from kit.techniques.caching.stores.rates import USERS, Rate
 
 DAY_S = 86_400
-AS_MUCH = 0.03
-"""Difference in what stores save that is none: they were measured one after the other."""
 QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99}
 
 
@@ -153,9 +151,9 @@ def of_one_work(found: Mapping[str, Worth]) -> dict[str, Worth]:
     return {name: replace(one, compute_s=compute_s) for name, one in found.items()}
 
 
-def worth(found: Mapping[str, Worth], work: str) -> Table:
-    """Return a row a store: what lookups and puts cost, from which hit ratio on that pays, and what is saved net. Raise
-    `UserError` where no store was measured."""
+def worth(found: Mapping[str, Worth], work: str, note: str = "") -> Table:
+    """Return a row a store: what lookups and puts cost, from which hit ratio on that pays, and what is saved net. note:
+    what was asked less of slow work. Raise `UserError` where no store was measured."""
     if not found:
         raise UserError(f"no store was measured before {work}, so nothing can be advised; see the table above for why")
     rows = [
@@ -175,7 +173,7 @@ def worth(found: Mapping[str, Worth], work: str) -> Table:
         ["store", "hit µs", "miss µs", "put µs", "work ms", "pays from", "hit ratio here", "saved ms", "of the time"],
         rows,
         "Means a request; making the key is part of hit and miss, and the cache empty at the beginning. Pays from: "
-        "the break-even hit ratio. Saved: net of lookups and puts, at the hit ratio here.",
+        f"the break-even hit ratio. Saved: net of lookups and puts, at the hit ratio here. {note}".strip(),
     )
 
 
@@ -223,8 +221,9 @@ def waited(found: Mapping[str, Served], rate: float) -> Chart:
     )
 
 
-def latencies(found: Sequence[tuple[str, Served]]) -> Table:
-    """Return a row a way to answer and rate: the worker's load, the hit ratio, and percentiles of the latency."""
+def latencies(found: Sequence[tuple[str, Served]], note: str = "") -> Table:
+    """Return a row a way to answer and rate: the worker's load, the hit ratio, and percentiles of the latency. note:
+    what was asked less of slow work."""
     rows = [
         [
             name,
@@ -241,7 +240,7 @@ def latencies(found: Sequence[tuple[str, Served]]) -> Table:
         ["", "requests a second", "worker busy", "hit ratio", *QUANTILES, "requests"],
         rows,
         "Requests arrive at random (a Poisson process) whether or not others wait. Above 100 % of one worker's time "
-        "the queue grows for as long as it lasts.",
+        f"the queue grows for as long as it lasts. {note}".strip(),
     )
 
 
@@ -411,6 +410,31 @@ def advised(found: Curves, chosen: Advice, costs: Costs, store: str) -> Table:
     )
 
 
+def which_store(found: Mapping[str, Standing], hit_ratio: float) -> Table:
+    """Return a row a store: what it saves a day, and how much less than the one that saves most, with intervals."""
+    rows = [
+        [
+            one.store,
+            "yes" if one.lasting else "no",
+            amount_a_day(one.saved_s, one.saved_s_interval),
+            "—" if one.verdict == "most" else f"{words.percent(one.less)} [{_percents(one.less_interval)}]",
+            one.verdict,
+        ]
+        for one in found.values()
+    ]
+    return Table(
+        f"Which store? What each saves at a hit ratio of {words.percent(hit_ratio)}",
+        ["store", "outlives the process", "saves a day", "less than the most", "verdict"],
+        rows,
+        "Intervals of 95 %: what measuring lookups, puts and the work again would show. Same: within 3 % of the most. "
+        "Unresolved: the interval allows for both.",
+    )
+
+
+def _percents(ends: tuple[float, float]) -> str:
+    return ", ".join(words.percent(end) for end in ends)
+
+
 def refuted(
     held: Sequence[tuple[str, Quality]] = (),
     wrong: Mapping[str, tuple[Wrong, Wrong]] | None = None,
@@ -456,18 +480,3 @@ def claim(found: Mapping[str, Worth], result: Result, most: float, against: Sequ
         f"{equal} of {len(states)} checks cached answers were those of the work itself."
         + "".join(f" **Refuted:** {one}" for one in against)
     )
-
-
-def store_in_words(found: Mapping[str, Worth], lasting: Sequence[str]) -> str:
-    """Return which store in the process saves most, and what the best of those saves that outlive it."""
-    own = [name for name in found if name not in lasting] or list(found)
-    best = max(own, key=lambda name: found[name].saved_s)
-    others = [name for name in lasting if name in found and name != best]
-    if not others or found[best].saved_s <= 0:
-        return best
-    other = max(others, key=lambda name: found[name].saved_s)
-    less = 1 - found[other].saved_s / found[best].saved_s
-    if less >= 1:
-        return f"{best}; {other}, which outlives the process, saves nothing"
-    amount = "as much" if abs(less) < AS_MUCH else f"{words.percent(abs(less))} {'less' if less > 0 else 'more'}"
-    return f"{best}; {other}, which outlives the process, saves {amount}"

@@ -5,7 +5,7 @@ them in order. A latency counts from when the request was due, so that a queue i
 has its answer would hide it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter, sleep
 from typing import Any
@@ -121,6 +121,33 @@ def serve(
         rows.append((perf_counter() - start - at, *parts))
     latency_s, lookup_s, compute_s, put_s, hit = np.array(rows).T
     return Served(rate, due, latency_s, lookup_s, compute_s, put_s, hit.astype(bool))
+
+
+def in_turn(
+    work: Work, trace: np.ndarray, stores: Mapping[str, Store], *, turns: int = 10, seed: int = 0
+) -> dict[str, Served]:
+    """Answer `trace` behind each store, by name, as fast as it can be: a part of it behind one after the other, in
+    random order, then the next part. So what disturbs the machine for a while disturbs all of them. A store's first
+    lookup, which opens its file or connection, is not counted."""
+    for store in stores.values():
+        store.get("opens the file or the connection")
+    served: dict[str, list[Served]] = {name: [] for name in stores}
+    chance = np.random.default_rng(seed)
+    for part in np.array_split(trace, min(turns, len(trace))):
+        for name in chance.permutation(list(stores)).tolist():
+            served[name].append(serve(work, part, AT_ONCE, stores[name], seed=seed))
+    return {name: _joined(parts) for name, parts in served.items()}
+
+
+AT_ONCE = 1e6
+"""Requests a second that nothing keeps up with: the next is due when the last is answered."""
+
+
+def _joined(parts: Sequence[Served]) -> Served:
+    ends = np.cumsum([0.0, *(one.due[-1] for one in parts[:-1])])
+    due = np.concatenate([one.due + end for one, end in zip(parts, ends, strict=True)])
+    names = ("latency_s", "lookup_s", "compute_s", "put_s", "hit")
+    return Served(parts[0].rate, due, *(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
 
 def _timed(work: Work, store: Store | None, ttl: float | None) -> Callable[[int], tuple[float, float, float, bool]]:
