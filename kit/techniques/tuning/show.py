@@ -135,7 +135,7 @@ def in_words(seconds: float) -> str:
 
 
 def first_half(values: Sequence[float], at: Sequence[float]) -> float | None:
-    """Return when half of the gain was there: the first of `at` with a loss at or under the middle of first and last."""
+    """Return when half of the gain was there: the first of `at` whose loss is at most midway from first to last."""
     if len(values) < 2 or values[-1] >= values[0]:
         return None
     middle = (values[0] + values[-1]) / 2

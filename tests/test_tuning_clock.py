@@ -1,0 +1,245 @@
+"""A search on the simulated clock goes as it would with so many workers, and pays for all that it takes."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kit.errors import UserError
+from kit.techniques.tuning import race as racing
+from kit.techniques.tuning import scaling, show
+from kit.techniques.tuning.clock import simulate
+from kit.techniques.tuning.problem import Problem, Step, TrialFailed
+from kit.techniques.tuning.race import Found, Racing, beats_the_defaults
+from kit.techniques.tuning.searches.search import Asked
+
+
+class InTurn:
+    """Asks for the settings 0, 1, 2 …, notes all it hears, and stops whom it is told to."""
+
+    def __init__(self, stopped=(), most=math.inf):
+        self.heard, self.asked, self.stopped, self.most = [], 0, stopped, most
+
+    def __call__(self, problem, trials, seed):
+        return self
+
+    def ask(self):
+        if self.asked >= self.most:
+            return None
+        self.asked += 1
+        self.heard.append(("asked", self.asked - 1))
+        return Asked(self.asked - 1, {"n": self.asked - 1})
+
+    def tell(self, asked, loss, pruned=False):
+        self.heard.append(("told", asked.number, loss, pruned))
+
+    def stops(self, asked, step, loss):
+        self.heard.append(("reported", asked.number, step))
+        return asked.number in self.stopped
+
+
+def trials_of(losses, seconds, steps=1):
+    """A problem whose trial n has these losses, one a step, each after `seconds[n]`."""
+
+    def trial(setting, seed):
+        for loss in np.atleast_1d(losses[setting["n"] % len(losses)]):
+            if isinstance(loss, np.str_):
+                raise TrialFailed(str(loss))
+            yield Step(float(loss), seconds[setting["n"] % len(seconds)])
+
+    return Problem("in turn", {}, trial, steps=steps, simulated=True)
+
+
+def test_one_worker_takes_one_trial_after_another():
+    """The span is the sum of all trials and of what the search took; the worker is never idle but for that."""
+    history = simulate(InTurn(), trials_of([3.0, 1.0, 2.0], [5.0, 7.0, 11.0]), trials=3, seed=0)
+    assert history.span_s == pytest.approx(23.0, abs=0.1)
+    assert [trial.number for trial in history.trials] == [0, 1, 2]
+    assert history.truths == [3.0, 1.0, 1.0]
+    assert history.utilisation == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_worker_that_asks_knows_of_ended_trials_alone():
+    """With two workers the third trial is asked for when the shorter of the first two has ended, and not before."""
+    search = InTurn()
+    history = simulate(search, trials_of([1.0], [5.0, 2.0, 4.0]), workers=2, trials=3, seed=0)
+    told = [each[:2] for each in search.heard]
+    assert told == [("asked", 0), ("asked", 1), ("told", 1), ("asked", 2), ("told", 0), ("told", 2)]
+    assert [trial.ended_s for trial in history.trials] == pytest.approx([2, 5, 6], abs=0.1)
+
+
+def test_more_workers_than_trials_end():
+    """Whoever finds nothing left to do goes home, and no trial is run twice."""
+    history = simulate(InTurn(), trials_of([1.0], [1.0]), workers=50, trials=3, seed=0)
+    assert sorted(trial.number for trial in history.trials) == [0, 1, 2]
+
+
+def test_a_search_may_end_by_itself():
+    """A grid at its end gives no more trials, whatever number was asked for."""
+    assert len(simulate(InTurn(most=2), trials_of([1.0], [1.0]), workers=2, trials=9, seed=0).trials) == 2
+
+
+def test_a_pruned_trial_costs_its_steps_and_is_not_chosen():
+    """Stopped after its first step it costs that step, and its loss, though lowest, is not that of a whole trial."""
+    search = InTurn(stopped={0})
+    history = simulate(search, trials_of([[0.1, 0.1, 0.1], [3, 2, 1]], [10.0], steps=3), trials=2, seed=0)
+    first, second = history.trials
+    assert first.pruned and first.steps == 1 and first.work_s == 10.0
+    assert not second.pruned and second.steps == 3 and second.work_s == 30.0
+    assert history.chosen == {"n": 1} and history.truths == [math.inf, 1.0]
+    assert ("told", 0, 0.1, True) in search.heard and ("told", 1, 1.0, False) in search.heard
+
+
+def test_a_step_may_be_many_units():
+    """A trial is over when its units are done, and the pruner hears of units, not of steps."""
+
+    def trial(setting, seed):
+        yield Step(2.0, 1.0, at=3)
+        yield Step(1.0, 1.0, at=9)
+        yield Step(0.0, 1.0, at=27)
+
+    search = InTurn()
+    history = simulate(search, Problem("rungs", {}, trial, steps=9, simulated=True), trials=1, seed=0)
+    assert history.trials[0].loss == 1.0 and ("reported", 0, 3) in search.heard
+
+
+@pytest.mark.parametrize("loss, why", [(math.nan, "nan"), (math.inf, "inf"), ("no memory", "no memory")])
+def test_a_failed_trial_counts_for_nothing_and_the_search_goes_on(loss, why):
+    """The search is told that it failed; its reason is kept; another one is chosen."""
+    search = InTurn()
+    losses = [np.array([loss]), np.array([2.0])]
+    history = simulate(search, trials_of(losses, [1.0]), trials=2, seed=0)
+    assert why in history.trials[0].failed and math.isnan(history.trials[0].loss)
+    assert ("told", 0, None, False) in search.heard
+    assert history.truths == [math.inf, 2.0] and history.chosen == {"n": 1}
+
+
+def test_what_is_best_is_chosen_by_what_trials_show_and_judged_by_the_truth():
+    """Noise may have a worse setting chosen; then the worse truth is what the search has."""
+
+    def trial(setting, seed):
+        yield Step([5.0, 1.0][setting["n"]], 1.0)
+
+    problem = Problem("noisy", {}, trial, truth=lambda setting: [2.0, 4.0][setting["n"]], simulated=True)
+    assert simulate(InTurn(), problem, trials=2, seed=0).truths == [2.0, 4.0]
+
+
+def test_a_search_goes_on_until_its_target_or_its_patience_is_at_an_end():
+    """More trials than asked for are run only while the target is not reached, and never more than the most."""
+    problem = trials_of([9, 8, 7, 6, 5, 4, 3, 2, 1], [1.0])
+    assert len(simulate(InTurn(), problem, trials=2, seed=0).trials) == 2
+    late = simulate(InTurn(), problem, trials=2, seed=0, target=5.0, most=8)
+    assert len(late.trials) == 5 and late.reached(5.0).number == 4
+    assert len(simulate(InTurn(), problem, trials=2, seed=0, target=-1.0, most=8).trials) == 8
+    assert len(simulate(InTurn(), problem, trials=4, seed=0, target=9.0, most=8).trials) == 4
+
+
+def test_losses_are_told_by_trials_and_by_time():
+    """After so many ends, or at a time, the loss is that of the best so far; before the first end there is none."""
+    history = simulate(InTurn(), trials_of([3.0, 1.0], [10.0]), trials=2, seed=0)
+    assert [history.after(n) for n in (0, 1, 2, 5)] == [math.inf, 3.0, 1.0, 1.0]
+    assert [history.at(s) for s in (9.9, 10.1, 21.0)] == [math.inf, 3.0, 1.0]
+
+
+# ---------------------------------------------------------------------------------------------- the race
+
+
+def slope(noise=0.0, cost=lambda at: 1.0, final=lambda setting: setting["x"], default=0.5, steps=1):
+    """A problem of one number whose loss it is."""
+    from optuna.distributions import FloatDistribution
+
+    def trial(setting, seed):
+        chance = np.random.default_rng(seed)
+        for at in range(1, steps + 1):
+            yield Step(setting["x"] + noise * chance.normal(), cost(at))
+
+    return lambda: Problem(
+        "slope", {"x": FloatDistribution(0, 1)}, trial, steps, {"x": default}, final=final, simulated=True
+    )
+
+
+def test_the_target_is_what_random_search_has_after_so_many_trials():
+    """In the median the lowest of 7 even draws lies near 1 − 0.5 ^ (1/7)."""
+    assert racing.race(slope(), 7).target == pytest.approx(1 - 0.5 ** (1 / 7), abs=0.04)
+
+
+def test_random_search_reaches_it_in_half_of_the_seeds():
+    """The baseline is neither sure of its target nor without a chance: between three and nine of ten come there."""
+    one = racing.race(slope(), 8)
+    readings = [Racing("random")(one).call(seed) for seed in range(1000, 1040)]
+    within = [reading.seconds <= 8.5 for reading in readings]
+    assert 0.3 < np.mean(within) < 0.7
+    assert 0.7 < np.mean([reading.metrics["reached"] for reading in readings]) <= 1.0
+
+
+def test_the_same_seed_gives_the_same_search_and_another_one_another():
+    """What a round measures can be measured again."""
+    one = racing.race(slope(), 8)
+    found = [Racing("random")(one).call(seed).metrics["loss after 8 trials"] for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_search_that_never_comes_there_is_not_fast():
+    """Trials that cost nothing don't make a search fast that misses its target: it pays the whole patience."""
+    one = racing.Race(slope(cost=lambda at: 1e-6), trials=4, target=-1.0, mean_s=10.0)
+    reading = Racing("random")(one).call(1)
+    assert reading.metrics["reached"] == 0 and reading.seconds == pytest.approx(3 * 4 * 10.0)
+    assert reading.metrics["trials"] == 12
+
+
+def test_a_search_is_judged_by_data_that_no_trial_saw():
+    """The gate asks the problem's last word, not the losses of trials, and of the search's own setting."""
+    sound, unsound = (racing.race(slope(final=final), 8) for final in (lambda s: s["x"], lambda s: 1 - s["x"]))
+    good, bad = (Racing("random")(one).call(0).answer() for one in (sound, unsound))
+    assert good.loss < 0.3 and good.default == 0.5 and good.searches == racing.JUDGED
+    assert beats_the_defaults(good, good).state == "held"
+    quality = beats_the_defaults(bad, bad)
+    assert quality.state == "broken" and "0.5" in quality.note
+
+
+def test_without_defaults_nothing_is_called_good():
+    """A check that can't run is no pass."""
+    unknown = Found(math.nan, math.nan, "nothing", 0)
+    assert beats_the_defaults(unknown, unknown).state == "unchecked"
+
+
+def test_a_problem_whose_trials_all_fail_is_told():
+    """The user hears the reason before anything is measured."""
+
+    def trial(setting, seed):
+        raise TrialFailed("no such file")
+        yield
+
+    with pytest.raises(UserError, match="no such file"):
+        racing.race(lambda: Problem("broken", dict(slope()().space), trial, simulated=True), 3)
+
+
+# ---------------------------------------------------------------------------------------------- workers
+
+
+def test_independent_trials_of_one_length_scale_as_the_workers_do():
+    """Random search on trials of a second: so many workers, so many times as fast through them."""
+    scaled = scaling.scale(slope()(), ["random"], [2, 4], trials=16, seeds=8)["random"]
+    assert scaled.workers == [1, 2, 4]
+    assert [found[0] for found in scaled.sped_up(scaled.spans_s)] == pytest.approx([1, 2, 4], rel=0.02)
+    assert scaled.utilisation[:, 0] == pytest.approx([1, 1, 1], abs=0.02)
+
+
+def test_what_no_one_reached_is_not_told_as_a_speed_up():
+    """A seed in which neither came there says nothing; a search that many workers lost has none of its speed."""
+    seconds = np.array([[np.inf, 4.0, 4.0], [np.inf, 2.0, np.inf]])
+    scaled = scaling.Scaled("s", "p", 3, [1, 2], seconds, seconds, seconds, seconds)
+    middle, _, _ = scaled.sped_up(seconds)[1]
+    assert middle == pytest.approx(1.0)  # of 4 / 2 and of 4 / infinity
+
+
+def test_a_schedule_gives_the_next_trial_to_whom_is_free():
+    """Three trials of 3, 1 and 1 s on two workers take 3 s; each waits its own time first."""
+    assert scaling.span_s([3, 1, 1], [0, 0, 0], 2) == 3
+    assert scaling.span_s([3, 1, 1], [1, 1, 1], 1) == 8
+
+
+def test_half_of_a_gain_is_found_where_it_is():
+    """The first time at which half of the way is gone; none where nothing was gained."""
+    assert show.first_half([10, 9, 4, 2], [1, 2, 3, 4]) == 3
+    assert show.first_half([1, 1], [1, 2]) is None
