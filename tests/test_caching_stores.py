@@ -383,6 +383,41 @@ def test_a_disk_store_stays_within_its_bound_and_keeps_the_newest(kind, tmp_path
         assert store.get("499") is not MISS and store.get("0") is MISS
 
 
+@pytest.mark.parametrize("kind", ["SQLite", "LMDB"])
+def test_a_few_large_entries_make_room_among_many_small_ones(kind, tmp_path):
+    """What is put may be far larger than what is evicted: the bound holds, and the newest are there."""
+    if kind == "LMDB":
+        pytest.importorskip("lmdb")
+    with getattr(stores, kind)(tmp_path / "store", mib=4) as store:
+        for number in range(3000):
+            store.put(str(number), bytes(300))
+        for number in range(10):
+            store.put(f"large {number}", bytes(2**20))
+            assert store.bytes < 5.5 * 2**20 and store.get(f"large {number}") is not MISS
+        assert store.get("0") is MISS
+
+
+READER = """
+import os, signal, sys, threading
+from kit.techniques.caching import stores
+store = stores.LMDB(sys.argv[1], mib=2)
+with store._environment.begin(store._entries) as transaction:
+    transaction.get(b"k")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_reader_that_was_killed_does_not_jam_lmdb(tmp_path):
+    """The pages that a killed reader held are used again: what others put afterwards is kept."""
+    pytest.importorskip("lmdb")
+    with stores.LMDB(tmp_path / "c", mib=2) as store:
+        store.put("k", 1)
+        subprocess.run([sys.executable, "-c", READER, str(tmp_path / "c")], timeout=60)
+        for number in range(3000):
+            store.put(str(number), bytes(10_000))
+            assert store.get(str(number)) is not MISS
+
+
 def test_a_damaged_file_costs_threads_nothing_but_entries(tmp_path):
     """While several threads read and write, a file that is damaged again and again neither ends nor fails any."""
     path, stop = tmp_path / "store", time.monotonic() + 2
@@ -465,6 +500,52 @@ def test_an_lmdb_entry_with_a_damaged_number_can_be_evicted(tmp_path):
         for number in range(500):
             store.put(str(number), bytes(10_000))
         assert store.get("other") is MISS
+
+
+@pytest.mark.parametrize("place", [b"odd", b"\xff" * 8, b"longer than eight"])
+def test_a_damaged_place_in_lmdbs_order_costs_no_put(place, tmp_path):
+    """An order whose last place is no number, or the highest, or names no entry, is mended by the next put."""
+    pytest.importorskip("lmdb")
+    with stores.LMDB(tmp_path / "c", mib=1) as store:
+        store.put("k", 1)
+        with store._environment.begin(store._order, write=True) as transaction:
+            transaction.put(place, b"nobody")
+            transaction.put(bytes(8), b"")
+        store.put("l", 2)
+        assert (store.get("k"), store.get("l")) == (1, 2)
+        for number in range(300):
+            store.put(str(number), bytes(10_000))
+        assert store.get("299") is not MISS and store.bytes < 1.5 * 2**20
+
+
+def test_a_store_closed_while_threads_use_it_raises_nothing(tmp_path):
+    """Closing waits for who is in the midst of a query; everyone else misses, or opens the file anew."""
+    script = CLOSED.format(path=str(tmp_path / "c"))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+CLOSED = """
+import threading, time, numpy as np
+from kit.techniques.caching import stores
+store, wrong, stop = stores.SQLite({path!r}), [], time.monotonic() + 1
+def use(seed):
+    random = np.random.default_rng(seed)
+    try:
+        while time.monotonic() < stop:
+            number = int(random.integers(200))
+            if not (store.fetch(str(number), lambda: np.full(20_000, number)) == number).all():
+                wrong.append(number)
+    except Exception as error:
+        wrong.append(repr(error))
+threads = [threading.Thread(target=use, args=(seed,)) for seed in range(4)]
+[thread.start() for thread in threads]
+while time.monotonic() < stop:
+    store.close()
+    time.sleep(0.002)
+[thread.join() for thread in threads]
+print(wrong + [why for why in store.troubles if "closed" not in why])
+"""
 
 
 def test_two_tiers_promote_and_do_not_outlive_expiry(tmp_path):
@@ -586,6 +667,16 @@ def test_a_hanging_server_is_waited_for_once(private):
         finally:
             os.kill(private.pid, signal.SIGCONT)
         assert "101 requests" in store.outage
+
+
+def test_a_request_that_looks_up_and_puts_is_one_request(private):
+    """Without the server, looking up, putting, adding and discarding for one request count as one."""
+    with stores.Redis(private.url, retry_s=60) as store:
+        private.kill()
+        for number in range(20):
+            store.fetch(str(number), lambda: 1)
+            store.discard("k")
+        assert "20 requests" in store.outage
 
 
 def test_a_late_answer_is_not_taken_for_another_key(private):

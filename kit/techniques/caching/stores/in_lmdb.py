@@ -77,18 +77,33 @@ class LMDB(Store):
     def _put(self, key: Key, value: Any, ttl: float | None, *, replace: bool) -> bool:
         key, expires = as_bytes(key), self.expiry(ttl)
         packed = entry.pack(key, value, expires)
+        for tries_left in (1, 0):
+            try:
+                return self._written(key, packed, replace)
+            except self._lmdb.Error as error:
+                self.troubles[str(error)] += 1
+                if tries_left:
+                    self._recover()
+        return False
+
+    def _written(self, key: bytes, packed: bytes, replace: bool) -> bool:
+        with self._environment.begin(self._entries, write=True) as transaction:
+            old = transaction.get(key)
+            if not replace and old is not None and self._living(key, old):
+                return False
+            self._make_room(transaction, len(packed))
+            number = _number(transaction, self._order, key, transaction.get(key)) or self._next(transaction, key)
+            transaction.put(key, number + packed)
+            return True
+
+    def _recover(self) -> None:
+        """Free what a full map is full of: pages that a killed reader's slot pins, and an eighth of the entries."""
         try:
-            with self._environment.begin(self._entries, write=True) as transaction:
-                old = transaction.get(key)
-                if not replace and old is not None and self._living(key, old):
-                    return False
-                number = _number(transaction, self._order, key, old) or self._next(transaction, key)
-                transaction.put(key, number + packed)
-                self._make_room(transaction)
-                return True
-        except self._lmdb.Error as error:  # as MapFullError, where readers hold old pages
+            self._environment.reader_check()
+            with self._environment.begin(write=True) as transaction:
+                self._make_room(transaction, int(self._most / 8))
+        except self._lmdb.Error as error:
             self.troubles[str(error)] += 1
-            return False
 
     def _living(self, key: bytes, raw: bytes) -> Found | None:
         """Return what was written for `key` behind its number in the order, unless it is damaged or has expired."""
@@ -101,21 +116,23 @@ class LMDB(Store):
     def _next(self, transaction: Any, key: bytes) -> bytes:
         """Put a new key at the end of the order, and return its number there."""
         cursor = transaction.cursor(self._order)
-        last = _NUMBER.unpack(cursor.key())[0] if cursor.last() else 0
+        while cursor.last() and not _is_number(cursor.key()):
+            cursor.delete()  # damaged: no number could follow on it
+        last = _NUMBER.unpack(cursor.key())[0] if cursor.key() else 0
         number = _NUMBER.pack(last + 1)
         transaction.put(number, key, append=True, db=self._order)
         return number
 
-    def _make_room(self, transaction: Any) -> None:
-        """Evict the oldest while the pages in use are too many."""
-        if _bytes(transaction.stat(self._entries)) <= self._most:
-            return
+    def _make_room(self, transaction: Any, more: int) -> None:
+        """Evict the oldest eighth while the pages in use are too many."""
         cursor = transaction.cursor(self._order)
-        left = max(1, transaction.stat(self._entries)["entries"] // 8)
-        while left and cursor.first():
-            transaction.delete(cursor.value(), db=self._entries)
-            cursor.delete()
-            left -= 1
+        while _bytes(transaction.stat(self._entries)) + more > self._most and cursor.first():
+            left = max(1, transaction.stat(self._entries)["entries"] // 8)
+            while left and cursor.first():
+                if cursor.value():  # a damaged place names none
+                    transaction.delete(cursor.value(), db=self._entries)
+                cursor.delete()
+                left -= 1
 
     def _open(self) -> Any:
         file = self._path / "data.mdb"
@@ -136,6 +153,7 @@ class LMDB(Store):
                 ) from None
             whole = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
             if file.stat().st_size >= whole:
+                environment.reader_check()  # a process that was killed in a read has left its slot
                 return environment
             environment.close()  # to read a page that isn't there would end the process
             self._begin_anew("the file was cut short")
@@ -153,6 +171,10 @@ def _number(transaction: Any, order: Any, key: bytes, raw: bytes | None) -> byte
     is damaged, and what goes by it would never be evicted."""
     number = (raw or b"")[: _NUMBER.size]
     return number if number and transaction.get(number, db=order) == key else None
+
+
+def _is_number(raw: bytes) -> bool:
+    return len(raw) == _NUMBER.size and raw[0] < 0x80
 
 
 def _bytes(stat: dict[str, int]) -> int:

@@ -60,6 +60,8 @@ class Redis(Store):
     def find(self, key: Key) -> Found | None:
         key = as_bytes(key)
         raw = self._ask(self._client.get, self._prefix + key)
+        if raw is None and self._since is not None:  # a request is a lookup: what is put after it is the same one
+            self._without += 1
         found = None if raw is None else self._whole(key, raw)
         return None if found is None or (found.expires is not None and found.expires <= self.clock()) else found
 
@@ -120,7 +122,6 @@ class Redis(Store):
     def _ask(self, command: Callable, *values: Any, **options: Any) -> Any:
         """Return the server's answer; None if it has none, refuses, or is left alone."""
         if self._since is not None and not self._my_turn():
-            self._without += 1
             return None
         try:
             answer = command(*values, **options)
@@ -150,7 +151,6 @@ class Redis(Store):
             first = self._since is None
             self._try_after = time.monotonic() + self._retry_s
             self._reason = f"{type(error).__name__}: {error}"[:120]
-            self._without += 1
             self._since = self._since or time.time()
         self.troubles["server gone"] += first
         # a connection that timed out closed itself; the idle ones are of no use, and those of others are theirs

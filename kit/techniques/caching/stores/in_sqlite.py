@@ -27,6 +27,14 @@ _EVICT = """delete from entries where number <=
 _NEVER = float("inf")
 
 
+class _Connection(sqlite3.Connection):
+    """A thread's own connection, which another thread may close when it is not in the midst of a query."""
+
+    def __init__(self, *values: Any, **options: Any) -> None:
+        super().__init__(*values, **options)
+        self.busy = threading.Lock()
+
+
 class SQLite(Store):
     """Hold entries in the file `path`, at most so many MiB: what was written first is evicted first.
 
@@ -45,7 +53,7 @@ class SQLite(Store):
         if self._path.is_dir():
             raise UserError(f"{str(path)!r} is a folder; give SQLite a file, as {str(self._path / 'cache.sqlite')!r}")
         self._threads = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[_Connection] = []
         self._opening = threading.RLock()
         self._generation = self._file = 0
 
@@ -84,11 +92,12 @@ class SQLite(Store):
         return 0 if row is None else row[0]
 
     def close(self) -> None:
-        """Close the file, when no thread uses the store any more."""
+        """Close the file. Who is in the midst of a query is waited for; who asks afterwards opens the file anew."""
         with self._opening:
             self._generation += 1
             for connection in self._opened:
-                connection.close()
+                with connection.busy:
+                    connection.close()
             self._opened.clear()
 
     def _living(self, key: bytes, raw: Any) -> Found | None:
@@ -100,7 +109,9 @@ class SQLite(Store):
 
     def _first(self, sql: str, values: Any) -> tuple | None:
         try:
-            return self._connection().execute(sql, values).fetchone()
+            connection = self._connection()
+            with connection.busy:
+                return connection.execute(sql, values).fetchone()
         except (sqlite3.Error, OverflowError, OSError) as error:
             self._failed(error)
             return None
@@ -109,21 +120,25 @@ class SQLite(Store):
         """Return how many rows changed; 0 if it failed."""
         try:
             connection = self._connection()
-            changed = connection.execute(sql, values).rowcount
-            if sql.startswith("insert"):
-                self._make_room(connection)
+            with connection.busy:
+                changed = connection.execute(sql, values).rowcount
+                if sql.startswith("insert"):
+                    self._make_room(connection)
             return changed
         except (sqlite3.Error, OSError) as error:
             self._failed(error)
             return 0
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
-        """Evict the oldest eighth where the file is full: in one go, for each eviction is a transaction."""
-        pages, free, size = connection.execute("select page_count, freelist_count, page_size from " + _PAGES).fetchone()
-        if (pages - free) * size > self._most:
-            connection.execute(_EVICT)
+        """Evict the oldest eighth while the file is too full: in one go, for each eviction is a transaction."""
+        while self._used(connection) > self._most and connection.execute(_EVICT).rowcount:
+            pass
 
-    def _connection(self) -> sqlite3.Connection:
+    def _used(self, connection: sqlite3.Connection) -> int:
+        pages, free, size = connection.execute("select page_count, freelist_count, page_size from " + _PAGES).fetchone()
+        return (pages - free) * size
+
+    def _connection(self) -> _Connection:
         """Return this thread's own connection."""
         own = self._threads
         if getattr(own, "generation", None) != self._generation or own.connection is None:
@@ -132,9 +147,10 @@ class SQLite(Store):
                 own.connection = self._open()
         return own.connection
 
-    def _open(self) -> sqlite3.Connection:
-        # any thread may close it: the one that closes the store
-        connection = sqlite3.connect(self._path, timeout=self._wait_s, isolation_level=None, check_same_thread=False)
+    def _open(self) -> _Connection:
+        connection = sqlite3.connect(
+            self._path, self._wait_s, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
         self._file = self._path.stat().st_ino
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = normal")
