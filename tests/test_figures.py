@@ -170,3 +170,17 @@ def test_importing_figures_imports_no_matplotlib():
     """Reading words and figures stays light until something is drawn."""
     code = "import sys, kit.record.figures, kit.record.style, kit.record.words; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("ratios", [(0.01, 0.9), (0.8, 1.1), (0.3, 40), (1e-4, 1e3), (0.99, 1.01), (1e-250, 1e250)])
+def test_ticks_of_speedups_do_not_touch(ratios):
+    """Whatever the range and however long the names, ticks stand apart, and 1× is one of them."""
+    made = {"baseline": Made()} | {f"with a very long name: {ratio}": Made(ratio=ratio) for ratio in ratios}
+    record = make_record(made, sizes=[1000])
+    figure = figures.speedups(record, record.points[-1])
+    with style.applied():
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert "1×" in [label.get_text() for label in axes.get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

@@ -8,6 +8,7 @@ with their reason where there is a row for them, and invalid ones are hollow and
 import math
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -322,9 +323,39 @@ def _ratio_axis(axes: "Axes", edges: list[float]) -> None:
     low, high = max(low / room, 1e-300), min(high * room, 1e300)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    near = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2]
-    ticks = [step for step in near if low <= step <= high] if high / low < 3 else steps(low, high, (1, 2, 5))
-    fixed_ticks(axes.xaxis, ticks if len(ticks) <= 9 else steps(low, high, (1,)), lambda ratio, _: f"{ratio:g}×")
+    fixed_ticks(axes.xaxis, _ratio_ticks(low, high, axes.bbox.width / axes.figure.dpi), _short_ratio)
+
+
+def _ratio_ticks(low: float, high: float, inches: float) -> list[float]:
+    """Return the most ticks that do not touch on a logarithmic axis of so many inches: near 1 where it is short."""
+    near = [[step for step in one if low <= step <= high] for one in NEAR] if high / low < 3 else []
+    fine = [steps(low, high, digits, most=2_000) for digits in ((1, 2, 5), (1, 3))]
+    decades = steps(low, high, (1,), most=2_000)
+    coarse = [[one for one in decades if round(math.log10(one)) % every == 0] for every in (1, 2, 3, 4, 6, 100)]
+    scale = inches / math.log(high / low)
+    return next((ticks for ticks in (*near, *fine, *coarse) if ticks and _apart(ticks, scale)), [1.0])
+
+
+NEAR = (
+    (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2),
+    (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2),
+    (0.4, 0.5, 0.7, 1, 1.2, 1.5, 2),
+    (0.5, 1, 1.5, 2),
+)
+"""Ticks of a short axis, the most first."""
+
+
+def _apart(ticks: list[float], scale: float) -> bool:
+    """Return whether labels at these ratios leave room between them. scale: inches for a factor of e."""
+    if len(ticks) > 9:
+        return False
+    widths = [0.09 * len(_short_ratio(tick)) for tick in ticks]
+    gaps = [scale * math.log(b / a) for a, b in pairwise(ticks)]
+    return all(gap > (a + b) / 2 + 0.1 for gap, (a, b) in zip(gaps, pairwise(widths), strict=True))
+
+
+def _short_ratio(ratio: float, _: int = 0) -> str:
+    return f"{ratio:g}×"
 
 
 def _memory_axis(axes: "Axes", highest: float) -> None:
