@@ -32,6 +32,19 @@ SHARES = Chart(
 )
 MEMORY = Chart("Memory, lower is better", "engine", "MiB", [Series("peak", ["pandas", "Polars"], [800, 320])], "bars")
 
+TRIED = Chart(
+    "Loss of each trial, lower is better",
+    "learning rate",
+    "log loss",
+    [
+        Series("random", [1e-4, 1e-3, 1e-2, 1e-1], [3, 0.5, None, 2], [2, 0.4, None, 1.5], [4, 0.6, None, 2.5]),
+        Series("TPE", [2e-3, 8e-3], [0.3, 0.2], style="modelled"),
+        Series("defaults", [1e-4, 1e-1], [0.9, 0.9], style="ideal"),
+    ],
+    "points",
+    log_x=True,
+)
+
 
 def svg(chart: Chart, look=None, themed=False) -> str:
     return style.to_svg(charts.chart(chart, look), themed)
@@ -41,12 +54,17 @@ def texts(chart: Chart) -> list[str]:
     return [text.strip() for text in ElementTree.fromstring(svg(chart)).itertext() if text.strip()]
 
 
-@pytest.mark.parametrize("chart", [EFFICIENCY, SHARES, MEMORY], ids=lambda chart: chart.shape)
+@pytest.mark.parametrize("chart", [EFFICIENCY, SHARES, MEMORY, TRIED], ids=lambda chart: chart.shape)
 def test_a_chart_says_title_unit_and_names_as_text(chart):
     """Title, unit and every name stand in the SVG as text, which a reader can search and a screen reader reads."""
     said = " | ".join(texts(chart))
     assert chart.title in said and chart.y in said
-    wanted = [*PARTS, "forward", "90.0", "76.5"] if chart is SHARES else ["DDP", "ranks"] if chart.log_x else ["800"]
+    wanted = {
+        "lines": ["DDP", "ranks"],
+        "points": ["random", "TPE, modelled", "defaults", "learning rate"],
+        "bars": ["800"],
+        "stacked": [*PARTS, "forward", "90.0", "76.5"],
+    }[chart.shape]
     assert not [word for word in wanted if word not in said]
 
 
@@ -93,6 +111,22 @@ def test_a_gap_is_no_zero():
     assert "DDP 100 at 1 to 91.0 at 2; DDP, modelled 100 at 1 to 64.0 at 16" in charts.in_words(EFFICIENCY)
 
 
+def test_points_have_nothing_between_them():
+    """Points are marks without a line, hollow where modelled; a gap is no point; what is ideal is a thin grey line."""
+    figure = charts.chart(TRIED)
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1 and line.get_marker() != "_"]
+    assert [(len(line.get_xdata()), line.get_linestyle()) for line in drawn] == [(3, "None"), (2, "None"), (2, "-")]
+    assert [line.get_markerfacecolor() == style.PAPER for line in drawn[:2]] == [False, True]
+    assert drawn[2].get_color() == style.BASELINE and any("bars: interval" in text for text in texts(TRIED))
+
+
+def test_points_in_words():
+    """Who can't see points is told how many there are, and where the lowest and the highest are."""
+    told = charts.in_words(TRIED)
+    assert "random 3 points, from 0.500 at 0.00100 to 3.00 at 0.000100" in told
+    assert "defaults 0.900 at 0.000100 to 0.900 at 0.100" in told
+
+
 def boxes(figure):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
@@ -113,6 +147,15 @@ CROWDED = {
         log_x=True,
     ),
     "10 points": Chart("Ten points", "size", "s", [Series("a", [1000 * n for n in range(1, 11)], range(10))]),
+    "8 clouds": Chart(
+        "Eight clouds of points, lower is better",
+        "learning rate",
+        "loss",
+        [Series(f"search number {n}", [10**-k for k in range(6)], [k + n / 9 for k in range(6)]) for n in range(8)],
+        "points",
+        log_x=True,
+        log_y=True,
+    ),
     "16 categories": Chart(
         "Sixteen categories with long names, and a title that is so long that it needs a second line",
         "layer",
@@ -148,13 +191,13 @@ def test_nothing_overlaps_and_nothing_is_cut(name):
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, 1e308, -1e308, 5e-324, math.nan, math.inf, None])
-@pytest.mark.parametrize("shape", ["lines", "bars", "stacked"])
+@pytest.mark.parametrize("shape", ["lines", "points", "bars", "stacked"])
 @pytest.mark.parametrize("log", [False, True])
 def test_absurd_numbers_never_break_a_chart(bad, shape, log):
     """Whatever number a record may hold is drawn or left out, on linear and on logarithmic axes."""
     if shape == "stacked" and (bad or 0) < 0:
         bad = 0.0
-    x = [1, 2, 3, 1e307] if shape == "lines" else ["a", "b", "c", "d"]
+    x = [1, 2, 3, 1e307] if shape in ("lines", "points") else ["a", "b", "c", "d"]
     for y in ([bad] * 4, [1.0, bad, 2.0, bad]):
         chart = Chart("t", "x", "y", [Series("a", x, y, y, y), Series("b", x[:1], y[:1])], shape, log, log)
         ElementTree.fromstring(svg(chart))
@@ -166,6 +209,8 @@ def test_what_is_too_much_is_counted():
     assert any("8 more in the record" in text for text in texts(Chart("t", "x", "y", many)))
     wide = Chart("t", "x", "y", [Series("a", [f"c{n}" for n in range(30)], range(30))], "bars")
     assert any("6 more in the record" in text for text in texts(wide))
+    cloud = Chart("t", "x", "y", [Series("a", range(2000), range(2000))], "points")
+    assert any("1500 more in the record" in text for text in texts(cloud))
 
 
 def test_the_same_chart_is_the_same_bytes_and_follows_the_theme():

@@ -113,6 +113,8 @@ def test_a_record_of_before_exhibits_is_read():
         (lambda: Chart("c", "x", "y", [Series("a", [1], [1])], "pie"), "shape='pie'; it is one of lines"),
         (lambda: Chart("c", "x", "y", [Series("a", [1], [1])] * 2), "two series of one name"),
         (lambda: Chart("c", "x", "y", [Series("a", ["p"], [1])]), 'lines need numbers; use shape="bars"'),
+        (lambda: Chart("c", "x", "y", [Series("a", ["p"], [1])], "points"), 'points need numbers; use shape="bars"'),
+        (lambda: Chart("c", "x", "y", [Series("a", [0], [1])], "points", log_x=True), "not above 0, which log_x=True"),
         (lambda: Chart("c", "x", "y", [Series("a", ["p"], [-1])], "stacked"), "a part below 0"),
         (lambda: Chart("c", "x", "y", [Series("a", [0], [1])], log_x=True), "not above 0, which log_x=True"),
         (lambda: Table("t", [], []), "no columns"),

@@ -1,4 +1,4 @@
-"""Draws a technique's own charts in the style of all figures: lines, bars in groups, stacked bars.
+"""Draws a technique's own charts in the style of all figures: lines, points, bars in groups, stacked bars.
 
 What is modelled is dashed and hollow and says so; an ideal is a thin grey line; intervals are drawn. A series or a
 category that bears a variant's name has that variant's colour.
@@ -44,6 +44,9 @@ LONGEST_CATEGORY = 38
 MOST_MARKERS = 40
 """Points of a line that are marked one by one."""
 
+MOST_POINTS = 600
+"""Of a series of more points every other one is drawn, or every third, …; what is left out is counted."""
+
 BAR, GAP = 0.19, 0.15
 """Inches of one bar, and between two groups of bars."""
 
@@ -52,7 +55,7 @@ DASHES = (0, (4, 2.2))
 
 def chart(exhibit: Chart, look: dict[str, tuple[str, str]] | None = None) -> "Figure":
     """Return the figure of `exhibit`. look: colour and marker of the variants by name, as `figures.looks` gives."""
-    draw, look = {"lines": _lines, "bars": _bars, "stacked": _stacked}[exhibit.shape], look or {}
+    draw, look = SHAPES[exhibit.shape], look or {}
     with applied():
         figure = draw(exhibit, exhibit.series[:MOST_SERIES], look | _looks(exhibit, look))
         figure.set_label(in_words(exhibit))
@@ -60,16 +63,23 @@ def chart(exhibit: Chart, look: dict[str, tuple[str, str]] | None = None) -> "Fi
 
 
 def in_words(exhibit: Chart) -> str:
-    """Return a chart for those who can't see it: each series from its first to its last value, or bar by bar."""
+    """Return a chart for those who can't see it: lines from first to last value, points by their ends, bar by bar."""
     told = "; ".join(_series_in_words(series, exhibit.shape) for series in exhibit.series[:MOST_SERIES])
     return f"{words.shown(exhibit.title)}. {words.shown(exhibit.y, 60)} over {words.shown(exhibit.x, 60)}. {told}."
 
 
 def _series_in_words(series: Series, shape: str) -> str:
     known = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y is not None]
-    spots = [f"{words.number(y)} at {words.cell(x)}" for x, y in known]
-    listed = spots[:MOST_CATEGORIES] if shape != "lines" else list(dict.fromkeys([*spots[:1], *spots[-1:]]))
-    return f"{label(series)} {(', ' if shape != 'lines' else ' to ').join(listed) or 'unknown'}"
+    if shape == "points" and series.style != "ideal" and len(known) > 1:
+        lowest, *_, highest = sorted(known, key=lambda spot: spot[1])
+        return f"{label(series)} {len(known)} points, from {_spot(*lowest)} to {_spot(*highest)}"
+    along = shape in ("lines", "points")
+    listed = [_spot(*each) for each in (known[:1] + known[1:][-1:] if along else known[:MOST_CATEGORIES])]
+    return f"{label(series)} {(' to ' if along else ', ').join(listed) or 'unknown'}"
+
+
+def _spot(x: float | str, y: float) -> str:
+    return f"{words.number(y)} at {words.cell(x)}"
 
 
 def label(series: Series) -> str:
@@ -97,13 +107,17 @@ def _lines(exhibit: Chart, drawn: list[Series], look: dict) -> "Figure":
     right = 0.66 + 0.088 * max(map(len, names))
     top, subtitle = _header(exhibit, _under_title(exhibit, exhibit.y, len(exhibit.series) - len(drawn)))
     figure, axes = canvas(3.14 + top, left=0.78, right=min(right, 3.1), bottom=0.56, top=top)
-    _x_axis(axes, [x for series in drawn for x in _drawable(series.x, exhibit.log_x)], exhibit)
-    _y_axis(axes.yaxis, [y for s in drawn for ys in _values(s) for y in _drawable(ys, exhibit.log_y)], exhibit.log_y)
+    _along_axes(axes, drawn, exhibit)
     for series in drawn:
         _draw_line(axes, series, exhibit, _marks(series, look))
     _name_lines(axes, [(_end(axes, series, exhibit.log_y), series) for series in drawn], look)
     _write_header(figure, exhibit, subtitle)
     return figure
+
+
+def _along_axes(axes: "Axes", drawn: list[Series], exhibit: Chart) -> None:
+    _x_axis(axes, [x for series in drawn for x in _drawable(series.x, exhibit.log_x)], exhibit)
+    _y_axis(axes.yaxis, [y for s in drawn for ys in _values(s) for y in _drawable(ys, exhibit.log_y)], exhibit.log_y)
 
 
 def _values(series: Series) -> list[list[float | None]]:
@@ -158,14 +172,23 @@ def _marked(y: tuple[float, ...]) -> list[int]:
 
 
 def _draw_intervals(axes: "Axes", series: Series, exhibit: Chart, colour: str) -> None:
-    if series.low is None or series.high is None:
-        return
-    parallel = zip(series.x, series.low, series.high, strict=True)
-    ends = [e for e in parallel if _can_be_drawn(e[0], exhibit.log_x)]
-    ends = [e for e in ends if _can_be_drawn(e[1], exhibit.log_y) and _can_be_drawn(e[2], exhibit.log_y)]
+    ends = _ends(series, exhibit)
     if len(series.x) > MOST_MARKERS and ends:
         axes.fill_between(*zip(*ends, strict=True), color=colour, alpha=0.18, linewidth=0, zorder=2)
         return
+    _draw_bars(axes, ends, colour)
+
+
+def _ends(series: Series, exhibit: Chart) -> list[tuple]:
+    """Return where, from and to of each interval that can be drawn."""
+    if series.low is None or series.high is None:
+        return []
+    parallel = zip(series.x, series.low, series.high, strict=True)
+    ends = [e for e in parallel if _can_be_drawn(e[0], exhibit.log_x)]
+    return [e for e in ends if _can_be_drawn(e[1], exhibit.log_y) and _can_be_drawn(e[2], exhibit.log_y)]
+
+
+def _draw_bars(axes: "Axes", ends: list[tuple], colour: str) -> None:
     for x, low, high in ends:
         axes.plot([x, x], [low, high], color=colour, linewidth=1.4, marker="_", markersize=5, zorder=2.5)
 
@@ -206,6 +229,57 @@ def _within(heights: list[float], gap: float) -> list[float]:
     return kept
 
 
+# ------------------------------------------------------------------------------------------------ points
+
+
+def _points(exhibit: Chart, drawn: list[Series], look: dict) -> "Figure":
+    thinned, legend = [_thinned(series) for series in drawn], _legend(drawn)
+    left_out = sum(len(series.x) for series in drawn) - sum(len(series.x) for series in thinned)
+    more = len(exhibit.series) - len(drawn) + left_out
+    top, subtitle = _header(exhibit, _under_title(exhibit, exhibit.y, more))
+    under = top + 0.25 * len(legend)
+    figure, axes = canvas(3.14 + under, left=0.78, right=0.3, bottom=0.56, top=under)
+    _along_axes(axes, thinned, exhibit)
+    for series in thinned:
+        _draw_points(axes, series, exhibit, _marks(series, look))
+    _write_header(figure, exhibit, subtitle)
+    for line, entries in enumerate(legend):
+        _write_legend(figure, entries, figure.get_figheight() - top - 0.25 * line + 0.04, look, marks=True)
+    return figure
+
+
+def _thinned(series: Series) -> Series:
+    from msgspec.structs import replace
+
+    step = math.ceil(len(series.x) / MOST_POINTS) or 1
+    low, high = (None, None) if series.low is None else (series.low[::step], series.high[::step])
+    return replace(series, x=series.x[::step], y=series.y[::step], low=low, high=high)
+
+
+def _draw_points(axes: "Axes", series: Series, exhibit: Chart, marks: dict) -> None:
+    if series.style == "ideal":
+        _draw_line(axes, series, exhibit, marks)
+        return
+    _draw_bars(axes, _ends(series, exhibit), marks["color"])
+    spots = zip(series.x, series.y, strict=True)
+    drawn = [(x, y) for x, y in spots if _can_be_drawn(x, exhibit.log_x) and _can_be_drawn(y, exhibit.log_y)]
+    if drawn:
+        axes.plot(*zip(*drawn, strict=True), clip_on=False, **_dots(marks, len(drawn)))
+
+
+def _dots(marks: dict, count: int) -> dict:
+    """Return how points are drawn: the more there are the smaller, and always so that those beneath can be seen."""
+    size = 6 if count <= MOST_MARKERS else 4.5 if count <= 4 * MOST_MARKERS else 3.5
+    edge = PAPER if marks["markerfacecolor"] != PAPER else marks["color"]
+    return marks | {
+        "linestyle": "none",
+        "markersize": size,
+        "markeredgecolor": edge,
+        "markeredgewidth": 0.7,
+        "alpha": 0.8,
+    }
+
+
 # ------------------------------------------------------------------------------------------------ bars
 
 
@@ -236,7 +310,7 @@ def _cells(series: Series, rows: list[str]) -> list[tuple]:
 
 
 def _bar_canvas(exhibit: Chart, drawn: list[Series], look: dict, rows: list[str], row_inches: float):
-    legend = _legend_rows(drawn) if len(drawn) > 1 or drawn[0].style != "measured" else []
+    legend = _legend(drawn)
     more = len(exhibit.series) - len(drawn) + len(_categories_beyond(exhibit))
     top, subtitle = _header(exhibit, _under_title(exhibit, "", more))
     height = top + 0.25 * len(legend) + row_inches * (len(rows) + 0.2) + 0.62
@@ -305,7 +379,7 @@ def _stacked(exhibit: Chart, drawn: list[Series], look: dict) -> "Figure":
 def _under_title(exhibit: Chart, what: str, more: int) -> str:
     intervals = any(series.low is not None for series in exhibit.series)
     few = all(len(series.x) <= MOST_MARKERS for series in exhibit.series)
-    drawn_as = {"lines": "bars" if few else "band", "bars": "lines"}.get(exhibit.shape)
+    drawn_as = {"lines": "bars" if few else "band", "points": "bars", "bars": "lines"}.get(exhibit.shape)
     marks = [words.shown(what, 60), f"{drawn_as}: interval" if intervals and drawn_as else ""]
     return " · ".join(part for part in (*marks, f"{more} more in the record" if more > 0 else "") if part)
 
@@ -327,6 +401,10 @@ def _write_header(figure: "Figure", exhibit: Chart, subtitle: str) -> None:
     figure.text(left, 1 - (0.29 + 0.22 * len(lines)) / height, subtitle, size=9.5, color=MUTED)
 
 
+def _legend(drawn: list[Series]) -> list[list[tuple[float, Series]]]:
+    return _legend_rows(drawn) if len(drawn) > 1 or drawn[0].style != "measured" else []
+
+
 def _legend_rows(drawn: list[Series]) -> list[list[tuple[float, Series]]]:
     """Return the entries of a legend in rows, each with its place in inches from the left."""
     rows: list[list[tuple[float, Series]]] = [[]]
@@ -341,17 +419,32 @@ def _legend_rows(drawn: list[Series]) -> list[list[tuple[float, Series]]]:
     return rows
 
 
-def _write_legend(figure: "Figure", entries: list, up: float, look: dict) -> None:
+def _write_legend(figure: "Figure", entries: list, up: float, look: dict, marks: bool = False) -> None:
+    """Write one row of the legend, `up` inches from the foot. marks: a point instead of a piece of a bar."""
+    height = figure.get_figheight()
+    for left, series in entries:
+        draw = _legend_mark if marks else _legend_patch
+        figure.add_artist(draw(figure, series, left, up, look))
+        figure.text((left + 0.27) / WIDTH, up / height, label(series), size=10, color=INK, va="center")
+
+
+def _legend_patch(figure: "Figure", series: Series, left: float, up: float, look: dict):
     from matplotlib.patches import Rectangle
 
     height = figure.get_figheight()
-    for left, series in entries:
-        thick = 0.05 if series.style == "ideal" else 0.12
-        corner = (left / WIDTH, (up - thick / 2) / height)
-        face = _face(series.style, look.get(series.name, (BASELINE,))[0])
-        patch = Rectangle(corner, 0.2 / WIDTH, thick / height, transform=figure.transFigure, **face)
-        figure.add_artist(patch)
-        figure.text((left + 0.27) / WIDTH, up / height, label(series), size=10, color=INK, va="center")
+    thick = 0.05 if series.style == "ideal" else 0.12
+    face = _face(series.style, look.get(series.name, (BASELINE,))[0])
+    corner = (left / WIDTH, (up - thick / 2) / height)
+    return Rectangle(corner, 0.2 / WIDTH, thick / height, transform=figure.transFigure, **face)
+
+
+def _legend_mark(figure: "Figure", series: Series, left: float, up: float, look: dict):
+    from matplotlib.lines import Line2D
+
+    ideal, marks = series.style == "ideal", _marks(series, look)
+    xs = [left / WIDTH, (left + 0.2) / WIDTH] if ideal else [(left + 0.12) / WIDTH]
+    marks = marks if ideal else _dots(marks, 1)
+    return Line2D(xs, [up / figure.get_figheight()] * len(xs), transform=figure.transFigure, **marks)
 
 
 # ------------------------------------------------------------------------------------------------ axes
@@ -421,3 +514,6 @@ def _round_ticks(low: float, high: float, whole: bool = False) -> list[float]:
 
 def _tick(value: float) -> str:
     return short_count(float(f"{value:.6g}")) if abs(value) < 1e12 else f"{value:.3g}"
+
+
+SHAPES = {"lines": _lines, "points": _points, "bars": _bars, "stacked": _stacked}

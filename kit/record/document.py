@@ -178,12 +178,12 @@ class Scaling(Struct, frozen=True, kw_only=True):
 
 
 class Series(Struct, frozen=True):
-    """One line of a chart, or one bar in each of its groups: parallel lists."""
+    """One line of a chart, its points, or one bar in each of its groups: parallel lists."""
 
     name: str
     """A variant's name gives it the variant's colour."""
     x: list[int | float | str]
-    """Numbers for lines, names of categories for bars."""
+    """Numbers for lines and points, names of categories for bars."""
     y: list[float | None]
     """Null is a gap; NaN becomes null."""
     low: list[float | None] | None = None
@@ -219,8 +219,8 @@ class Chart(Struct, frozen=True, tag="chart"):
     """Label of the axis, with its unit."""
     y: str
     series: list[Series]
-    shape: Literal["lines", "bars", "stacked"] = "lines"
-    """Bars: a group a category; stacked: each series is one part of the bars."""
+    shape: Literal["lines", "points", "bars", "stacked"] = "lines"
+    """Points: nothing between them; bars: a group a category; stacked: each series is one part of the bars."""
     log_x: bool = False
     log_y: bool = False
     note: str = ""
@@ -229,17 +229,18 @@ class Chart(Struct, frozen=True, tag="chart"):
     def __post_init__(self) -> None:
         """Raise UserError where the series can't be drawn in this shape."""
         what = f"chart {self.title!r}"
-        _among(what, shape=(self.shape, ("lines", "bars", "stacked")))
+        _among(what, shape=(self.shape, ("lines", "points", "bars", "stacked")))
         if not self.series:
             raise UserError(f"{what} has no series; give at least one")
         if len({(series.name, series.style) for series in self.series}) < len(self.series):
             raise UserError(f"{what} has two series of one name; give each its own")
         numbers = all(isinstance(value, int | float) for series in self.series for value in series.x)
-        if self.shape == "lines" and not numbers:
-            raise UserError(f'{what} has names as x, and lines need numbers; use shape="bars"')
+        along = self.shape in ("lines", "points")
+        if along and not numbers:
+            raise UserError(f'{what} has names as x, and {self.shape} need numbers; use shape="bars"')
         if self.shape == "stacked" and any((value or 0) < 0 for series in self.series for value in series.y):
             raise UserError(f'{what} has a part below 0, which can\'t be stacked; use shape="bars"')
-        if self.log_x and self.shape == "lines" and any(value <= 0 for series in self.series for value in series.x):
+        if self.log_x and along and any(value <= 0 for series in self.series for value in series.x):
             raise UserError(f"{what} has an x that is not above 0, which log_x=True can't show")
 
 
