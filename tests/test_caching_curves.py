@@ -67,6 +67,17 @@ def test_samples_keep_within_their_error(name):
     assert curve.none_above_the_bound(sampled).state == curve.none_above_the_bound(whole).state == "held"
 
 
+def test_errors_of_samples_are_not_far_too_large():
+    """At a rate that does not divide the objects evenly an error is about as large as what it is the error of."""
+    trace = traces.zipf(60_000, 20_000, 0.8)
+    whole = curve.curves(trace, [4_000, 10_000], ["FIFO"], budget=None).policies["FIFO"].hit_ratio
+    found = [curve.curves(trace, [4_000, 10_000], ["FIFO"], budget=18_000, seed=seed) for seed in range(4)]
+    off = np.array([one.policies["FIFO"].hit_ratio - whole for one in found])
+    errors = np.array([one.policies["FIFO"].error for one in found])
+    assert (found[0].policies["FIFO"].rates < 0.4).all() and (errors < 0.004).all()
+    assert (np.abs(off) <= 3 * errors + 0.001).all()
+
+
 def test_small_caches_and_traces_are_not_sampled():
     """Where a small cache would hold too little to stand for the real one, the whole trace is simulated."""
     found = curve.curves(traces.zipf(200_000, 20_000), [10, 100, 10_000], ["FIFO"], budget=20_000)
@@ -75,11 +86,14 @@ def test_small_caches_and_traces_are_not_sampled():
     assert (curve.curves(TRACES["zipf"], policies=["LRU"]).bound.rates == 1).all()
 
 
-def test_a_sample_is_whole_objects():
-    """A sample has every request for its objects, in order, and as many objects as were asked for."""
+@pytest.mark.parametrize("rate", [0.2, 0.3, 1 / 3, 0.4, 0.7])
+def test_a_sample_is_whole_objects(rate):
+    """A sample has every request for its objects, in order, with their own sizes and without a gap in their numbers,
+    and about as many objects as were asked for, also where they can't be dealt out evenly."""
     trace = traces.with_sizes(traces.zipf(50_000, 5_000))
-    part = sample(trace, 0.2, seed=3)
-    assert part.rate == pytest.approx(0.2, abs=0.001) and len(part.trace) == len(part.at)
+    part = sample(trace, rate, seed=3)
+    assert part.rate == pytest.approx(rate, rel=0.12) and part.rate <= rate + 0.001
+    assert len(part.trace) == len(part.at)
     originals = trace.keys[part.at]
     assert len(np.unique(originals)) == part.trace.objects == len(part.trace.sizes)
     assert np.isin(trace.keys, originals).sum() == len(part.at)

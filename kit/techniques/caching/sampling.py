@@ -36,12 +36,13 @@ def sample(trace: Trace, rate: float, seed: int) -> Sample:
     chance (stratified sampling: Cochran, Sampling Techniques, chapter 5).
     """
     by_popularity = np.argsort(-np.bincount(trace.keys), kind="stable")
-    many = max(2, round(rate * trace.objects))
+    many = max(1, round(rate * trace.objects))
     ranks = (np.arange(many) + np.random.default_rng(seed).random(many)) * trace.objects / many
+    taken = by_popularity[np.unique(ranks.astype(np.int64))]  # two neighbours may have drawn the object between them
     number = np.full(trace.objects, -1)
-    number[by_popularity[ranks.astype(np.int64)]] = np.arange(many)
+    number[taken] = np.arange(len(taken))
     at = np.flatnonzero(number[trace.keys] >= 0)
-    sizes = None if trace.sizes is None else trace.sizes[np.argsort(number)[trace.objects - many :]]
+    sizes = None if trace.sizes is None else trace.sizes[taken]
     part = replace(trace, keys=number[trace.keys[at]], times=None, sizes=sizes)
     return Sample(part, at, part.objects / trace.objects, part.everything / trace.everything)
 
