@@ -59,15 +59,17 @@ class OnTable(Problem):
 
 
 def problem(model: str, table: Table, folds: int = 3, seed: int = 0, rows: int | None = None) -> OnTable:
-    """Return a model, "boosted trees" or "network", on a table, or on about so many of its rows.
+    """Return a model, "boosted trees" or "network", on a table.
 
-    folds: that boosted trees are judged by; of the network's data, one part of so many judges. seed: of sample, split
-    and folds. Loss: log loss of classes, RMSE of numbers. Raise `UserError` for no such model, or too few groups.
+    folds: that boosted trees are judged by; of the network's data, one part of so many judges. rows: let trials see
+    about so many only; what is held out stays the whole quarter, so that it tells small differences. seed: of split,
+    rows and folds. Loss: log loss of classes, RMSE of numbers. Raise `UserError` for no such model, or too few groups.
     """
     if model not in MODELS:
         raise UserError(f"there is no model {model!r}; it is one of {', '.join(MODELS)}")
     chosen = MODELS[model]
-    seen, held = tables.split(tables.sample(table, rows, seed), seed)
+    seen, held = tables.split(table, seed)
+    seen = tables.sample(seen, rows, seed)
     parts = tables.folds(seen, folds, seed)
 
     def final(setting: Setting) -> float:
@@ -152,10 +154,10 @@ def fit_options(table: Table) -> dict[str, Any]:
 
 def _fit_trees(table: Table, setting: Setting, seed: int) -> Predict:
     fitted = estimator(table, seed, setting).fit(table.features, table.labels, **fit_options(table))
-    return partial(_by_trees, fitted)
+    return partial(by_trees, fitted)
 
 
-def _by_trees(fitted: Any, table: Table) -> np.ndarray:
+def by_trees(fitted: Any, table: Table) -> np.ndarray:
     """Return what boosted trees foretell. A class that they did not meet gets no chance."""
     raw = fitted.booster_.predict(table.features)  # the estimator would check the rows' names, which there are not
     if table.kind == "numbers":

@@ -111,7 +111,7 @@ def sample(found: Table, rows: int | None, seed: int = 0) -> Table:
         parts = max(1, len(np.unique(found.groups)) // LEAST_GROUPS)
     kept = max(1, round(rows * parts / len(found)))
     chosen = found.take(deal(found, parts, seed) < kept)
-    return replace(chosen, note=f"{found.note} {len(chosen):,} of {len(found):,} rows.".strip())
+    return replace(chosen, note=f"{found.note} {len(chosen):,} of {len(found):,} rows are used.".strip())
 
 
 # What is seen and what is not -----------------------------------------------------------------------------------------
