@@ -201,6 +201,22 @@ def test_a_users_own_notebook_runs_in_its_checkout(tmp_path):
     assert (tmp_path / "elsewhere" / "runs" / "own").is_dir()
 
 
+SCRATCH = "import tempfile; scratch = tempfile.TemporaryDirectory(); open(scratch.name + '/large', 'w').write('x')"
+
+
+def test_a_run_leaves_nothing_in_the_temporary_folder(tmp_path):
+    """What a notebook left there goes with its run, finished, failed, or past its time."""
+    write_notebook(tmp_path / "notebooks" / "01_finishes.ipynb", SCRATCH)
+    write_notebook(tmp_path / "notebooks" / "02_fails.ipynb", SCRATCH, "1 / 0")
+    write_notebook(tmp_path / "notebooks" / "03_sleeps.ipynb", SCRATCH, "import time; time.sleep(600)")
+    kit(tmp_path, "run", "01", "02")
+    kit(tmp_path, "run", "03", "--timeout", "6")
+    states = [statuses(tmp_path, name)[0]["state"] for name in ("01_finishes", "02_fails", "03_sleeps")]
+    assert states == ["finished", "failed", "failed"]
+    left = [path.name for path in (tmp_path / "home" / "tmp").iterdir()]
+    assert [name for name in left if not name.endswith(".lock")] == []
+
+
 class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 
