@@ -236,6 +236,27 @@ def test_a_key_that_shares_its_counters_does_not_bar_the_door():
     assert sum(key in cache for key in range(1_000, 1_010)) >= 8
 
 
+@pytest.mark.parametrize("size", [0, -1, float("nan")])
+def test_sizes_that_are_none_are_refused(size):
+    """What counts nothing, or less, would break the bound; no policy takes it."""
+    for policy in POLICIES.values():
+        cache = policy(2)
+        with pytest.raises(UserError, match="above 0"):
+            cache.put("a", 1, size)
+        assert len(cache) == cache.used == 0
+
+
+def test_an_object_larger_than_the_window_contends_alone():
+    """W-TinyLFU's window keeps its small new objects when a large one passes through."""
+    cache = POLICIES["W-TinyLFU"](1000)
+    for key in range(500):
+        cache.put(key, key, 2)
+    small = [key for key in range(500) if key in cache._window]
+    assert len(small) == 5
+    cache.put("large", 1, 50)
+    assert list(cache._window) == small
+
+
 def best_by_trying(keys, capacity, sizes, worth):
     """Return the most that can be had, by trying all sets that could be kept at each step."""
     states = {frozenset(): 0}

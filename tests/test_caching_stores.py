@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict, namedtuple
 from functools import partial
 
 import numpy as np
@@ -566,6 +567,9 @@ def test_two_tiers_promote_and_do_not_outlive_expiry(tmp_path):
 # Keys
 
 
+Point, Size = namedtuple("Point", "x y"), namedtuple("Size", "width height")
+
+
 def test_keys_differ_where_anything_does():
     """Another version, value, type, shape or grouping is another key; a dict's order and an array's layout are not."""
     array = np.arange(6.0).reshape(2, 3)
@@ -581,6 +585,7 @@ def test_keys_differ_where_anything_does():
         np.array(1),
         bytearray(b"1"),
     ]
+    inputs += [Point(1, 2), Size(1, 2), (1, 2), [1, 2], OrderedDict(a=1)]
     flat = memoryview(bytes(range(16)))
     inputs += [flat, flat.cast("h"), flat.cast("B", (4, 4)), flat[::2], flat.tobytes(), np.str_("")]
     keys = [stores.key(version, one) for one in inputs for version in (None, "", "v1", "v2")]

@@ -134,7 +134,7 @@ def test_own_trace_from_any_usual_file(folder, name):
 def test_own_trace_from_a_url(folder):
     """Any filesystem that fsspec knows will do, and columns may have other names."""
     fsspec.filesystem("memory").pipe("/bucket/trace.parquet", (folder / "trace.parquet").read_bytes())
-    assert traces.own("memory://bucket/trace.parquet", key="user", size="no").keys.tolist() == [0, 1, 0, 2, 1, 0]
+    assert traces.own("memory://bucket/trace.parquet", key="user", size="").keys.tolist() == [0, 1, 0, 2, 1, 0]
 
 
 @pytest.mark.parametrize("name", ["keys.csv", "keys.tsv"])
@@ -148,6 +148,42 @@ def test_keys_of_a_csv_are_texts_as_they_stand_there(tmp_path, name):
     assert trace.keys.tolist() == list(range(len(keys))) == trace.times.tolist()
 
 
+def test_lines_end_where_lines_end(tmp_path):
+    """What other texts take for the end of a line stays within its key."""
+    (tmp_path / "keys.txt").write_text("a\u2028b\nc\x0cd\ne\x85f\na\u2028b\n")
+    assert traces.own(str(tmp_path / "keys.txt")).keys.tolist() == [0, 1, 2, 0]
+
+
+def test_keys_that_numpy_would_make_one_stay_apart():
+    """Large numbers, a number and its text, and texts with a zero byte are keys of their own; one long key among many
+    takes its own memory and no more."""
+    assert traces.of("t", [2**63 + 1, 2**63 + 2, -1]).objects == 3
+    assert traces.of("t", [1, "1"]).objects == traces.of("t", ["a", "a\0"]).objects == 2
+    import tracemalloc
+
+    keys = [*map(str, range(20_000)), "x" * 200_000]
+    tracemalloc.start()
+    assert traces.of("t", keys).objects == 20_001
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+def test_times_of_every_kind_are_seconds(tmp_path):
+    """Dates to the nanosecond and durations are seconds, as numbers are."""
+    stamps = pa.array([10**18 + 1, 10**18 + 2 * 10**9 + 3, 10**18 + 5 * 10**9], pa.int64())
+    for kind in (pa.timestamp("ns"), pa.duration("ns")):
+        pq.write_table(pa.table({"key": ["a", "b", "a"], "time": stamps.cast(kind)}), tmp_path / "t.parquet")
+        assert traces.own(str(tmp_path / "t.parquet")).times == pytest.approx([0, 2, 5], abs=1e-5)
+
+
+@pytest.mark.parametrize("keys", [[[1], [2]], [{"a": 1}, {"a": 2}]])
+def test_keys_that_are_lists_are_refused(keys, tmp_path):
+    """Keys that are no numbers or texts are told in a sentence."""
+    pq.write_table(pa.table({"key": keys}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"keys of trace 't.parquet' are lists or the like"):
+        traces.own(str(tmp_path / "t.parquet"))
+
+
 MISTAKES = {
     "nothing.txt": (None, {}, "there is no trace at .*nothing.txt'; give one key a line"),
     "empty.txt": ("\n\n", {}, "'empty.txt' has no requests; give at least one key"),
@@ -156,8 +192,11 @@ MISTAKES = {
     "cut.parquet": (b"PAR1\x00\x00", {}, "can't be read"),
     "gap.csv": ("key,x\na,1\n,2\n", {}, "1 of the 2 requests of trace 'gap.csv' have no key; leave them out"),
     "words.csv": ("key,time\na,soon\n", {}, "the times of trace 'words.csv' are not all numbers"),
+    "tiem.csv": ("key,time\na,1\n", {"time": "tiem"}, "no column 'tiem' for each time; it has key, time: name one"),
+    "huge.csv": ("key,size\na,1e300\n", {}, "sizes of 1e.300 to 1e.300; sizes are bytes, .* under 2..62 in sum"),
+    "sum.csv": ("key,size\na,4e18\nb,4e18\n", {}, "under 2..62 in sum"),
     "late.csv": ("key,time\na,1\nb,\n", {}, "1 requests of trace 'late.csv' have no time"),
-    "small.csv": ("key,size\na,0\n", {}, "has a size of 0; sizes are bytes, at least 1"),
+    "small.csv": ("key,size\na,0\n", {}, "has sizes of 0 to 0; sizes are bytes, at least 1"),
     "few.txt": ("a", {"requests": 0}, "requests=0: requests is at least 1"),
     "nowhere://x/y": (None, {}, "can't be read"),
 }

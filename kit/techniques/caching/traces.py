@@ -55,7 +55,7 @@ def of(name: str, keys: Any, times: Any = None, sizes: Any = None, note: str = "
     """
     import pandas
 
-    codes, _ = pandas.factorize(np.asarray(keys) if isinstance(keys, list) else keys)
+    codes = _numbered(name, keys)
     if not len(codes):
         raise UserError(f"trace {name!r} has no requests; give at least one key")
     if missing := int((codes < 0).sum()):
@@ -66,12 +66,27 @@ def of(name: str, keys: Any, times: Any = None, sizes: Any = None, note: str = "
         codes, times = pandas.factorize(codes[order])[0], times[order] - times.min()
         sizes = None if sizes is None else sizes[order]
     if sizes is not None:
-        if (sizes < 1).any():
-            raise UserError(f"trace {name!r} has a size of {sizes.min():g}; sizes are bytes, at least 1")
+        if (sizes < 1).any() or sizes.sum() >= 2**62:
+            ends = f"{sizes.min():g} to {sizes.max():g}"
+            raise UserError(f"trace {name!r} has sizes of {ends}; sizes are bytes, at least 1, under 2**62 in sum")
         sizes, varying = _a_size_an_object(codes, sizes.astype(np.int64))
         if varying:
             note = f"{note} {varying:,} objects change their size; each counts with its largest.".strip()
     return Trace(name, codes.astype(np.int64), times, sizes, note)
+
+
+def _numbered(name: str, keys: Any) -> np.ndarray:
+    """Return the number of each key, -1 where it is missing. A list stays one of objects: as NumPy's texts the longest
+    would set the memory of all, and 1 and "1" would be one."""
+    import pandas
+
+    if isinstance(keys, list):
+        keys, listed = np.empty(len(keys), object), keys
+        keys[:] = listed
+    try:
+        return pandas.factorize(keys)[0]
+    except TypeError:
+        raise UserError(f"the keys of trace {name!r} are lists or the like; give numbers or texts") from None
 
 
 def _numbers(name: str, what: str, values: Any, requests: int) -> np.ndarray | None:
@@ -265,8 +280,9 @@ def own(
     """Return the user's own trace from a file on this machine or at any URL that fsspec knows.
 
     A Parquet file, or a CSV file whose name ends in .csv or .tsv, has a column of keys and may have times (seconds, or
-    dates with times) and sizes (bytes); `key`, `time` and `size` name them. Any other file has one key a line. Both
-    may be compressed, as `.gz`. requests: only the first so many. Raise `UserError`, with what to do, if it can't be.
+    dates with times) and sizes (bytes); `key`, `time` and `size` name them, and an empty name leaves one out. Any other
+    file has one key a line. Both may be compressed, as `.gz`. requests: only the first so many. Raise `UserError`, with
+    what to do, if it can't be.
     """
     from kit.techniques.dataframes.own import _readable, _shown
 
@@ -305,7 +321,7 @@ def _is_csv(shown: str) -> bool:
 
 def _lines(file: Any) -> list[str]:
     """Return the lines that are not empty. What is no UTF-8 is no text, and said so by who reads."""
-    lines = (line.strip() for line in file.read().decode("utf-8-sig").splitlines())
+    lines = (line.strip() for line in file.read().decode("utf-8-sig").split("\n"))
     return [line for line in lines if line]
 
 
@@ -336,6 +352,10 @@ def _of_table(table: Any, shown: str, names: tuple[str, str, str]) -> list[Any]:
         raise UserError(
             f"{shown} has no column {names[0]!r}; it has {', '.join(table.column_names)}: name the one with the keys"
         )
+    for name, usual in zip(names[1:], ("time", "size"), strict=True):
+        if name not in (*table.column_names, usual, ""):
+            has = ", ".join(table.column_names)
+            raise UserError(f"{shown} has no column {name!r} for each {usual}; it has {has}: name one, or '' for none")
     return [_column(table, name) if name in table.column_names else None for name in names]
 
 
@@ -344,6 +364,8 @@ def _column(table: Any, name: str) -> Any:
 
     column = table[name]
     if pyarrow.types.is_timestamp(column.type) or pyarrow.types.is_date(column.type):
-        whole = column.cast(pyarrow.timestamp("us")).cast(pyarrow.int64())
+        whole = column.cast(pyarrow.timestamp("us"), safe=False).cast(pyarrow.int64())
         return whole.to_pandas().astype(float) / 1e6
+    if pyarrow.types.is_duration(column.type):
+        return column.cast(pyarrow.duration("us"), safe=False).cast(pyarrow.int64()).to_pandas().astype(float) / 1e6
     return column.to_pandas()

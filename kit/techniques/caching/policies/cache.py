@@ -40,11 +40,14 @@ class Cache:
         """Keep `value`, evicting what the policy gives up for it. Return whether it is held now.
 
         A key that is held already keeps its place if the size is the same. What is larger than the cache is not kept.
+        Raise `UserError` for a size that is not above 0.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.size == size:
             entry.value = value
             return True
+        if not size > 0:
+            raise UserError(f"a size of {size} can't be counted; give items or bytes above 0")
         if entry is not None:
             self.discard(key)
         if size > self.capacity:

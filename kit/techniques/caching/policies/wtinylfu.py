@@ -72,6 +72,10 @@ class WTinyLFU(Cache):
         entry.segment = self._window
         self.used += size
         self._window_used += size
+        if (
+            size > self._window_capacity
+        ):  # it contends at once, and pushes nothing else out of the window, as in Caffeine
+            self._window.move_to_end(key, last=False)
         while self._window_used > self._window_capacity:
             oldest, entry = self._window.popitem(last=False)
             self._window_used -= entry.size

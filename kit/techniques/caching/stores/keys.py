@@ -51,11 +51,11 @@ def _parts(value: Any) -> Iterable[bytes | memoryview]:
         text = f"{type(value).__name__} {value!r}".encode()
         yield b"n%d:%b" % (len(text), text)
     elif isinstance(value, list | tuple):
-        yield b"%b%d:" % (b"l" if isinstance(value, list) else b"t", len(value))
+        yield b"l%b %d:" % (_type(value), len(value))
         for one in value:
             yield from _parts(one)
     elif isinstance(value, Mapping):
-        yield b"d%d:" % len(value)
+        yield b"d%b %d:" % (_type(value), len(value))
         for name in sorted(value, key=repr):
             yield from _parts(name)
             yield from _parts(value[name])
@@ -63,6 +63,11 @@ def _parts(value: Any) -> Iterable[bytes | memoryview]:
         raise UserError(
             f"a key can't be made of {type(value).__name__}; give bytes, text, numbers, NumPy arrays, lists and dicts"
         )
+
+
+def _type(value: Any) -> bytes:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}".encode()
 
 
 def _text(value: str) -> bytes:
