@@ -1,6 +1,7 @@
 """A search on the simulated clock goes as it would with so many workers, and pays for all that it takes."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -233,10 +234,17 @@ def test_what_no_one_reached_is_not_told_as_a_speed_up():
     assert middle == pytest.approx(1.0)  # of 4 / 2 and of 4 / infinity
 
 
-def test_a_schedule_gives_the_next_trial_to_whom_is_free():
-    """Three trials of 3, 1 and 1 s on two workers take 3 s; each waits its own time first."""
-    assert scaling.span_s([3, 1, 1], [0, 0, 0], 2) == 3
-    assert scaling.span_s([3, 1, 1], [1, 1, 1], 1) == 8
+def test_the_clock_is_held_against_real_searches():
+    """Trials that really sleep: by one worker the clock and the real search agree; the error is told with its sign."""
+
+    def trial(setting, seed):
+        time.sleep(0.02)
+        yield Step(setting["x"], 0.02)
+
+    problem = Problem("naps", dict(slope()().space), trial)
+    alone, double = scaling.against_real(problem, "random", 10, 1, {1: [0.4], 2: [0.1, 0.1, 9.0]})
+    assert alone.error == pytest.approx(-0.5, abs=0.1) and double.error == pytest.approx(0.0, abs=0.2)
+    assert scaling.held([alone]).rows[0][-1].startswith("-")
 
 
 def test_half_of_a_gain_is_found_where_it_is():

@@ -30,7 +30,7 @@ def losses(result: Result, race: Race, best: float | None, *, over_time: bool = 
     median over the rounds with its quartiles."""
     point = result.record.points[-1]
     what = "regret" if best is not None else "loss"
-    drawn = [_curve(one, rounds(point, one), race, best or 0.0, over_time) for one in measured(point)]
+    drawn = [curve(one, rounds(point, one), race, best or 0.0, over_time) for one in measured(point)]
     number = max(len(point.sessions[one.session].readings[one.name].wall_s) for one in measured(point))
     return Chart(
         title=f"{what.capitalize()} over {'time' if over_time else 'trials'}, lower is better",
@@ -44,7 +44,8 @@ def losses(result: Result, race: Race, best: float | None, *, over_time: bool = 
     )
 
 
-def _curve(variant: Variant, metrics: dict[str, np.ndarray], race: Race, best: float, over_time: bool) -> Series:
+def curve(variant: Variant, metrics: dict[str, np.ndarray], race: Race, best: float, over_time: bool) -> Series:
+    """Return one search's median loss less `best`, with its quartiles, over trials or over their seconds."""
     x, y, low, high = [], [], [], []
     for name, values in metrics.items():
         found = _AFTER.match(name)
@@ -124,14 +125,6 @@ def _work_a_trial(point: Point, variant: Variant) -> np.ndarray:
 def _resampled(values: np.ndarray, draws: int = 1000) -> np.ndarray:
     chosen = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
     return np.median(values[chosen], axis=1)
-
-
-def in_words(seconds: float) -> str:
-    """Return a time as people say it: `45 s`, `12 min`, `3.4 h`."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds:.2g} s"
 
 
 def first_half(values: Sequence[float], at: Sequence[float]) -> float | None:

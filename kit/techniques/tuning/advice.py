@@ -1,0 +1,178 @@
+"""What to do: which search, how many workers, whether tuning pays at all, and what an hour of it brings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kit.measure.result import Result
+from kit.record import words
+from kit.record.document import Table
+from kit.techniques.tuning import show
+from kit.techniques.tuning.equal_time import Outcome
+from kit.techniques.tuning.race import Race
+from kit.techniques.tuning.scaling import Scaled
+
+WORTH_A_WORKER = 0.5
+"""A number of workers is advised while each one brings at least so much of what one alone does."""
+AT_LEAST = 2.0
+"""Claimed: the best search is at least so many times as fast as random search at the largest size."""
+
+
+def search(result: Result) -> str:
+    """Return in a sentence which search to use, and which ones can't be told from it."""
+    point = result.record.points[-1]
+    baseline = result.record.asked.baseline
+    faster = [one for one in show.measured(point) if one.verdict == "faster"]
+    if not faster:
+        return f"**Search**: none is shown to be sooner there than {baseline} search; take {baseline}, the simplest."
+    best = max(faster, key=lambda one: one.effect.speedup)
+    others = [one.name for one in faster if one is not best]
+    alike = [name for name in others if not _apart(result, best.name, name)]
+    tied = f" Not told apart from it: {words.listing(alike)}." if alike else ""
+    found = words.with_interval(best.effect.speedup, best.effect.low, best.effect.high)
+    reached = f"what that has after {words.count(point.size, 'trials')}"
+    return f"**Search**: {best.name}, {found} as fast as {baseline} search to {reached}.{tied}"
+
+
+def _apart(result: Result, name: str, to: str) -> bool:
+    pair = result.paired(name, to=to)
+    return pair is not None and pair.verdict in ("faster", "slower")
+
+
+def enough_workers(scaled: Scaled) -> int:
+    """Return the largest number of workers of which each brings the answer at least half as much sooner as one does."""
+    worth = [
+        number
+        for number, (middle, _, _) in zip(scaled.workers, scaled.sped_up(scaled.to_target_s), strict=True)
+        if np.isfinite(middle) and middle >= WORTH_A_WORKER * number
+    ]
+    return max(worth, default=1)
+
+
+def workers(scaled: Scaled, price_per_hour: float) -> str:
+    """Return in a sentence how many workers, and what the largest number asked for brings instead."""
+    number, most = enough_workers(scaled), scaled.workers[-1]
+    in_trials, in_answers = (
+        dict(zip(scaled.workers, scaled.sped_up(seconds), strict=True))
+        for seconds in (scaled.spans_s, scaled.to_target_s)
+    )
+    said = (
+        f"**Workers**: up to {number} for {scaled.search}, which bring the answer {_times(in_answers[number])} sooner"
+    )
+    if number == 1:
+        said = f"**Workers**: one for {scaled.search}; none of the numbers tried pays by half"
+    if most == number:
+        return said + " (simulated clock)."
+    dearer = most / in_answers[most][0] if in_answers[most][0] else np.inf
+    price = " and so in price" if price_per_hour else " in worker hours"
+    return (
+        f"{said}; {most} bring trials {_times(in_trials[most])} sooner and the answer only {_times(in_answers[most])}, "
+        f"{words.number(dearer, 2)} times as dear{price} (simulated clock)."
+    )
+
+
+def _times(found: tuple[float, float | None, float | None]) -> str:
+    return words.times(found[0]) if np.isfinite(found[0]) else "at no known factor"
+
+
+def pays(outcomes: Sequence[Outcome]) -> str:
+    """Return whether tuning pays on the real table: some method beats the defaults on data that no trial saw."""
+    tried = [one for one in outcomes if one.judged is not None and one.name != "defaults"]
+    if not tried:
+        return "**Does it pay?** Not tried here: there is no table to hold data back from."
+    best = min(tried, key=lambda one: one.judged.loss)
+    paid = [one for one in tried if one.judged.pays]
+    spent = words.duration(best.budget_s)
+    if not paid:
+        return f"**Does it pay?** Tuning did not pay here within {spent} for each. The best, {best.name}: {_told(best)}"
+    others = words.listing([one.name for one in paid if one is not best])
+    also = f" So do {others}." if others else ""
+    lead = best if best.judged.pays else min(paid, key=lambda one: one.judged.loss)
+    return f"**Does it pay?** Yes, {lead.name} within {spent}: {_told(lead)}{also if lead is best else ''}"
+
+
+def _told(one: Outcome) -> str:
+    _, _, said = one.judged.in_words().partition(": ")
+    return said[:1].upper() + said[1:]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What time brought: the median loss at each of these seconds, of the search that is advised."""
+
+    search: str
+    seconds: list[float]
+    losses: list[float]
+    trial_s: float
+
+
+def gain(result: Result, race: Race, name: str) -> Gain:
+    """Return how the loss of one search fell over time at the largest size."""
+    point = result.record.points[-1]
+    (one,) = [each for each in show.measured(point) if each.name == name]
+    drawn = show.curve(one, show.rounds(point, one), race, 0.0, over_time=True)
+    return Gain(name, [float(x) for x in drawn.x], drawn.y, race.mean_s)
+
+
+def break_even(gain: Gain, price_per_hour: float) -> Table:
+    """Return what each doubling of the search's time brought, and what it costs."""
+    rows = []
+    for before, after in zip(range(len(gain.seconds)), range(1, len(gain.seconds)), strict=False):
+        spent = gain.seconds[after] - gain.seconds[before]
+        brought = gain.losses[before] - gain.losses[after]
+        rows.append(
+            [
+                words.duration(gain.seconds[after]),
+                gain.losses[after],
+                brought,
+                words.duration(spent / brought) if brought > 0 else "never",
+                price_per_hour * spent / 3600 / brought if price_per_hour and brought > 0 else None,
+            ]
+        )
+    columns = ["searched for", "loss", "gained since the row above", "time a unit of loss", "price a unit of loss"]
+    if not price_per_hour:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return Table(
+        f"What more hours bring: {gain.search}",
+        columns,
+        rows,
+        note="Medians over the rounds, one worker. Go on while a unit of loss is worth more to you than its time; on "
+        "your own model multiply by how much longer one of its trials takes than "
+        f"{words.duration(gain.trial_s)}.",
+    )
+
+
+def half_gained(gain: Gain) -> str:
+    """Return in a sentence when half of the gain was there."""
+    when = show.first_half(gain.losses, gain.seconds)
+    if when is None:
+        return "**Time**: more of it gained nothing."
+    return (
+        f"**Time**: half of what {gain.search} gained after its first trials was there at "
+        f"{words.percent(when / gain.seconds[-1])} of the time."
+    )
+
+
+def claim(result: Result, scaled: Scaled | None, outcomes: Sequence[Outcome]) -> str:
+    """Return whether what the notebook claims at its top holds here, part by part."""
+    point = result.record.points[-1]
+    best = max((one for one in show.measured(point) if one.effect), key=lambda one: one.effect.low or 0, default=None)
+    parts = []
+    sooner = best is not None and best.verdict == "faster" and (best.effect.low or 0) >= AT_LEAST
+    found = words.with_interval(best.effect.speedup, best.effect.low, best.effect.high) if best else "nothing"
+    parts.append((sooner, f"the best search is {AT_LEAST:g} times as fast as random search ({found})"))
+    if scaled is not None and scaled.workers[-1] > 1:
+        sizes = [number for number in scaled.workers if number <= 16]
+        at = scaled.workers.index(sizes[-1])
+        trials, answers = scaled.sped_up(scaled.spans_s)[at], scaled.sped_up(scaled.to_target_s)[at]
+        less = (answers[2] if answers[2] is not None else answers[0]) < trials[0]
+        parts.append(
+            (less, f"{sizes[-1]} workers speed up trials ({_times(trials)}) more than answers ({_times(answers)})")
+        )
+    judged = [one for one in outcomes if one.judged is not None and one.name != "defaults"]
+    if judged:
+        parts.append((any(one.judged.pays for one in judged), "a setting found beats the defaults on unseen data"))
+    told = "; ".join(f"{'✓' if holds else '✗'} {what}" for holds, what in parts)
+    holds = all(holds for holds, _ in parts)
+    return f"**The claim {'holds' if holds else 'does not hold as a whole'} here**: {told}."
