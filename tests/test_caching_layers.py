@@ -269,6 +269,21 @@ def test_a_changed_csv_is_prepared_anew(name, source):
     assert np.array_equal(dataset.VARIANTS[name](source).call().answer(), dataset.from_csv(source.csv))
 
 
+@pytest.mark.parametrize("part", ["from_csv", "prepare", "_rows"])
+def test_data_prepared_by_other_code_are_prepared_anew(part, source, monkeypatch):
+    """Whichever function has a part in the prepared data changes their version when it changes."""
+    before = source.version
+
+    def other(*values):
+        return values
+
+    monkeypatch.setattr(dataset, part, other)
+    assert source.version != before
+    monkeypatch.undo()
+    monkeypatch.setattr(dataset, "COLUMNS", [*dataset.COLUMNS, "carrier"])
+    assert source.version != before
+
+
 def test_a_csv_that_changed_within_a_tick_of_the_clock_is_prepared_anew(source):
     """The version is the content's: a file of the same length and time is noticed, an unchanged one that was touched
     is not."""

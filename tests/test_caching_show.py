@@ -1,9 +1,12 @@
 """What the notebook of caching shows: each chart and table says what was found, and what a parameter names is found."""
 
 import dataclasses
+import os
 import subprocess
 import sys
+import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -180,6 +183,14 @@ def test_the_claim_holds_only_if_all_stores_pay_and_all_answers_are_equal(worths
     assert "does not hold" in show.claim(worths, result, 0.1) and "SQLite" in show.claim(worths, result, 0.1)
     against = show.claim(alone, result, 0.1, ["An answer was wrong."])
     assert "does not hold" in against and "**Refuted:** An answer was wrong." in against
+    even = worths["LRU in memory"].break_even
+    noisy = {"LRU in memory": dataclasses.replace(worths["LRU in memory"], put_s=np.linspace(0, 1e-5, 100))}
+    assert "is unresolved here" in show.claim(alone, result, even, spread=noisy)
+    assert "**The claim holds here" in show.claim(alone, result, 3 * even, spread=noisy)
+    assert "does not hold" in show.claim(alone, result, even / 20, spread=noisy)
+    missing = show.claim(alone, result, 0.1, missing=show.unchecked({}, []))
+    assert "**Not checked:** answers after a change of the model and answers while a server is away." in missing
+    assert show.unchecked({"retrained": ()}, [1]) == []
 
 
 def test_what_refutes_the_claim_is_told_in_words():
@@ -379,6 +390,41 @@ def test_work_of_one_item_is_refused():
         choices.before(f"{__name__}:one_item", traces.zipf(2_000, 500))
 
 
+def unversioned() -> work.Work:
+    return dataclasses.replace(work.waiting(0.0, 50), version="")
+
+
+def broken() -> work.Work:
+    raise KeyError("weights")
+
+
+def test_work_that_cannot_be_cached_or_opened_is_refused():
+    """Work without a version, and what its own function raises, are told by the parameter's name."""
+    with pytest.raises(UserError, match="has version='', so a cache would answer for the old model"):
+        choices.before(f"{__name__}:unversioned", traces.zipf(2_000, 500))
+    with pytest.raises(UserError, match=r"model=.*can't be opened; mend KeyError: 'weights'"):
+        choices.before(f"{__name__}:broken", traces.zipf(2_000, 500))
+
+
+def test_features_asked_in_their_own_order_say_so():
+    """With a trace of something else, features are asked for in the order of departures, and the note says it."""
+    assert "not of words" in choices.before("features", traces.words()).note
+    assert "not of" not in choices.before("features", traces.tail_numbers()).note
+
+
+def test_what_killed_runs_left_is_removed(tmp_path, monkeypatch):
+    """A run's folder is removed with it, or by the next run; that of one that lives stays."""
+    monkeypatch.setattr(choices.tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name, age_s in ((f"{ended.pid}-old", 4000), (f"{ended.pid}-new", 0), (f"{os.getpid()}-old", 4000)):
+        (tmp_path / f"{choices.SCRATCH}{name}").mkdir()
+        os.utime(tmp_path / f"{choices.SCRATCH}{name}", (time.time() - age_s,) * 2)
+    with choices.scratch() as own:
+        left = {path.name.removeprefix(choices.SCRATCH) for path in tmp_path.iterdir() if path.name != Path(own).name}
+        assert left == {f"{ended.pid}-new", f"{os.getpid()}-old"}
+
+
 def test_enough_requests_hold_a_hit():
     """Requests are taken until one comes again, and no more than are allowed."""
     assert len(choices.enough(TRACE, least=10)) == max(10, len(choices.enough(TRACE, least=1)))
@@ -408,7 +454,9 @@ def test_traces_that_cannot_be_measured_are_refused():
         ({"policies": ["lru"]}, "policies= names 'lru'.*there are LRU"),
         ({"layers": ["feature"]}, "layers= names 'feature'.*did you mean 'features'"),
         ({"variants": ["SQlite"]}, "variants= names 'SQlite'.*did you mean 'SQLite'"),
-        ({"capacities": [100, 0]}, "capacities= has 0; give numbers above 0"),
+        ({"capacities": [100, 0]}, "capacities= has 0; give numbers from 1 on"),
+        ({"capacities": [0.4]}, "capacities= has 0.4"),
+        ({"capacities": [1e19]}, "capacities= has 1e.19"),
         ({"capacities": ["a"]}, "capacities= has 'a'"),
         ({"capacities": [float("nan")]}, "capacities= has nan"),
         ({"requests_a_day": 0}, "requests_a_day=0 can't be"),

@@ -171,6 +171,16 @@ def test_an_array_that_was_read_only_when_put_may_be_changed_by_its_owner(store)
     assert store.get("k").tolist() == [0, 0, 0]
 
 
+def test_a_table_that_was_put_does_not_change_with_its_owners_array(store):
+    """A table may lie in an array's own memory; what is cached, or handed out at a miss, does not."""
+    array = np.arange(5.0)
+    table = pa.table({"a": array})
+    store.put("k", table)
+    missed = store.fetch("l", lambda: table)
+    array[:] = 99
+    assert store.get("k")["a"].to_pylist() == missed["a"].to_pylist() == [0, 1, 2, 3, 4]
+
+
 def test_a_miss_returns_what_a_hit_does(store):
     """Who computed gets a copy as all others do: read-only, and no way into the cache."""
     array, plain = np.zeros(3), {"a": [1]}
@@ -183,8 +193,7 @@ def test_an_endless_time_to_live_is_none(store):
     """ttl=inf is as good as None, in every store."""
     store.put("k", 1, ttl=float("inf"))
     assert store.get("k") == 1 and store.add("l", 2, ttl=float("inf"))
-    if not isinstance(store, stores.Tiered):
-        assert store.find("k").expires is None
+    assert store.find("k").expires is None
 
 
 @pytest.mark.parametrize("value", [(1, 2), [{1}], {(1, 2): 3}, object(), np.array([{}]), 2**70, "\ud800", [1 + 2j]])
@@ -564,6 +573,15 @@ def test_two_tiers_promote_and_do_not_outlive_expiry(tmp_path):
         assert first.get("k") is store.get("k") is MISS
 
 
+def test_two_tiers_know_when_an_entry_expires(tmp_path):
+    """However short the first tier trusts an entry, `find` tells when it really expires; early refresh goes by it."""
+    clock = Clock()
+    with stores.Tiered(_memory(clock=clock), stores.SQLite(tmp_path / "c", clock=clock), first_ttl=5) as store:
+        store.put("k", 1, ttl=3600)
+        store.put("l", 2)
+        assert store.get("k") == 1 and store.find("k") == (1, clock.now + 3600) and store.find("l") == (2, None)
+
+
 # Keys
 
 
@@ -750,6 +768,34 @@ def test_a_server_that_refuses_is_no_outage(private):
         assert sum(store.troubles.values()) == 2
 
 
+def test_a_server_forgets_what_it_was_lent_for(private):
+    """With a longest time to live every entry has one on the server, whatever becomes of the process that put it."""
+    with stores.Redis(private.url, timeout_s=2, most_ttl_s=60) as store:
+        store.put("a", 1)
+        store.put("b", 1, ttl=5)
+        store.add("c", 1, ttl=500)
+        left = [store._client.ttl(f"kit:{key}") for key in "abc"]
+        assert 50 < left[0] <= 60 and 0 < left[1] <= 5 and 50 < left[2] <= 60
+        with pytest.raises(UserError, match="seconds above 0"):
+            store.put("d", 1, ttl=0)
+
+
+def test_a_private_server_starts_again_and_ends_with_who_had_it():
+    """One that was closed can be started again; one that is forgotten is ended."""
+    pytest.importorskip("redis")
+    if stores.program() is None:
+        pytest.skip("no redis-server is installed here")
+    server = stores.PrivateServer(mib=8)
+    server.close()
+    server.start()
+    with stores.Redis(server.url, timeout_s=2) as store:
+        store.put("k", 1)
+        assert store.get("k") == 1
+        process = server._process
+        del server
+        assert process.wait(10) == -signal.SIGKILL
+
+
 def test_a_private_server_keeps_strangers_out(private):
     """Without the password that is in its address, a private server answers nothing."""
     import redis
@@ -760,7 +806,18 @@ def test_a_private_server_keeps_strangers_out(private):
         assert store.get("k") is MISS and "wrong" not in store.outage.partition("(")[0] and store.outage
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://x", "redis://host:port/0", "redis://host/0?timeuot=1"])
+@pytest.mark.parametrize("url", ["redis://:pa/ss@h:6379/0", "redis://:sec#ret@h:6379/0", "redis://:a?b@h:1/0"])
+def test_no_piece_of_a_password_is_told(url):
+    """A password with characters that must be escaped is answered by how to, and by none of its pieces."""
+    pytest.importorskip("redis")
+    with pytest.raises(UserError, match="%2F %23 %3F") as told:
+        stores.Redis(url)
+    assert not [piece for piece in ("pa", "sec", "a?b") if f"'{piece}" in str(told.value)]
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://a..b:6379", "localhost:6379", "http://x", "redis://host:port/0", "redis://host/0?timeuot=1"]
+)
 def test_an_address_that_is_none_is_told(url):
     """An address that is not one of a Redis is the user's mistake, and is told at once."""
     pytest.importorskip("redis")

@@ -1,6 +1,10 @@
 """What a notebook's parameters name: a trace, the work that a cache is to stand before, a server to be left clean."""
 
 import atexit
+import os
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -9,6 +13,7 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from kit.errors import UserError
 from kit.techniques.address import call, resolve
@@ -54,10 +59,10 @@ def check(
     for name, value in (("requests_a_day", requests_a_day), ("seconds", seconds)):
         if not _above(value, 0):
             raise UserError(f"{name}={value!r} can't be; give a number above 0")
-    wrong = [one for one in capacities if not _above(one, 0)]
+    wrong = [one for one in capacities if not (_above(one, 0) and 1 <= one < 2**53)]
     if wrong:
         raise UserError(
-            f"capacities= has {wrong[0]!r}; give numbers above 0, as [100, 1_000], or an empty list for ten"
+            f"capacities= has {wrong[0]!r}; give numbers from 1 on, as [100, 1_000], or an empty list for ten"
         )
     if redis_url:
         reach(redis_url)
@@ -144,16 +149,23 @@ def before(model: str, asked: Trace) -> Asked:
     if model == "features":
         path, aircraft, keys = work.departures()
         note = "eight numbers of an aircraft's flights, by DuckDB"
+        if not np.array_equal(keys, asked.keys):
+            note += f", in the order of departures, not of {asked.name}"
         return Asked("features of aircraft", partial(work.features, path, aircraft), keys, note)
     if ":" in model:
         opening = resolve(model)
-        one = call(opening, {})
+        one = _opened(model, opening)
         if not isinstance(one, Work):
             raise UserError(
                 f"model={model!r} returns {type(one).__name__}, not a Work; let it return one, see "
                 "kit/techniques/caching/layers/work.py"
             )
         one.close()
+        if not (isinstance(one.version, str) and one.version):
+            raise UserError(
+                f"model={model!r} has version={one.version!r}, so a cache would answer for the old model for ever; "
+                "give a text that changes whenever answers may, as stores.content(file)"
+            )
         keys, note = _of_items(asked, one.items, model), f"{one.items:,} items"
         return Asked(model, opening, keys, note)
     from kit.techniques.quantization.subjects import models
@@ -175,6 +187,15 @@ def successors(asked: Asked, folder: Path) -> dict[str, Work]:
     with quiet():
         files = {change: write(asked.onnx, folder / f"{write.__name__}.onnx") for change, write in ways.items()}
     return {change: work.prediction(file, asked.inputs) for change, file in files.items()}
+
+
+def _opened(model: str, opening: Opening) -> object:
+    try:
+        return call(opening, {})
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's own function raises
+        raise UserError(f"model={model!r} can't be opened; mend {type(error).__name__}: {error}") from error
 
 
 def _of_items(asked: Trace, items: int, model: str) -> np.ndarray:
@@ -219,6 +240,19 @@ def warmups(keys: np.ndarray, a_reading: int = 50) -> list[int]:
             "trace= asks for next to nothing again, so a cache has no hits to be measured; give another trace"
         )
     return found
+
+
+SCRATCH = "kit-caching-"
+
+
+def scratch() -> tempfile.TemporaryDirectory:
+    """Return a folder for what is measured. What runs that were killed have left, an hour ago or more, is removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+        number = left.name.removeprefix(SCRATCH).partition("-")[0]
+        old = time.time() - left.stat().st_mtime > 3600
+        if old and number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True)
 
 
 def borrowed(url: str, prefix: str) -> Callable[[], int]:

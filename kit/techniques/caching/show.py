@@ -32,8 +32,8 @@ def misses(found: Curves, of_bytes: bool = False) -> Chart:
     the bound. An interval is that of the sample of objects that was simulated, where it was one."""
     ratio, error = ("byte_hit_ratio", "byte_error") if of_bytes else ("hit_ratio", "error")
     series = [_missed(found, name, curve, ratio, error) for name, curve in found.policies.items()]
-    bound = getattr(found.bound, ratio)
-    series.append(Series(found.bound_name, _sizes(found), list(100 * (1 - bound)), style="ideal"))
+    best = _missed(found, found.bound_name, found.bound, ratio, error)
+    series.append(Series(best.name, best.x, best.y, best.low, best.high, style="ideal"))
     what = "bytes" if of_bytes else "requests"
     return Chart(
         f"What a cache misses of {found.trace.name}, in {what} (lower is better)",
@@ -56,11 +56,7 @@ def order(real: Curves, shuffled: Curves) -> Chart:
     """Return what the order of the requests does to each policy: its hit ratio in the real order less the one in random
     order, in percentage points."""
     pairs = [(name, real.policies[name], shuffled.policies[name]) for name in real.policies]
-    series = [
-        Series(name, _sizes(real), list(100 * (a.hit_ratio - b.hit_ratio)))
-        for name, a, b in [*pairs, (real.bound_name, real.bound, shuffled.bound)]
-        if name != real.bound_name
-    ]
+    series = [Series(name, _sizes(real), list(100 * (a.hit_ratio - b.hit_ratio))) for name, a, b in pairs]
     gained = 100 * (real.bound.hit_ratio - shuffled.bound.hit_ratio)
     series.append(Series(real.bound_name, _sizes(real), list(gained), style="ideal"))
     return Chart(
@@ -184,9 +180,7 @@ def break_even(found: Mapping[str, Worth]) -> Chart:
     work_s = np.geomspace(min(1e-5, here), max(0.1, here), 60)
     series = []
     for name, one in found.items():
-        spent = one.miss_s + one.put_s
-        gained = work_s + spent - one.hit_s
-        ratio = np.where(gained > 0, spent / np.maximum(gained, 1e-12), np.inf)
+        ratio = replace(one, compute_s=work_s).break_even
         series.append(Series(name, list(1e3 * work_s), [100 * r if r <= 1 else None for r in ratio], style="modelled"))
     low = min((y for one in series for y in one.y if y is not None), default=1.0)
     series.append(Series("this work", [1e3 * here] * 2, [low, 100.0], style="ideal"))
@@ -392,13 +386,14 @@ def advised(found: Curves, chosen: Advice, costs: Costs, store: str) -> Table:
     """Return the advice in one row a question."""
     share = [words.percent(end) for end in chosen.hit_ratio_interval]
     items = f"{words.count(chosen.capacity, 'items')}, " if found.unit == "items" else ""
+    alone = "" if items else " of values, what keys and bookkeeping weigh not counted"
     return Table(
         "What to do",
         ["question", "answer"],
         [
             ["does a cache pay?", chosen.pays],
             ["which policy?", chosen.policy],
-            ["how large?", f"{items}{words.mib(chosen.memory_mib)}"],
+            ["how large?", f"{items}{words.mib(chosen.memory_mib)}{alone}"],
             ["which store?", store],
             ["hit ratio", f"{words.percent(chosen.hit_ratio)} [{', '.join(share)}]"],
             ["pays from a hit ratio of", words.percent(chosen.break_even)],
@@ -461,9 +456,23 @@ def refuted(
     return curves + changed + away
 
 
-def claim(found: Mapping[str, Worth], result: Result, most: float, against: Sequence[str] = ()) -> str:
+def unchecked(wrong: Mapping[str, tuple[Wrong, Wrong]], stages: Sequence[Stage]) -> list[str]:
+    """Return what the claim rests on that could not be checked: there was no other model, or no server."""
+    missing = {"answers after a change of the model": wrong, "answers while a server is away": stages}
+    return [what for what, found in missing.items() if not found]
+
+
+def claim(
+    found: Mapping[str, Worth],
+    result: Result,
+    most: float,
+    against: Sequence[str] = (),
+    spread: Mapping[str, Worth] | None = None,
+    missing: Sequence[str] = (),
+) -> str:
     """Return whether every store pays from a hit ratio of `most` on, and whether all cached answers were the work's.
-    against: what was found elsewhere that refutes it (`refuted`)."""
+    against: what was found elsewhere that refutes it (`refuted`). spread: of each store's costs, resampled: a claim
+    within it is unresolved. missing: what was not checked (`unchecked`)."""
     dearest = max(found, key=lambda name: found[name].break_even)
     even = found[dearest].break_even
     states = [
@@ -473,10 +482,14 @@ def claim(found: Mapping[str, Worth], result: Result, most: float, against: Sequ
         if variant.state == "measured" and variant.verdict != "baseline" and variant.quality
     ]
     equal = states.count("held")
-    holds = even <= most and states and equal == len(states) and not against
-    pays = f"pays from a hit ratio of {words.percent(even)} on" if even <= 1 else "never pays"
+    low, high = np.percentile(spread[dearest].break_even, [2.5, 97.5]) if spread else (even, even)
+    sound = states and equal == len(states) and not against
+    verdict = "does not hold" if not sound or low > most else "holds" if high <= most else "is unresolved"
+    ends = f" [{words.percent(low)}, {words.percent(high)}]" if spread else ""
+    pays = f"pays from a hit ratio of {words.percent(even)}{ends} on" if even <= 1 else "never pays"
     return (
-        f"**The claim {'holds' if holds else 'does not hold'} here**: the dearest store, {dearest}, {pays}, and in "
-        f"{equal} of {len(states)} checks cached answers were those of the work itself."
+        f"**The claim {verdict} here**: the dearest store, {dearest}, {pays}, and in {equal} of {len(states)} checks "
+        "cached answers were those of the work itself."
         + "".join(f" **Refuted:** {one}" for one in against)
+        + (f" **Not checked:** {words.listing(missing)}." if missing else "")
     )

@@ -33,8 +33,12 @@ class Source:
 
     @property
     def version(self) -> bytes:
-        """What the prepared data depend on: the file's content, hashed anew each time, and the code that prepares."""
-        return key(inspect.getsource(prepare), content(self.csv))
+        """What the prepared data depend on: the file's content, hashed anew each time, the code that reads and
+        prepares it, and the package that does the work."""
+        import pandas
+
+        code = [COLUMNS, *(inspect.getsource(one) for one in (from_csv, prepare, _rows))]
+        return key(pandas.__version__, [content(self.csv), code])
 
 
 def flights(rows: int, folder: Path | str = "data") -> Source:

@@ -90,7 +90,8 @@ class Worth:
         """The hit ratio above which the cache pays: about lookup over work. Above 1 it never does."""
         spent = self.miss_s + self.put_s
         gained = self.compute_s + spent - self.hit_s
-        return spent / gained if gained > 0 else float("inf")
+        even = np.where(gained > 0, spent / np.maximum(gained, 1e-300), np.inf)
+        return even if even.ndim else float(even)
 
     def _with_cache(self, hit_ratio: float) -> float:
         return hit_ratio * self.hit_s + (1 - hit_ratio) * (self.miss_s + self.compute_s + self.put_s)

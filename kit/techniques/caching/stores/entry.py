@@ -95,8 +95,6 @@ def decode(kind: bytes, payload: memoryview) -> Any:
 
 def alike(value: Any) -> Any:
     """Return a value as a hit returns it: a copy of one's own, arrays read-only. Raise `UserError` as `pack` does."""
-    if is_table(value):  # can't be changed
-        return value
     kind, payload = encode(value)
     return decode(kind, memoryview(payload))
 

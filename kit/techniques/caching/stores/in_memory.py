@@ -137,6 +137,7 @@ def _unchanging(value: Any) -> tuple[Any, int]:
         value.flags.writeable = False
         return value, value.nbytes
     if entry.is_table(value):
+        value = entry.alike(value)  # its buffers may be an array's, whose owner may write again
         return value, value.nbytes
     encoded = _Encoded(entry.encode(value)[1])
     return encoded, len(encoded)

@@ -21,7 +21,9 @@ class Redis(Store):
 
     A server that does not answer within `timeout_s` is left alone: for `retry_s` seconds every lookup is a miss at once
     and every put is lost, then one lookup tries again. Outage and return are logged, and `outage` says what is known.
-    How much it holds is for the server to bound (its `maxmemory`).
+    How much it holds is for the server to bound (its `maxmemory`); most_ttl_s: entries live no longer, so that the
+    server forgets them whatever becomes of who put them. What could not be put or discarded while the server was out of
+    reach stays as it was: where an answer may change under its key, give entries a `ttl`.
     """
 
     shared = True
@@ -33,13 +35,14 @@ class Redis(Store):
         prefix: str = "kit:",
         timeout_s: float = 0.1,
         retry_s: float = 1.0,
+        most_ttl_s: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raise `UserError` for an address that is none; whether a server is there, the first lookup finds out."""
         super().__init__(clock)
         self._client, self._errors = _client(url, timeout_s)
         self.name = _without_password(url)
-        self._prefix, self._retry_s = prefix.encode(), retry_s
+        self._prefix, self._retry_s, self._most_ttl_s = prefix.encode(), retry_s, most_ttl_s
         self._turn = threading.Lock()
         self._try_after = 0.0
         self._since: float | None = None
@@ -103,6 +106,9 @@ class Redis(Store):
         self._client.close()
 
     def _set(self, key: Key, value: Any, ttl: float | None, **how: bool) -> Any:
+        if self._most_ttl_s is not None:
+            self.expiry(ttl)  # tells a `ttl` that is no time
+            ttl = min(ttl or self._most_ttl_s, self._most_ttl_s)
         key, expires = as_bytes(key), self.expiry(ttl)
         packed = entry.pack(key, value, expires)
         alive_ms = None if expires is None else max(1, round(1000 * ttl))
@@ -173,7 +179,8 @@ def _client(url: str, timeout_s: float) -> tuple[Any, Any]:
     from redis.retry import Retry
 
     try:
-        urlsplit(url).port  # noqa: B018, raises for a port that is none
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna"), parts.port  # raise for a host and a port that are none
         # a connection that the server has closed is opened again once; what timed out is not asked twice
         client = redis.Redis.from_url(
             url,
@@ -184,7 +191,9 @@ def _client(url: str, timeout_s: float) -> tuple[Any, Any]:
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # opens nothing, but knows its options
     except (ValueError, TypeError, AttributeError, redis.RedisError) as error:
-        raise UserError(f"{_without_password(url)!r} is no address of a Redis; {error}") from None
+        # the library's words may hold a piece of the password, cut off where its / or # or ? stands
+        why = "write / # ? in a password as %2F %23 %3F" if "@" in url else error
+        raise UserError(f"{_without_password(url)!r} is no address of a Redis; {why}") from None
     if pool.connection_kwargs.get("decode_responses"):
         raise UserError(
             f"the address {_without_password(url)!r} has decode_responses, but entries are bytes; leave it out"

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import secrets
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from typing import Any
 
 from kit.errors import UserError
@@ -57,6 +59,7 @@ class PrivateServer:
                 f"neither {' nor '.join(PROGRAMS)} is installed; install one (apt-get install redis-server), "
                 "or give redis_url= to use a server that runs"
             )
+        os.makedirs(self._folder.name, exist_ok=True)  # again, where it was closed
         with open(f"{self._folder.name}/server.log", "wb") as log:
             self._process = subprocess.Popen(
                 [path, "-"],  # settings by standard input: a command line would show the password to everyone
@@ -67,6 +70,7 @@ class PrivateServer:
                 start_new_session=True,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
+        weakref.finalize(self, self._process.kill)  # who forgets it, as a cell that runs again does, leaves none behind
         self._process.stdin.write(self._settings().encode())
         self._process.stdin.close()
         self._wait_until_it_answers()

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kit.errors import UserError
-from kit.techniques.caching.stores.store import Found, Key, Store
+from kit.techniques.caching.stores.store import MISS, Found, Key, Store
 
 
 class Tiered(Store):
@@ -20,14 +20,24 @@ class Tiered(Store):
         self.first, self.second, self._first_ttl = first, second, first_ttl
         self.shared = second.shared
 
+    def get(self, key: Key) -> Any:
+        value = self.first.get(key)
+        if value is not MISS:
+            return value
+        found = self._promoted(key)
+        return MISS if found is None else found.value
+
     def find(self, key: Key) -> Found | None:
-        found = self.first.find(key)
-        if found is None:
-            found = self.second.find(key)
-            if found is not None:
-                left = self._first_ttl if found.expires is None else found.expires - self.clock()
-                if left > 0:
-                    self.first.put(key, found.value, min(left, self._first_ttl))
+        """Return what is held for `key` with its time of expiry, which the second tier alone knows, or None."""
+        found = self._promoted(key)
+        return self.first.find(key) if found is None else found
+
+    def _promoted(self, key: Key) -> Found | None:
+        found = self.second.find(key)
+        if found is not None:
+            left = self._first_ttl if found.expires is None else found.expires - self.clock()
+            if left > 0:
+                self.first.put(key, found.value, min(left, self._first_ttl))
         return found
 
     def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
