@@ -7,7 +7,7 @@ import numpy as np
 
 from kit.measure.result import Result
 from kit.record import words
-from kit.record.document import Table
+from kit.record.document import Table, Variant
 from kit.techniques.tuning import show
 from kit.techniques.tuning.equal_time import Outcome
 from kit.techniques.tuning.race import Race
@@ -19,14 +19,23 @@ AT_LEAST = 2.0
 """Claimed: the best search is at least so many times as fast as random search at the largest size."""
 
 
+def searched(result: Result) -> str:
+    """Return the search to use: of those that are shown to be sooner there than the baseline the one of the largest
+    speed-up at the largest size, else the baseline."""
+    faster = _faster(result)
+    return max(faster, key=lambda one: one.effect.speedup).name if faster else result.record.asked.baseline
+
+
+def _faster(result: Result) -> list[Variant]:
+    return [one for one in show.measured(result.record.points[-1]) if one.verdict == "faster"]
+
+
 def search(result: Result) -> str:
     """Return in a sentence which search to use, and which ones can't be told from it."""
-    point = result.record.points[-1]
-    baseline = result.record.asked.baseline
-    faster = [one for one in show.measured(point) if one.verdict == "faster"]
+    point, baseline, faster = result.record.points[-1], result.record.asked.baseline, _faster(result)
     if not faster:
         return f"**Search**: none is shown to be sooner there than {baseline} search; take {baseline}, the simplest."
-    best = max(faster, key=lambda one: one.effect.speedup)
+    (best,) = [one for one in faster if one.name == searched(result)]
     others = [one.name for one in faster if one is not best]
     alike = [name for name in others if not _apart(result, best.name, name)]
     tied = f" Not told apart from it: {words.listing(alike)}." if alike else ""

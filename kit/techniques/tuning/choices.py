@@ -3,15 +3,25 @@
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
+from hashlib import sha256
 
 from kit.errors import UserError
+from kit.record import words
 from kit.techniques.tuning import equal_time
+from kit.techniques.tuning.judged import judge
 from kit.techniques.tuning.problem import Problem
 from kit.techniques.tuning.problems import PROBLEMS, models, own, tables
 from kit.techniques.tuning.problems.models import MODELS
+from kit.techniques.tuning.problems.tables import Table
 from kit.techniques.tuning.searches import SEARCHES
+from kit.techniques.tuning.workers.search import Found
 
 MOST_WORKERS = 1024
+DEAR = "GP"
+"""Takes seconds a search: ranked over problems only where it is asked for by name."""
+ROWS = 10_000
+RANKED = PROBLEMS
+"""What searches are ranked over."""
 
 
 def check(
@@ -76,15 +86,71 @@ def problem(objective: str, space: str, data: str, target: str) -> Callable[[], 
     return opening
 
 
-def _on_table(model: str, data: str, target: str) -> Problem:
-    return models.problem(model, tables.table(data, target))
+def _on_table(model: str, data: str, target: str, rows: int | None = None) -> Problem:
+    return models.problem(model, tables.table(data, target), rows=rows)
+
+
+def ranked(variants: Sequence[str]) -> list[str]:
+    """Return the searches to rank over problems: those asked for that are cheap and don't prune, which problems of one
+    step don't allow; random search is always among them."""
+    asked = [name for name in SEARCHES if name in variants or not variants]
+    whole = [name for name in asked if "+" not in name and (name != DEAR or variants)]
+    return list(dict.fromkeys(["random", *whole, *(["TPE"] if len(whole) < 2 else [])]))
+
+
+def scaled(variants: Sequence[str]) -> list[str]:
+    """Return the searches that get more workers: random search, and one that learns."""
+    learning = [name for name in ("TPE", "CMA-ES", "Hyperopt TPE") if name in variants or not variants]
+    return ["random", *(learning[:1] or ["TPE"])]
+
+
+def methods(variants: Sequence[str]) -> list[str] | None:
+    """Return the methods that get the same time on the table, the defaults among them; None: all."""
+    asked = [name for name in equal_time.METHODS if name in variants]
+    return ["defaults", *(name for name in asked if name != "defaults")] if asked else None
+
+
+def table(data: str, target: str) -> Table:
+    """Return the table of that name, or an own one."""
+    return tables.table(data, target)
+
+
+def model(objective: str) -> str:
+    """Return the model that is tuned on the table."""
+    return objective if objective in MODELS else "boosted trees"
+
+
+def rows(data: str) -> int | None:
+    """Return how many rows of a table of this kit trials see, so that many fit into seconds; all of an own one."""
+    return ROWS if data in tables.FILES or data == "digits" else None
 
 
 def brief(objective: str, space: str) -> Callable[[], Problem]:
     """Return real trials for workers to share: the own objective where there is one, else boosted trees on a few rows
-    of digits, of about a tenth of a second each."""
-    return partial(own.problem, objective, space or None) if ":" in objective else _brief
+    of adult, of less than a tenth of a second each."""
+    if ":" in objective:
+        return partial(own.problem, objective, space or None)
+    return partial(_on_table, "boosted trees", "adult", "", 1_000)
 
 
-def _brief() -> Problem:
-    return models.problem("boosted trees", tables.table("digits", ""), folds=2, rows=300)
+def wide(objective: str, space: str, data: str, target: str) -> Callable[[], Problem]:
+    """Return what is really searched, on all cores: the own objective, else the model on the table."""
+    if ":" in objective:
+        return partial(own.problem, objective, space or None)
+    return partial(_on_table, model(objective), data, target, rows(data))
+
+
+def name(*asked: str) -> str:
+    """Return the name of a search for what was asked: asked again, it is gone on with where its storage outlives it."""
+    return f"tuning {sha256(repr(asked).encode()).hexdigest()[:10]}"
+
+
+def judged(opening: Callable[[], Problem], found: Found) -> str:
+    """Return in words what a search has found, and what that is worth beside the defaults."""
+    problem, trial = opening(), found.best
+    if trial is None:
+        return f"**Searched on {problem.name}**: no trial came to its end, so there is nothing to judge."
+    setting = ", ".join(f"{name} {words.cell(value)}" for name, value in trial.setting.items())
+    worth = judge(problem, trial.setting).in_words() if problem.default else "There are no defaults to compare with."
+    what = f"{words.count(len(found.counted), 'trials')} by {words.count(found.workers, 'workers')}: {setting}"
+    return f"**Searched on {problem.name}**, {what}. {worth}"

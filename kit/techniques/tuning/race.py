@@ -6,7 +6,7 @@ with one worker.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +25,8 @@ seven cases of eight. It is counted with the time of as many random trials at le
 look fast that never came there."""
 TARGETS = 101
 """Random searches whose median is the target, where trials cost nothing."""
+EXPLORED = 300
+"""Trials of a random search, where they cost nothing, that show which parameters matter."""
 JUDGED = 5
 """Searches whose settings are judged on data that no trial saw, where that costs nothing; else one."""
 
@@ -33,13 +35,15 @@ JUDGED = 5
 class Race:
     """To be won by who first has a loss of `target` or less.
 
-    problem: opened anew in each process; trials: those that random search is given; mean_s: of one trial.
+    problem: opened anew in each process; trials: those that random search is given; mean_s: of one trial; explored: the
+    settings and losses of one random search.
     """
 
     problem: Callable[[], Problem]
     trials: int
     target: float
     mean_s: float
+    explored: tuple[list[Setting], list[float]] = ((), ())
 
     @cached_property
     def checkpoints(self) -> list[int]:
@@ -59,7 +63,28 @@ def race(problem: Callable[[], Problem], trials: int, seed: int = 0) -> Race:
     if math.isinf(target):
         reason = next((one.failed for one in histories[0].trials if one.failed), "none counts")
         raise UserError(f"{opened.name}: all {trials} trials of a random search came to nothing ({reason}); mend that")
-    return Race(problem, trials, target, float(np.mean([history.work_s / trials for history in histories])))
+    mean_s = float(np.mean([history.work_s / trials for history in histories]))
+    wide = simulate(SEARCHES["random"], opened, trials=EXPLORED, seed=seed) if opened.simulated else histories[0]
+    counted = [trial for trial in wide.trials if trial.counts]
+    explored = [trial.setting for trial in counted], [trial.loss for trial in counted]
+    return Race(problem, trials, target, mean_s, explored)
+
+
+def regrets(
+    problems: Mapping[str, Callable[[], Problem]], searches: Sequence[str], trials: int, seeds: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return for each problem and search the regret after `trials` trials (the loss, where the best is not known), one
+    for each seed, shape (seeds,). Searches on one problem have the same seeds."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, opening in problems.items():
+        problem = opening()
+        found[name] = {search: _regrets(problem, search, trials, seeds) for search in searches}
+    return found
+
+
+def _regrets(problem: Problem, search: str, trials: int, seeds: int) -> np.ndarray:
+    histories = (simulate(SEARCHES[search], problem, trials=trials, seed=seed + 1) for seed in range(seeds))
+    return np.array([history.after(trials) for history in histories]) - (problem.best or 0.0)
 
 
 @dataclass(frozen=True)

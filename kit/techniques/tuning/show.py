@@ -2,7 +2,7 @@
 what pruning saves. All of it is read from the record's own rounds."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,13 @@ def rounds(point: Point, variant: Variant) -> dict[str, np.ndarray]:
     readings = point.sessions[variant.session].readings[variant.name]
     metrics = {name: np.array(values, float) for name, values in readings.metrics.items()}
     return metrics | {"seconds": np.array(readings.wall_s)}
+
+
+def seconds(result: Result, named: Mapping[int, str]) -> dict[int, list[float]]:
+    """Return the seconds of each round of the variants named, by what they are named for."""
+    point = result.record.points[-1]
+    by_name = {one.name: one for one in measured(point)}
+    return {key: rounds(point, by_name[name])["seconds"].tolist() for key, name in named.items() if name in by_name}
 
 
 def losses(result: Result, race: Race, best: float | None, *, over_time: bool = False) -> Chart:
@@ -46,18 +53,16 @@ def losses(result: Result, race: Race, best: float | None, *, over_time: bool = 
 
 def curve(variant: Variant, metrics: dict[str, np.ndarray], race: Race, best: float, over_time: bool) -> Series:
     """Return one search's median loss less `best`, with its quartiles, over trials or over their seconds."""
-    x, y, low, high = [], [], [], []
+    found: dict[int, tuple[float, float, float]] = {}
     for name, values in metrics.items():
-        found = _AFTER.match(name)
+        after = _AFTER.match(name)
         known = values[~np.isnan(values)] - best
-        if not found or bool(found[2]) != over_time or len(known) < len(values) / 2:
-            continue
-        first, middle, third = np.quantile(known, [0.25, 0.5, 0.75])
-        x.append(int(found[1]) * (race.mean_s if over_time else 1))
-        y.append(float(middle))
-        low.append(float(first))
-        high.append(float(third))
-    return Series(variant.name, x, y, low, high)
+        if after and bool(after[2]) == over_time and 2 * len(known) >= len(values):
+            found[int(after[1])] = tuple(np.quantile(known, [0.25, 0.5, 0.75]).tolist())
+    trials = sorted(found)
+    low, middle, high = zip(*(found[number] for number in trials), strict=True) if found else ((), (), ())
+    x = [number * race.mean_s if over_time else number for number in trials]
+    return Series(variant.name, x, list(middle), list(low), list(high))
 
 
 def to_target(result: Result) -> Table:
