@@ -78,6 +78,17 @@ def test_errors_of_samples_are_not_far_too_large():
     assert (np.abs(off) <= 3 * errors + 0.001).all()
 
 
+def test_where_the_curve_is_a_cliff_nothing_is_sampled():
+    """At the length of a loop, where a few items more decide on all hits, the whole trace is simulated."""
+    trace = traces.mixture([traces.zipf(45_000, 3_000), traces.scan(30_000, 2_500)])
+    steep = np.array(distances.lru_hits(trace, range(1_500, 5_400, 300))).mean(axis=1)
+    cliff = 1_500 + 300 * int(np.diff(steep).argmax()) + 150
+    found = curve.curves(trace, [1_200, cliff], ["LRU", "FIFO"], budget=15_000)
+    whole = curve.curves(trace, [1_200, cliff], ["FIFO"], budget=None)
+    assert found.policies["FIFO"].rates[0] < 0.5 and found.policies["FIFO"].rates[1] == 1
+    assert found.policies["FIFO"].hit_ratio == pytest.approx(whole.policies["FIFO"].hit_ratio, abs=0.005)
+
+
 def test_small_caches_and_traces_are_not_sampled():
     """Where a small cache would hold too little to stand for the real one, the whole trace is simulated."""
     found = curve.curves(traces.zipf(200_000, 20_000), [10, 100, 10_000], ["FIFO"], budget=20_000)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,10 @@ BUDGET = 100_000
 """Requests that one simulation is made of, about, where the trace has more."""
 LEAST_ITEMS = 200
 """Objects that a simulated cache holds at least: a smaller one fills and empties by chance as the real one does not."""
+AROUND, STEEP = 0.05, 0.05
+"""Where LRU gains so much in hit ratio between a capacity smaller and larger by such a share, nothing is sampled."""
+UNSEEN = {"W-TinyLFU": 0.002}
+"""Error that a sample does not show, in hit ratio: a small cache's sketch forgets at other moments than a large one."""
 SAMPLED = ("FIFO", "S3-FIFO", "W-TinyLFU")
 """Policies that a small cache stands for well. LFU and SIEVE take in what is new at one place, however large they are,
 so that a small one takes it in faster: sampled they were off by up to .06 where popularity shifts. With sizes
@@ -30,8 +34,9 @@ class Curve:
     """What a policy, or a bound, yields at each capacity: one row or element a capacity.
 
     hit_ratio: share of requests served; byte_hit_ratio: share of their bytes. First requests count, as misses.
-    error, byte_error: standard errors of the two through sampling; 0 where the whole trace was simulated. Where hits
-    depend on the size in jumps, as in loops, they are too small by up to .01; `curves(…, budget=None)` shows it.
+    error, byte_error: standard errors of the two through sampling; 0 where the whole trace was simulated, as it is
+    where LRU's hits jump with the size, as in loops. Near such a jump they may be too small by up to .01;
+    `curves(…, budget=None)` shows it.
     rates: share of the objects that was simulated, at each. by_block: hit ratio in each part of the trace, in the order
     of time, shape (capacities, parts); None of PFOO-L. took_s: seconds that the simulations took.
     """
@@ -96,12 +101,19 @@ def curves(
     start = time.perf_counter()
     lru = [~hits for hits in lru_hits(trace, capacities)]
     whole: list[Sample | None] = [None] * len(capacities)
-    parts = _parts(trace, capacities, budget, seed)
+    parts = _where_flat(trace, capacities, _parts(trace, capacities, budget, seed))
     lru_curve = _curve([counted(trace, missed) for missed in lru], whole, start)
     found = {
         name: lru_curve
         if name == "LRU"
-        else _simulated(trace, capacities, parts if _can_be_sampled(name, trace) else whole, lru, _simulator(name))
+        else _simulated(
+            trace,
+            capacities,
+            parts if _can_be_sampled(name, trace) else whole,
+            lru,
+            _simulator(name),
+            UNSEEN.get(name, 0.0),
+        )
         for name in policies
     }
     bound = _simulated(trace, capacities, parts, lru, belady) if trace.sizes is None else _footprint(trace, capacities)
@@ -167,6 +179,16 @@ def _parts(trace: Trace, capacities: np.ndarray, budget: int | None, seed: int) 
     return [samples.get(rate) for rate in rates.tolist()]
 
 
+def _where_flat(trace: Trace, capacities: np.ndarray, parts: list[Sample | None]) -> list[Sample | None]:
+    """Return the samples without those at capacities around which LRU's curve is steep, as at the length of a loop: a
+    small cache has such a cliff at a somewhat other place, so the whole trace is simulated there."""
+    at = [place for place, part in enumerate(parts) if part]
+    around = lru_hits(trace, np.outer([1 - AROUND, 1 + AROUND], capacities[at]).ravel()) if at else []
+    ratios = np.array([hits.mean() for hits in around]).reshape(2, -1)
+    steep = {place for place, low, high in zip(at, *ratios, strict=True) if high - low > STEEP}
+    return [None if place in steep else part for place, part in enumerate(parts)]
+
+
 def _typical_size(trace: Trace) -> float:
     """Return the size of the object that a byte is part of, on average: large ones make a cache fill unevenly."""
     return 1.0 if trace.sizes is None else float((trace.sizes.astype(float) ** 2).sum() / trace.sizes.sum())
@@ -186,8 +208,10 @@ def _simulated(
     parts: list[Sample | None],
     lru: list[np.ndarray],
     hits: Callable[[Trace, int], np.ndarray],
+    unseen: float = 0.0,
 ) -> Curve:
-    """Return the curve of what `hits(trace, capacity)` serves. lru: what LRU misses of the whole at each capacity."""
+    """Return the curve of what `hits(trace, capacity)` serves. lru: what LRU misses of the whole at each capacity;
+    unseen: error of each sampled point beside its own."""
     start, points = time.perf_counter(), []
     for capacity, part, lru_missed in zip(capacities.tolist(), parts, lru, strict=True):
         if part is None:
@@ -195,7 +219,9 @@ def _simulated(
             continue
         small = part.capacity(capacity)
         lru_of_part = ~lru_hits(part.trace, [small])[0]
-        points.append(estimated(trace, part, ~hits(part.trace, small), lru_of_part, lru_missed))
+        point = estimated(trace, part, ~hits(part.trace, small), lru_of_part, lru_missed)
+        errors = np.hypot([point.error, point.byte_error], unseen).tolist()
+        points.append(replace(point, error=errors[0], byte_error=errors[1]))
     return _curve(points, parts, start)
 
 
