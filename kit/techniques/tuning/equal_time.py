@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import importlib.util
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ OVERRUN = 1.5
 """Times its time after which a method is ended."""
 START_LIMIT_S = 180.0
 REFIT_LIMIT_S = 300.0
+WARM_ROWS = 40
 PLANNED = 100
 """Trials that a search is told it will get, since only the time is known."""
 
@@ -139,11 +141,11 @@ def _is_here(module: str) -> bool:
 
 
 def _outcome(name: str, problem: OnTable, seconds: float, seed: int, turn: int, reference: np.ndarray) -> Outcome:
-    outcome = Outcome(name, "failed", problem.name, seconds, turn)
+    outcome, folder = Outcome(name, "failed", problem.name, seconds, turn), tempfile.TemporaryDirectory(prefix="kit-")
     began, spent = time.perf_counter(), None
     worker = SpawnedWorker(threads=1, limit_s=START_LIMIT_S)
     try:
-        worker.order("prepare", _packed(METHODS[name], _blind(problem), seconds, seed))
+        worker.order("prepare", _packed(METHODS[name], _blind(problem), seconds, seed, folder.name))
         began, worker.limit_s = time.perf_counter(), OVERRUN * seconds
         answer = worker.order("cold")
         found, spent = answer["answer"], answer["wall_s"]
@@ -158,6 +160,7 @@ def _outcome(name: str, problem: OnTable, seconds: float, seed: int, turn: int, 
         return replace(outcome, seconds=spent, found=found, reason=str(error))
     finally:
         worker.kill()
+        folder.cleanup()
     return replace(outcome, state="measured", seconds=spent, found=found, judged=result)
 
 
@@ -175,12 +178,15 @@ def _packed(*arguments: Any) -> bytes:
 class _Turn:
     """A method's turn: the first call searches, and the next ones foretell the held-out rows."""
 
-    def __init__(self, entrant: "Entrant", problem: OnTable, seconds: float, seed: int) -> None:
-        """Import what the method imports, and fit something tiny: neither is the search's fault."""
+    def __init__(self, entrant: "Entrant", problem: OnTable, seconds: float, seed: int, folder: str) -> None:
+        """Import what the method imports, and fit something tiny: neither is the search's fault.
+
+        folder: of what it writes, which goes with it, however it ends.
+        """
+        tempfile.tempdir = folder
         for module in entrant.imports:
             importlib.import_module(module)
-        if problem.model.name == "boosted trees":
-            models.estimator(problem.seen, 0, {"n_estimators": 1}).fit(problem.seen.features, problem.seen.labels)
+        problem.model.fit(problem.seen.take(np.arange(WARM_ROWS)), problem.default, seed)
         self.search = partial(entrant.method, problem, seconds, seed)
         self.predict: Predict | None = None
 
@@ -383,7 +389,6 @@ def _plan(problem: OnTable, seconds: float, fit_s: Callable[[float], float]) -> 
 
 def _flaml(problem: OnTable, seconds: float, seed: int) -> tuple[Found, Predict]:
     """FLAML chooses kind and setting of the estimator, by folds of its own, and fits it on all when the time is up."""
-    import tempfile
     from pathlib import Path
 
     from flaml.automl import AutoML
@@ -416,7 +421,6 @@ def _flaml(problem: OnTable, seconds: float, seed: int) -> tuple[Found, Predict]
 
 def _autogluon(problem: OnTable, seconds: float, seed: int) -> tuple[Found, Predict]:
     """AutoGluon fits kinds of models on the problem's own folds and weighs them together. It takes no seed."""
-    import tempfile
 
     from autogluon.tabular import TabularPredictor
 
@@ -525,23 +529,29 @@ def _row(one: Outcome, scores: Sequence[str]) -> list[Any]:
 
 
 def chart(outcomes: Sequence[Outcome]) -> Chart:
-    """Return the difference in held-out loss to the defaults, a bar a method. Raise `UserError` if none was judged."""
-    shown = [one for one in outcomes if one.judged and one.name != "defaults"]
-    if not shown:
-        raise UserError("no method was judged, so there is nothing to draw; " + (_left_out(outcomes) or "name some"))
-    measure, budget = shown[0].judged.measure, words.duration(shown[0].budget_s)
+    """Return the difference in held-out loss to the defaults, a bar a method; one that has none is named below.
+
+    Raise `UserError` if there is nobody beside the defaults.
+    """
+    others = [one for one in outcomes if one.name != "defaults"]
+    if not others:
+        raise UserError("no method stands beside the defaults, so there is nothing to draw; name some")
+    first = next((one.judged for one in others if one.judged), None)
+    measure, by = (first.measure, f", {first.by}") if first else ("loss", "")
     note = "Below 0: better than the defaults, on rows that no trial saw; intervals draw those rows anew."
     return Chart(
-        f"What {budget} of search are worth: held-out {measure}, lower is better",
-        f"{shown[0].subject}, {shown[0].judged.by}",
+        f"Worth of {words.duration(others[0].budget_s)} of search: held-out {measure} (lower is better)",
+        f"{others[0].subject}{by}",
         f"{measure} less the defaults'",
-        [_bar(one) for one in shown],
+        [_bar(one) for one in others if one.judged or not first],
         shape="bars",
         note=" ".join(filter(None, (note, _left_out(outcomes)))),
     )
 
 
 def _bar(one: Outcome) -> Series:
+    if one.judged is None:
+        return Series(one.name, [one.subject], [None])
     result = one.judged
     ends = (None, None) if result.low is None else ([result.low], [result.high])
     return Series(one.name, [one.subject], [result.difference], *ends)

@@ -162,8 +162,11 @@ def by_trees(fitted: Any, table: Table) -> np.ndarray:
     raw = fitted.booster_.predict(table.features)  # the estimator would check the rows' names, which there are not
     if table.kind == "numbers":
         return raw
-    raw = np.column_stack([1 - raw, raw]) if raw.ndim == 1 else raw
     every = np.zeros((len(table), len(table.classes)))
+    if len(fitted.classes_) == 1:
+        raw = 1.0
+    elif raw.ndim == 1:
+        raw = np.column_stack([1 - raw, raw])
     every[:, fitted.classes_] = raw
     return every
 

@@ -384,7 +384,7 @@ def _labels(values: "Series", column: str) -> tuple[np.ndarray, tuple[str, ...]]
     if len(names) > len(codes) // LEAST_OF_A_CLASS:
         raise UserError(f"the target {column!r} has {len(names):,} classes in {len(codes):,} rows; name one with fewer")
     counts = np.bincount(codes)
-    if (least := counts.min()) < LEAST_OF_A_CLASS:
+    if (least := int(counts.min())) < LEAST_OF_A_CLASS:
         rare = names[int(counts.argmin())]
         raise UserError(
             f"class {str(rare)!r} of {column!r} has {least} row{'s' * (least != 1)}; leave it out, or give "
@@ -399,7 +399,7 @@ def _coded(values: "Series") -> tuple[Any, int]:
     from pandas.api import types
 
     if types.is_datetime64_any_dtype(values):
-        days = values.astype("int64").where(values.notna()) / 86_400e9
+        days = (values - values.min()) / pandas.Timedelta(days=1)
         return days.to_numpy(np.float32, na_value=np.nan), 0
     if types.is_numeric_dtype(values):
         numbers = values.to_numpy(np.float32, na_value=np.nan)
