@@ -442,6 +442,7 @@ def test_mistakes_are_told(model, inputs):
         "from 1 on": lambda: prefix.conversations(0),
         "no time that work": lambda: work.waiting(-1),
         "has no times": lambda: staleness.freshness(traces.scan(10, 3), [1], 1),
+        "all have one time": lambda: staleness.freshness(traces.of("t", [1, 2], [3, 3]), [1], 1),
         "a ttl of 0": lambda: staleness.freshness(traces.of("t", [1, 2], [0, 1]), [0], 1),
     }
     for words, mistake in mistakes.items():

@@ -177,6 +177,9 @@ def test_mistakes_are_told():
     """Each mistake that a user can make says what was got and what to give."""
     with pytest.raises(UserError, match="no strategy is called 'locks'"):
         stampede.run("locks", MEMORY)
+    for wrong in ({"every_s": 0}, {"ttl_s": -1}, {"seconds": 0}, {"compute_s": -1}, {"every_s": 9, "seconds": 1}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            stampede.run("none", partial(in_memory.own, items=2), **wrong)
     with pytest.raises(UserError, match="2 threads can't be shared out over 3"):
         stampede.run("none", MEMORY, threads=2, processes=3)
     with pytest.raises(UserError, match="processes share no store in memory"):

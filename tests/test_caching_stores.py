@@ -780,6 +780,19 @@ def test_a_server_forgets_what_it_was_lent_for(private):
             store.put("d", 1, ttl=0)
 
 
+def test_too_few_connections_are_no_outage(private):
+    """More threads than an address allows connections for cost some lookups, and the cache goes on."""
+    redis = pytest.importorskip("redis")
+    if not hasattr(redis.exceptions, "MaxConnectionsError"):
+        pytest.skip("this redis-py does not tell too few connections from none")
+    with stores.Redis(f"{private.url}?max_connections=1", timeout_s=2) as store:
+        store.put("k", 1)
+        held = store._client.connection_pool.get_connection()
+        assert store.get("k") is MISS and not store.outage
+        store._client.connection_pool.release(held)
+        assert store.get("k") == 1
+
+
 def test_a_private_server_starts_again_and_ends_with_who_had_it():
     """One that was closed can be started again; one that is forgotten is ended."""
     pytest.importorskip("redis")

@@ -185,7 +185,7 @@ def test_keys_that_are_lists_are_refused(keys, tmp_path):
 
 
 MISTAKES = {
-    "nothing.txt": (None, {}, "there is no trace at .*nothing.txt'; give one key a line"),
+    "nothing.txt": (None, {}, "there is no trace at .*nothing.txt' .looked for in .*; give one key a line"),
     "empty.txt": ("\n\n", {}, "'empty.txt' has no requests; give at least one key"),
     "binary.bin": (b"\xff\xfe\x00\x01", {}, "can't be read: 'utf-8' codec"),
     "other.csv": ("id,time\n1,2\n", {}, "other.csv has no column 'key'; it has id, time: name the one with the keys"),

@@ -237,6 +237,11 @@ def run(
     """
     if strategy not in STRATEGIES:
         raise UserError(f"no strategy is called {strategy!r}; there are {', '.join(STRATEGIES)}")
+    for name, value in {"ttl_s": ttl_s, "seconds": seconds, "every_s": every_s}.items():
+        if not value > 0:
+            raise UserError(f"{name}={value!r} is no time; give seconds above 0")
+    if not (compute_s >= 0 and seconds >= every_s):
+        raise UserError(f"compute_s={compute_s!r}, every_s={every_s!r} in seconds={seconds!r} ask nothing; give longer")
     if not 1 <= processes <= threads:
         raise UserError(f"{threads} threads can't be shared out over {processes} processes; give one or more to each")
     load = _Load(strategy, threads // processes, every_s, ttl_s, seconds, compute or partial(wait, compute_s))
@@ -278,11 +283,11 @@ def _send(opening: Callable[[], Store], load: _Load, barrier: Any = None) -> dic
     begun, done, noted = [], [], threading.Lock()
 
     def compute() -> Any:
-        start = time.time()
+        start = time.monotonic()  # the same clock in all processes of a machine
         value = load.compute()
         with noted:
             begun.append(start)
-            done.append(time.time())
+            done.append(time.monotonic())
         return value
 
     barrier = barrier or _barrier
@@ -294,7 +299,7 @@ def _send(opening: Callable[[], Store], load: _Load, barrier: Any = None) -> dic
             barrier.wait()
             fetch(KEY, load.compute, load.ttl_s)
             barrier.wait()
-            start = time.time()
+            start = time.monotonic()
             asking = partial(_ask, fetch, compute, load, start)
             pairs = [pair for series in pool.map(asking, range(load.threads)) for pair in series]
     except BaseException:
@@ -309,8 +314,8 @@ def _ask(fetch: Fetch, compute: Compute, load: _Load, start: float, number: int)
     series = []
     for turn in range(round(load.seconds / load.every_s)):
         due = start + load.every_s * (turn + number / load.threads)
-        if (early_s := due - time.time()) > 0:
+        if (early_s := due - time.monotonic()) > 0:
             time.sleep(early_s)
         fetch(KEY, compute, load.ttl_s)
-        series.append((due, time.time() - due))
+        series.append((due, time.monotonic() - due))
     return series

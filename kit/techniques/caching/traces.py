@@ -1,6 +1,7 @@
 """What was asked for, in its order: real traces from packages, generated ones, and the user's own."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -311,7 +312,8 @@ def _columns(address: str, shown: str, names: tuple[str, str, str], options: dic
             return _of_table(_csv(file, shown, names[0]), shown, names)
     except FileNotFoundError:
         raise UserError(
-            f"there is no trace at {shown!r}; give one key a line, or CSV or Parquet with a column {names[0]!r}"
+            f"there is no trace at {shown!r} (looked for in {os.getcwd()}); give one key a line, or CSV or Parquet "
+            f"with a column {names[0]!r}"
         ) from None
 
 

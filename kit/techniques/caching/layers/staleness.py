@@ -29,13 +29,15 @@ def freshness(trace: Trace, ttls: Sequence[float], changes_every_s: float) -> li
 
     changes_every_s: mean time between two changes of an object, at random (a Poisson process): what is stale is what is
     to be expected, 1 − exp(−age / changes_every_s) of an answer of that age. Raise `UserError` for a trace without
-    times, and for times that are none.
+    times or with one for all, and for times that are none.
     """
     if trace.times is None:
         raise UserError(f"trace {trace.name!r} has no times, and a time to live needs them; give a trace that has")
     for name, value in [("changes_every_s", changes_every_s), *(("a ttl", ttl) for ttl in ttls)]:
         if not value > 0:
             raise UserError(f"{name} of {value!r} s is no time; give seconds above 0")
+    if trace.times[-1] <= trace.times[0]:
+        raise UserError(f"the requests of trace {trace.name!r} all have one time, and a time to live needs several")
     return [_freshness(trace, ttl, changes_every_s) for ttl in ttls]
 
 
@@ -49,7 +51,7 @@ def _freshness(trace: Trace, ttl_s: float, changes_every_s: float) -> Freshness:
         else:
             loaded[key] = now
     hits, requests = np.array(ages), len(trace)
-    span_s = max(float(trace.times[-1] - trace.times[0]), 1e-9)
+    span_s = float(trace.times[-1] - trace.times[0])
     return Freshness(
         ttl_s,
         hit_ratio=len(hits) / requests,

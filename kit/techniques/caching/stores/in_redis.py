@@ -41,6 +41,8 @@ class Redis(Store):
         """Raise `UserError` for an address that is none; whether a server is there, the first lookup finds out."""
         super().__init__(clock)
         self._client, self._errors = _client(url, timeout_s)
+        refusals = (getattr(self._errors, name, None) for name in ("ResponseError", "MaxConnectionsError"))
+        self._refusals = tuple(filter(None, refusals))  # the second is new
         self.name = _without_password(url)
         self._prefix, self._retry_s, self._most_ttl_s = prefix.encode(), retry_s, most_ttl_s
         self._turn = threading.Lock()
@@ -131,9 +133,8 @@ class Redis(Store):
             return None
         try:
             answer = command(*values, **options)
-        except (
-            self._errors.ResponseError
-        ) as error:  # it answers, but not to this: no memory left, a key of another type
+        except self._refusals as error:
+            # it answers, but not to this: no memory left, a key of another type, more threads than connections
             self.troubles[str(error)] += 1
             answer = None
         except (self._errors.RedisError, OSError) as error:

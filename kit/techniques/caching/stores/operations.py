@@ -129,11 +129,11 @@ class User:
         keys = self._chosen()
         done = right = 0
         together.wait(60)
-        start = end = time.time()
+        start = end = time.monotonic()  # the same clock in all processes of a machine
         while end < start + self.load.seconds:
             right += self.do([next(keys) for _ in range(BETWEEN_LOOKS)])
             done += BETWEEN_LOOKS
-            end = time.time()
+            end = time.monotonic()
         return start, end, done, right
 
     def check(self, number: int = 0) -> float:
