@@ -45,7 +45,7 @@ class LMDB(Store):
         except self._lmdb.Error as error:
             self.troubles[str(error)] += 1
             return None
-        return None if raw is None else self._living(key, raw)
+        return None if raw is None else self.living(key, memoryview(raw)[_NUMBER.size :])
 
     def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
         self._put(key, value, ttl, replace=True)
@@ -89,7 +89,7 @@ class LMDB(Store):
     def _written(self, key: bytes, packed: bytes, replace: bool) -> bool:
         with self._environment.begin(self._entries, write=True) as transaction:
             old = transaction.get(key)
-            if not replace and old is not None and self._living(key, old):
+            if not replace and old is not None and self.living(key, memoryview(old)[_NUMBER.size :]):
                 return False
             self._make_room(transaction, len(packed))
             number = _number(transaction, self._order, key, transaction.get(key)) or self._next(transaction, key)
@@ -104,14 +104,6 @@ class LMDB(Store):
                 self._make_room(transaction, int(self._most / 8))
         except self._lmdb.Error as error:
             self.troubles[str(error)] += 1
-
-    def _living(self, key: bytes, raw: bytes) -> Found | None:
-        """Return what was written for `key` behind its number in the order, unless it is damaged or has expired."""
-        found = entry.unpack(key, memoryview(raw)[_NUMBER.size :])
-        if found is None:
-            self.troubles["damaged entry"] += 1
-            return None
-        return None if found.expires is not None and found.expires <= self.clock() else found
 
     def _next(self, transaction: Any, key: bytes) -> bytes:
         """Put a new key at the end of the order, and return its number there."""

@@ -67,8 +67,7 @@ class Redis(Store):
         raw = self._ask(self._client.get, self._prefix + key)
         if raw is None and self._since is not None:  # a request is a lookup: what is put after it is the same one
             self._without += 1
-        found = None if raw is None else self._whole(key, raw)
-        return None if found is None or (found.expires is not None and found.expires <= self.clock()) else found
+        return None if raw is None else self.living(key, raw)
 
     def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
         self._set(key, value, ttl)
@@ -78,9 +77,9 @@ class Redis(Store):
             return True
         key = as_bytes(key)
         raw = self._ask(self._client.get, self._prefix + key)
-        if raw is None or self._whole(key, raw) is not None:
+        if raw is None or self.living(key, raw) is not None:
             return False
-        self._ask(self._client.eval, _DISCARD_IF, 1, self._prefix + key, raw)  # damaged: as good as none
+        self._ask(self._client.eval, _DISCARD_IF, 1, self._prefix + key, raw)  # damaged or expired: as good as none
         return bool(self._set(key, value, ttl, nx=True))
 
     def discard(self, key: Key) -> None:
@@ -115,12 +114,6 @@ class Redis(Store):
         packed = entry.pack(key, value, expires)
         alive_ms = None if expires is None else max(1, round(1000 * ttl))
         return self._ask(self._client.set, self._prefix + key, packed, px=alive_ms, **how)
-
-    def _whole(self, key: bytes, raw: bytes) -> Found | None:
-        found = entry.unpack(key, raw)
-        if found is None:
-            self.troubles["damaged entry"] += 1
-        return found
 
     def _keys(self) -> list[bytes]:
         """Return the keys under the prefix; none if the server does not answer."""

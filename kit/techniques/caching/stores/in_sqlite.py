@@ -62,7 +62,7 @@ class SQLite(Store):
         row = self._first("select entry from entries where key = ?", (key,))
         if row is None:
             return None
-        return self._living(key, row[0])
+        return self.living(key, row[0])
 
     def put(self, key: Key, value: Any, ttl: float | None = None) -> None:
         key, expires = as_bytes(key), self.expiry(ttl)
@@ -74,7 +74,7 @@ class SQLite(Store):
         if self._write(_ADD, row) == 1:
             return True
         held = self._first("select entry from entries where key = ?", (key,))
-        if held is None or self._living(key, held[0]) is not None:
+        if held is None or self.living(key, held[0]) is not None:
             return False
         self._write("delete from entries where key = ? and entry = ?", (key, held[0]))  # damaged: as good as none
         return self._write(_ADD, row) == 1
@@ -99,13 +99,6 @@ class SQLite(Store):
                 with connection.busy:
                     connection.close()
             self._opened.clear()
-
-    def _living(self, key: bytes, raw: Any) -> Found | None:
-        """Return what was written for `key`, unless it is damaged or has expired."""
-        found = entry.unpack(key, raw) if type(raw) is bytes else None
-        if found is None:
-            self.troubles["damaged entry"] += 1
-        return None if found is None or (found.expires or _NEVER) <= self.clock() else found
 
     def _first(self, sql: str, values: Any) -> tuple | None:
         try:

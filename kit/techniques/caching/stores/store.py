@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kit.errors import UserError
-from kit.techniques.caching.stores.entry import Found, alike
+from kit.techniques.caching.stores.entry import Found, alike, unpack
 
 Key = bytes | str
 
@@ -88,6 +88,14 @@ class Store:
             value = alike(compute())
             self.put(key, value, ttl)
         return value
+
+    def living(self, key: bytes, raw: Any) -> Found | None:
+        """Return what `raw` was packed as for `key`, unless it has expired or is damaged, which is counted."""
+        found = unpack(key, raw)
+        if found is None:
+            self.troubles["damaged entry"] += 1
+            return None
+        return None if found.expires is not None and found.expires <= self.clock() else found
 
     def expiry(self, ttl: float | None) -> float | None:
         """Return when what is put now expires; None for never, as after an endless `ttl`."""
