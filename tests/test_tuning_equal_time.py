@@ -145,6 +145,21 @@ def test_a_method_that_crashes_or_overruns_takes_only_itself(table, shares, monk
     assert found["looks"].judged.difference == 0 and not found["looks"].judged.pays
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:flaml")
+@pytest.mark.filterwarnings("ignore::FutureWarning:flaml")
+@pytest.mark.parametrize("name", ["random", equal_time.HALVING, "FLAML"])
+def test_no_method_learns_a_group_that_it_is_judged_by(name):
+    """Where all rows of a group say the same, whoever has some of them on both sides is nearly always right; with groups
+    kept together none is better than knowing nothing."""
+    random, group = np.random.default_rng(0), np.repeat(np.arange(60), 20)
+    features, labels = random.normal(size=(60, 4))[group].astype(np.float32), random.normal(size=60)[group]
+    alike = tables.Table("alike", "numbers", features, labels, tuple("abcd"), (0,) * 4, groups=group)
+    for found, fair in ((alike, True), (dataclasses.replace(alike, groups=None), False)):
+        problem = models.problem("boosted trees", found)
+        loss = equal_time.METHODS[name].method(problem, 1.0, 0)[0].validation_loss
+        assert (loss > 0.8 * problem.seen.labels.std()) == fair
+
+
 def test_no_time_and_no_such_method_are_told(table):
     """Before anything is fitted."""
     for seconds, names, says in [(0, None, "no time"), (1, ["TPe"], "did you mean 'TPE'"), (1, [], "no method")]:

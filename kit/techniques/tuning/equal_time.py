@@ -412,7 +412,7 @@ def _flaml(problem: OnTable, seconds: float, seed: int) -> tuple[Found, Predict]
             verbose=0,
             **grouped,
         )
-        trials = sum("trial_time" in line for line in log.read_text().splitlines())
+        trials = log.read_text().count('"trial_time"') if log.exists() else 0
     if automl.best_estimator is None or automl.model is None:
         raise UserError(f"no trial ended within {words.duration(seconds)}")
     chosen = f"{automl.best_estimator}: {_told(automl.best_config)}"

@@ -273,12 +273,12 @@ def _own(data: str, target: str) -> Table:
         )
     with _readable(data):
         frame = _read(data, shown)
-    frame.columns = [str(name) for name in frame.columns]
-    column, group = _named(target, list(frame.columns))
-    _check_target(frame[column], column)
-    if group is not None:
-        _check_groups(frame[group], group)
-    return _of_frame(frame, Path(shown).name.split(".")[0], column, group, f"Own table: {len(frame):,} rows.")
+        frame.columns = [str(name) for name in frame.columns]
+        column, group = _named(target, list(frame.columns))
+        _check_target(frame[column], column)
+        if group is not None:
+            _check_groups(frame[group], group)
+        return _of_frame(frame, Path(shown).name.split(".")[0], column, group, f"Own table: {len(frame):,} rows.")
 
 
 def _read(data: str, shown: str) -> "DataFrame":
