@@ -37,7 +37,7 @@ class Pace:
     @property
     def items(self) -> int:
         """Different items that may be asked for."""
-        return self.fits(1 / 2, 10, max(10, self.all_items))
+        return self.fits(1, 10, max(10, self.all_items))
 
     @property
     def a_reading(self) -> int:
