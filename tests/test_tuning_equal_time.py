@@ -150,8 +150,7 @@ def test_a_method_that_crashes_or_overruns_takes_only_itself(table, shares, monk
 @pytest.mark.parametrize("name", ["random", equal_time.HALVING, "FLAML"])
 def test_no_method_learns_a_group_that_it_is_judged_by(name):
     """Where all rows of a group say the same, whoever has some of them on both sides is nearly always right; with
-    groups
-    kept together none is better than knowing nothing."""
+    groups kept together none is better than knowing nothing."""
     random, group = np.random.default_rng(0), np.repeat(np.arange(60), 20)
     features, labels = random.normal(size=(60, 4))[group].astype(np.float32), random.normal(size=60)[group]
     alike = tables.Table("alike", "numbers", features, labels, tuple("abcd"), (0,) * 4, groups=group)

@@ -257,7 +257,7 @@ def _told(setting: Mapping[str, Any]) -> str:
 # scikit-learn's halving -----------------------------------------------------------------------------------------------
 
 FACTOR = 3
-PILOT_SHARE = 0.1
+PILOT_SHARE = 0.15
 """Of the time, to see what fits take."""
 MOST_CANDIDATES = 10_000
 RAREST = 10
@@ -292,11 +292,13 @@ def _halving(problem: OnTable, seconds: float, seed: int) -> tuple[Found, Predic
     space = {name: Drawn(kind) for name, kind in problem.space.items()}
     fit_s = _fit_seconds(problem, space, PILOT_SHARE * seconds, seed)
     left_s, pace, searches, candidates = deadline - time.perf_counter(), 1.0, [], 0
-    while plan := _plan(problem, left_s * (0.8 if searches else 0.4) / pace, fit_s):
+    plan = _plan(problem, 0.4 * left_s, fit_s) or _plan(problem, 0.8 * left_s, fit_s)
+    while plan:
         began = time.perf_counter()
         searches.append(_halved(problem, space, plan, seed + len(searches)))
         candidates += plan.candidates
         pace, left_s = (time.perf_counter() - began) / plan.seconds, deadline - time.perf_counter()
+        plan = _plan(problem, 0.8 * left_s / pace, fit_s)
     if not searches:
         raise UserError(f"no setting can be judged on all rows within {words.duration(seconds)}")
     best = max(searches, key=lambda search: search.best_score_)
@@ -344,7 +346,7 @@ def _fit_seconds(problem: OnTable, space: Mapping[str, Drawn], seconds: float, s
     small = min(_least(problem.seen), len(fitted_on))
     sizes, took_s = (small, max(small, len(fitted_on) // FACTOR)), ([], [])
     deadline = time.perf_counter() + seconds
-    while len(took_s[0]) < 2 or time.perf_counter() < deadline:
+    while not took_s[0] or time.perf_counter() < deadline:
         setting = {name: drawn.rvs(random) for name, drawn in space.items()}
         for size, times in zip(sizes, took_s, strict=True):
             part = problem.seen.take(random.permutation(fitted_on)[:size])
