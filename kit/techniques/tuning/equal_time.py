@@ -286,13 +286,14 @@ def _halving(problem: OnTable, seconds: float, seed: int) -> tuple[Found, Predic
     """Halve by rows: many settings on few rows, the best third of them on three times as many, and so on to all.
 
     It takes no time budget. So a few settings are timed first, and it begins with as many as should take four tenths
-    of what is left; what they really took tells how many more it is given, until no more would fit.
+    of what is left; what they really took tells how many more it is given, until no more would fit. Where time is
+    short it has one try, though that may take a little longer than it should.
     """
     deadline = time.perf_counter() + seconds
     space = {name: Drawn(kind) for name, kind in problem.space.items()}
     fit_s = _fit_seconds(problem, space, PILOT_SHARE * seconds, seed)
     left_s, pace, searches, candidates = deadline - time.perf_counter(), 1.0, [], 0
-    plan = _plan(problem, 0.4 * left_s, fit_s) or _plan(problem, 0.8 * left_s, fit_s)
+    plan = _plan(problem, 0.4 * left_s, fit_s) or _plan(problem, 1.2 * left_s, fit_s)
     while plan:
         began = time.perf_counter()
         searches.append(_halved(problem, space, plan, seed + len(searches)))
