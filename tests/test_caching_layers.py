@@ -424,7 +424,7 @@ def test_a_store_that_mixes_up_its_values_is_found_out():
 
 def test_an_items_weight_is_at_least_its_value():
     """An entry in memory weighs its value and some more, in the process and by the store's own account."""
-    weight = operations.weigh(partial(in_memory.own, items=10**6), items=20_000, value_bytes=2_000)
+    weight = operations.weigh(lambda: in_memory.own(items=10**6), items=20_000, value_bytes=2_000)
     assert 2_000 < weight.in_process < 4_000 and 2_000 < weight.in_store < 4_000
 
 

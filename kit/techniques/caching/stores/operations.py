@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import cloudpickle
 import numpy as np
 
 from kit.errors import UserError
@@ -202,17 +203,17 @@ class Weight:
 
 
 def weigh(opening: Callable[[], Store], items: int = 20_000, value_bytes: int = 856) -> Weight:
-    """Return what an entry weighs: so many are put into an empty store, in a process of its own. `opening` pickles."""
+    """Return what an entry weighs: so many are put into an empty store, in a process of its own."""
     if items < 1000:
         raise UserError(f"{items} items are too few to be seen in a process's memory; give 1,000 or more")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(partial(_weigh, opening, items, value_bytes)).result()
+        return pool.submit(_weigh, cloudpickle.dumps(opening), items, value_bytes).result()
 
 
-def _weigh(opening: Callable[[], Store], items: int, value_bytes: int) -> Weight:
+def _weigh(opening: bytes, items: int, value_bytes: int) -> Weight:
     from kit.measure.memory import MIB, resident_mib
 
-    with opening() as store:
+    with cloudpickle.loads(opening)() as store:
         size = max(1, value_bytes // 4)
         for number in range(100):
             store.put(key("first", number), np.full(size, number, np.float32))
