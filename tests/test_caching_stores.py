@@ -792,13 +792,15 @@ def test_too_few_connections_are_no_outage(private):
         assert store.get("k") == 1
 
 
-def test_a_private_server_starts_again_and_ends_with_who_had_it():
+def test_a_private_server_starts_again_and_ends_with_who_had_it(tmp_path):
     """One that was closed can be started again; one that is forgotten is ended."""
     pytest.importorskip("redis")
     if stores.program() is None:
         pytest.skip("no redis-server is installed here")
-    server = stores.PrivateServer(mib=8)
+    server = stores.PrivateServer(mib=8, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
     server.close()
+    assert not list(tmp_path.iterdir())
     server.start()
     with stores.Redis(server.url, timeout_s=2) as store:
         store.put("k", 1)
@@ -806,6 +808,7 @@ def test_a_private_server_starts_again_and_ends_with_who_had_it():
         process = server._process
         del server
         assert process.wait(10) == -signal.SIGKILL
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_private_server_keeps_strangers_out(private):
@@ -813,7 +816,7 @@ def test_a_private_server_keeps_strangers_out(private):
     import redis
 
     with pytest.raises(redis.exceptions.AuthenticationError):
-        redis.Redis(port=private.port).get("k")
+        redis.Redis(port=private.port, retry=None).get("k")
     with stores.Redis(f"redis://:wrong@127.0.0.1:{private.port}/0") as store:
         assert store.get("k") is MISS and "wrong" not in store.outage.partition("(")[0] and store.outage
 

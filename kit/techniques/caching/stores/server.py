@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 from kit.errors import UserError
@@ -34,11 +35,12 @@ class PrivateServer:
     `UserError` if no server is installed or it does not start.
     """
 
-    def __init__(self, mib: int = 256) -> None:
-        self.mib = mib
+    def __init__(self, mib: int = 256, folder: Path | str | None = None) -> None:
+        """folder: where its log lies while it lives; None: among temporary files."""
+        self.mib, self._within = mib, folder
         self.port = _free_port()
         self._password = secrets.token_hex(16)
-        self._folder = tempfile.TemporaryDirectory(prefix="kit-redis-")
+        self._folder = self._own_folder()
         self._process: subprocess.Popen | None = None
         self.start()
 
@@ -59,7 +61,8 @@ class PrivateServer:
                 f"neither {' nor '.join(PROGRAMS)} is installed; install one (apt-get install redis-server), "
                 "or give redis_url= to use a server that runs"
             )
-        os.makedirs(self._folder.name, exist_ok=True)  # again, where it was closed
+        if not os.path.isdir(self._folder.name):  # it was closed
+            self._folder = self._own_folder()
         with open(f"{self._folder.name}/server.log", "wb") as log:
             self._process = subprocess.Popen(
                 [path, "-"],  # settings by standard input: a command line would show the password to everyone
@@ -93,6 +96,9 @@ class PrivateServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _own_folder(self) -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory(prefix="kit-redis-", dir=self._within)
 
     def _settings(self) -> str:
         return "\n".join(
