@@ -524,11 +524,12 @@ def test_a_database_holds_the_same_promise(two, quick_folder):
     assert is_exact(conduct_silently(two, "TPE", 12, f"sqlite:///{quick_folder}/s.db"), 12)
 
 
-def test_a_grpc_proxy_holds_it_too_and_ends_when_closed(two, quick_folder):
+def test_a_grpc_proxy_holds_it_too_and_ends_when_closed(two, quick_folder, monkeypatch):
     """Two processes on a private gRPC proxy count exactly; its process ends when it is closed, and nobody answers."""
     with storages.PrivateProxy() as proxy:
         assert is_exact(conduct_silently(two, "TPE", 12, proxy.address), 12)
     assert gone([proxy.pid])
+    monkeypatch.setattr(storages, "ANSWER_S", 0.5)
     with pytest.raises(UserError, match=r"does not answer; start optuna.storages.run_grpc_proxy_server"):
         storages.opened(proxy.address)
 
@@ -558,6 +559,24 @@ def test_workers_on_dask_that_are_killed_lose_only_their_trial(tmp_path):
     (again,) = [trial for trial in found.trials if trial.repeats == lost.number]
     assert again.setting == lost.setting
     assert gone(pids)
+
+
+def test_a_search_on_a_cluster_that_stays_is_gone_on_with():
+    """Tasks on a Dask cluster leave when their search is interrupted; its scheduler keeps what was done, and under the
+    same name the search goes on to exactly the trials asked for."""
+    from distributed import LocalCluster
+
+    def interrupt(told):
+        if told.done >= 2:
+            raise KeyboardInterrupt
+
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None, host="127.0.0.1") as cluster:
+        where = cluster.scheduler_address
+        with pytest.raises(KeyboardInterrupt):
+            search(partial(bowl, seconds=0.2), "random", 200, 2, where, "s", tell=interrupt)
+        time.sleep(1)
+        found = search_silently(bowl, "random", 20, 2, where, "s")
+        assert is_exact(found, 20)
 
 
 @pytest.mark.parametrize(

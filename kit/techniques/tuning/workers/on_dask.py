@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import cloudpickle
@@ -53,24 +54,22 @@ class Tasks:
 
         Raise `UserError` for what a worker could not go on with.
         """
-        from distributed import wait
-
         ran, deaths = [], 0
-        busy = {self._submit(order, number): number for number in range(self._number)}
+        ended: SimpleQueue = SimpleQueue()
+        busy = {self._submit(order, number, ended): number for number in range(self._number)}
         try:
             while busy:
-                with contextlib.suppress(TimeoutError):
-                    wait(list(busy), timeout=GLANCE_S, return_when="FIRST_COMPLETED")
-                for future in [future for future in busy if future.done()]:
+                with contextlib.suppress(Empty):
+                    future = ended.get(timeout=GLANCE_S)
                     number = busy.pop(future)
                     if future.status == "finished":
                         ran.append(_heard(future.result()))
                         continue
-                    reason = f"Dask lost its worker: {clean(one_line(future.exception()))}"
+                    reason = f"Dask lost its worker: {_why(future)}"
                     deaths = 0 if bury(number, reason) else deaths + 1
                     if deaths >= DEATHS:
                         raise UserError(f"{deaths} tasks ended one after another without a trial, at last: {reason}")
-                    busy[self._submit(order, number)] = number
+                    busy[self._submit(order, number, ended)] = number
                 watch()
         finally:
             self.client.cancel(list(busy))
@@ -88,8 +87,10 @@ class Tasks:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit(self, order: Order, number: int) -> Any:
-        return self.client.submit(_task, order, number, self._packed, pure=False, retries=0)
+    def _submit(self, order: Order, number: int, ended: SimpleQueue) -> Any:
+        future = self.client.submit(_task, order, number, self._packed, pure=False, retries=0)
+        future.add_done_callback(ended.put)
+        return future
 
     def _opened(self) -> tuple[str, Space]:
         said, *what = self.client.submit(_facts, self._packed, pure=False).result()
@@ -115,6 +116,10 @@ def _heard(said: tuple) -> Ran:
     if said[0] == "raised":
         raise UserError(said[1])
     return said[1], time.monotonic() - said[1].rested_s
+
+
+def _why(future: Any) -> str:
+    return "its task was cancelled" if future.cancelled() else clean(one_line(future.exception()))
 
 
 def _task(order: Order, number: int, packed: bytes) -> tuple:

@@ -84,18 +84,14 @@ def work(
     with quietly():
         timed = Timed(storage)
         study = _study(order, number, problem, timed)
-        worked, asked_s, last = {}, 0.0, time.perf_counter()
         timed.seconds = 0.0
-        while not leaves(study):
-            began = time.perf_counter()
-            trial = claim(study, order, number, problem)
-            if trial is None:
-                break
-            work_began, work_s = _attempt(study, order, problem, trial)
-            last = time.perf_counter()
-            worked[trial.number] = (work_began, work_began + work_s)
-            asked_s += last - began - work_s
-        return Summary(worked, asked_s, timed.seconds, time.perf_counter() - last)
+        worked, asked_s, storage_s, last = {}, 0.0, 0.0, time.perf_counter()
+        while not leaves(study) and (trial := claim(study, order, number, problem)) is not None:
+            began, work_s = _attempt(study, order, problem, trial)
+            worked[trial.number] = (began, began + work_s)
+            asked_s += time.perf_counter() - last - work_s
+            storage_s, last = timed.seconds, time.perf_counter()
+        return Summary(worked, asked_s, storage_s, time.perf_counter() - last)
 
 
 def _study(order: Order, number: int, problem: Problem, storage: "Timed") -> "Study":
