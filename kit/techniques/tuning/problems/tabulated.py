@@ -96,8 +96,12 @@ class Table:
         """Yield the rungs of one of the recorded runs of the nearest setting; seed and setting say which."""
         place = self.place(setting)
         run = np.random.default_rng((seed, *place)).integers(len(self.about.seeds))
-        for loss, seconds in zip(self.loss[place][run], self.seconds[place][run], strict=True):
-            yield Step(float(loss), float(seconds))
+        for loss, seconds, at in zip(self.loss[place][run], self.seconds[place][run], self.units(), strict=True):
+            yield Step(float(loss), float(seconds), at)
+
+    def units(self) -> list[int]:
+        """Return how far each rung is, the first being one unit: 1, 3, 9, … of as many as the last."""
+        return [rung // self.about.rungs[0] for rung in self.about.rungs]
 
     def truth(self, setting: Setting) -> float:
         """Return the mean over the recorded runs of the last rung's loss."""
@@ -131,7 +135,7 @@ def tabulated(name: str) -> Problem:
         name=name,
         space={axis.name: axis.distribution() for axis in table.about.axes},
         trial=table.trial,
-        steps=len(table.about.rungs),
+        steps=table.units()[-1],
         default=table.about.default,
         truth=table.truth,
         best=float(table.truths().min()),

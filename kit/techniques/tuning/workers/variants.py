@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from kit.measure.work import Prepared, Reading, engaged, fell_back
-from kit.record.document import Engagement
+from kit.record.document import Engagement, Quality
 from kit.techniques.tuning.workers import progress
 from kit.techniques.tuning.workers.search import Found, Hands, conduct, hands, search_alone
 from kit.techniques.tuning.workers.storages import PrivateProxy, masked
@@ -104,6 +104,15 @@ def reading(found: Found) -> Reading:
         },
         {"trials that count": len(counted), "of different numbers": len({trial.number for trial in counted})},
     )
+
+
+def every_trial_once(answer: dict[str, int], reference: dict[str, int]) -> Quality:
+    """Return whether as many trials count as of one process, and none of them twice."""
+    counted, different = answer["trials that count"], answer["of different numbers"]
+    asked = reference["trials that count"]
+    state = "held" if counted == different == asked else "broken"
+    note = "" if state == "held" else f"{counted} trials count under {different} numbers, and {asked} were asked for"
+    return Quality(state=state, measure="trials that count, each once", value=counted, bound=asked, note=note)
 
 
 def _proof(found: Found, storage: str) -> Engagement:
