@@ -425,7 +425,10 @@ def seeds_seen(into: Path):
 def test_work_that_draws_on_chance_gets_a_seed_a_round(tmp_path):
     """All variants of a round share its luck but A/A, no round repeats another's, and the first answers are equal."""
     result = compare(
-        {"one": seeds_seen(tmp_path), "other": seeds_seen(tmp_path)}, seconds=3, max_rounds=12, quality=lambda a, b: a == b
+        {"one": seeds_seen(tmp_path), "other": seeds_seen(tmp_path)},
+        seconds=3,
+        max_rounds=12,
+        quality=lambda a, b: a == b,
     )
     point = result.record.points[0]
     readings = point.sessions[0].readings

@@ -114,6 +114,8 @@ def _points(chart: Chart) -> Table:
     from kit.record.charts import label
 
     places = list(dict.fromkeys(x for series in chart.series for x in series.x))
+    if all(isinstance(x, int | float) for x in places):
+        places.sort()
     found = [dict(zip(series.x, series.y, strict=True)) for series in chart.series]
     rows = [[x, *(values.get(x) for values in found)] for x in places]
     return Table(f"{chart.title} ({chart.y})", [chart.x, *(label(series) for series in chart.series)], rows)

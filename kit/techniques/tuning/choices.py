@@ -21,10 +21,15 @@ from kit.techniques.tuning.workers.search import Found
 MOST_WORKERS = 1024
 DEAR = "GP"
 """Takes seconds a search: ranked over problems only where it is asked for by name."""
+SHARED = (
+    "1 process", "1 process, journal file", "2 processes, journal file", "2 processes, SQLite",
+    "2 processes, gRPC proxy", "2 processes, Dask",
+)  # fmt: skip
+"""How real workers share a search."""
 ROWS = 4_000
 WHOLE_S = 10.0
 """Seconds from which on a size is no mere trial of the notebook."""
-BRIEF = 600
+BRIEF = 1_300
 """Rows of digits that brief trials see."""
 RANKED = PROBLEMS
 """What searches are ranked over."""
@@ -40,7 +45,7 @@ def check(
     storage: str = "",
 ) -> None:
     """Raise `UserError` for the first of a notebook's parameters that can't be."""
-    known = list(dict.fromkeys([*SEARCHES, *equal_time.METHODS]))
+    known = list(dict.fromkeys([*SEARCHES, *equal_time.METHODS, *SHARED]))
     for unknown in (name for name in variants if name not in known):
         raise UserError(f"variants= names {unknown!r}, which is none; {_hint(str(unknown), known)}")
     if not trials:
@@ -120,6 +125,13 @@ def scaled(variants: Sequence[str]) -> list[str]:
     return ["random", *(learning[:1] or ["TPE"])]
 
 
+def shared(variants: Sequence[str]) -> list[str]:
+    """Return the ways of sharing a search to compare: those asked for, or, where others are, one and two processes on a
+    journal file."""
+    asked = [name for name in SHARED if name in variants or not variants]
+    return list(dict.fromkeys([*(asked or SHARED[:3]), SHARED[0], SHARED[2]]))
+
+
 def methods(variants: Sequence[str]) -> list[str] | None:
     """Return the methods that get the same time on the table, the defaults among them; None: all."""
     asked = [name for name in equal_time.METHODS if name in variants]
@@ -138,7 +150,7 @@ def model(objective: str) -> str:
 
 def rows(data: str) -> int | None:
     """Return how many rows of a table of this kit trials see, so that many fit into seconds; all of an own one."""
-    return ROWS if data in tables.FILES or data == "digits" else None
+    return ROWS if data in tables.BUILT_IN else None
 
 
 def brief(objective: str, space: str) -> Callable[[], Problem]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kit.errors import UserError
 from kit.techniques.tuning.problem import Problem, Space
 from kit.techniques.tuning.searches.search import Asked
@@ -34,7 +36,7 @@ class OnOptuna:
 
             drawing, _, stopping = name.partition(" + ")
             self.space, self.steps = dict(problem.space), problem.steps
-            self.left = math.prod(map(len, levels(problem.space, trials).values())) if drawing == "grid" else math.inf
+            self.left = size(problem.space, trials, seed) if drawing == "grid" else math.inf
             self.study = optuna.create_study(
                 study_name=f"seed {seed}",  # Hyperband draws a trial's bracket from this name
                 sampler=sampler(drawing, seed, problem, trials),
@@ -77,7 +79,7 @@ def sampler(name: str, seed: int, problem: Problem, trials: int) -> "BaseSampler
     from optuna import samplers
 
     makers = {
-        "grid": lambda: _grid(levels(problem.space, trials), seed),
+        "grid": lambda: _grid(levels(problem.space, trials, seed), seed),
         "random": lambda: samplers.RandomSampler(seed=seed),
         "quasi-random": lambda: samplers.QMCSampler(scramble=True, seed=seed),
         "TPE": lambda: samplers.TPESampler(seed=seed),
@@ -126,16 +128,17 @@ def caveat(name: str, problem: Problem) -> str:
 # ------------------------------------------------------------------------------------------------ grids
 
 
-def levels(space: Space, trials: int) -> dict[str, list]:
+def levels(space: Space, trials: int, seed: int | None = None) -> dict[str, list]:
     """Return the values of each parameter in a grid of at most `trials` settings, if the choices alone aren't more.
 
-    Every choice is there. Numbers have as many levels as fit, as equal as can be; a level is the middle of an equal
-    part of the range (of its logarithm on a log scale), so that no trial is spent on the edges.
+    Every choice is there. Numbers have as many levels as fit, as equal as can be: one in each equal part of the range
+    (of its logarithm on a log scale). seed: shifts all levels of a parameter by the same part of their distance, since
+    where a grid lies is luck, which seeds are to average; None: levels are the middles of their parts.
     """
     from optuna.distributions import CategoricalDistribution
 
     found = {name: list(kind.choices) for name, kind in space.items() if isinstance(kind, CategoricalDistribution)}
-    numbers = {name: [middle] for name, kind in space.items() if name not in found for middle in spread(kind, 1)}
+    numbers = {name: spread(kind, 1) for name, kind in space.items() if name not in found}
     growing = list(numbers)
     while growing:
         name = min(growing, key=lambda name: len(numbers[name]))
@@ -145,12 +148,21 @@ def levels(space: Space, trials: int) -> dict[str, list]:
             growing.remove(name)
         else:
             numbers[name] = finer
-    return {name: (found | numbers)[name] for name in space}
+    shifts = [0.5] * len(numbers) if seed is None else np.random.default_rng(seed).random(len(numbers)).tolist()
+    for (name, middles), shift in zip(numbers.items(), shifts, strict=True):
+        found[name] = spread(space[name], len(middles), shift)
+    return {name: found[name] for name in space}
 
 
-def spread(kind: "BaseDistribution", count: int) -> list:
-    """Return the middles of `count` equal parts of a range of numbers; fewer where it holds fewer numbers."""
-    parts = [(part + 0.5) / count for part in range(count)]
+def size(space: Space, trials: int, seed: int) -> int:
+    """Return how many settings such a grid has."""
+    return math.prod(map(len, levels(space, trials, seed).values()))
+
+
+def spread(kind: "BaseDistribution", count: int, shift: float = 0.5) -> list:
+    """Return a value in each of `count` equal parts of a range of numbers, the same share of the way through its part;
+    fewer where it holds fewer numbers."""
+    parts = [(part + shift) / count for part in range(count)]
     whole = isinstance(kind.low, int)
     if kind.log:
         low, high = (kind.low - 0.5, kind.high + 0.5) if whole else (kind.low, kind.high)

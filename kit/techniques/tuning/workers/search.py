@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kit.errors import UserError
 from kit.techniques.tuning.problem import Problem, Setting, Space
 from kit.techniques.tuning.problems.own import none_worked
-from kit.techniques.tuning.searches.by_optuna import levels, quietly
+from kit.techniques.tuning.searches.by_optuna import quietly, size
 from kit.techniques.tuning.workers import progress, rules, storages
 from kit.techniques.tuning.workers.crew import Crew
 from kit.techniques.tuning.workers.on_dask import Tasks
@@ -138,7 +138,7 @@ def search_alone(problem: Problem, sampler: str, trials: int, seed: int = 0) -> 
     import optuna
 
     drawing, _, stopping = sampler.partition(" + ")
-    most = _most(drawing, problem.space, trials)
+    most = _most(drawing, problem.space, trials, seed)
     order = Order("search", "memory", drawing, stopping, most, seed, crew="alone")
     store, began = optuna.storages.InMemoryStorage(), time.monotonic()
     with quietly():
@@ -189,7 +189,7 @@ def conduct(
         raise UserError(f"trials={trials!r} can't be searched with; give a whole number from 1 on")
     drawing, _, stopping = sampler.partition(" + ")
     where = up.address if isinstance(up, Tasks) else storages.address(storage, name)
-    order = Order(name, where, drawing, pruner or stopping, _most(drawing, up.space, trials), seed)
+    order = Order(name, where, drawing, pruner or stopping, _most(drawing, up.space, trials, seed), seed)
     with quietly(), storages.must_answer(where):
         store = storages.opened(where, up.client if isinstance(up, Tasks) else None)
         study = _begin(store, order, up.problem)
@@ -197,9 +197,9 @@ def conduct(
             return _conduct(up, crew, order, progress.bar() if tell is None else tell)
 
 
-def _most(sampler: str, space: Space, trials: int) -> int:
+def _most(sampler: str, space: Space, trials: int, seed: int) -> int:
     """Return how many trials there are: a grid may hold fewer than were asked for."""
-    return min(trials, math.prod(map(len, levels(space, trials).values()))) if sampler == "grid" else trials
+    return min(trials, size(space, trials, seed)) if sampler == "grid" else trials
 
 
 def _conduct(up: Hands, crew: Crew, order: Order, tell: progress.Tell) -> Found:
