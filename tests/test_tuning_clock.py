@@ -13,6 +13,7 @@ from kit.techniques.tuning.clock import simulate
 from kit.techniques.tuning.problem import Problem, Step, TrialFailed
 from kit.techniques.tuning.race import Found, Racing, beats_the_defaults
 from kit.techniques.tuning.searches.search import Asked
+from kit.techniques.tuning.workers.variants import Work
 
 
 class InTurn:
@@ -234,17 +235,24 @@ def test_what_no_one_reached_is_not_told_as_a_speed_up():
     assert middle == pytest.approx(1.0)  # of 4 / 2 and of 4 / infinity
 
 
-def test_the_clock_is_held_against_real_searches():
-    """Trials that really sleep: by one worker the clock and the real search agree; the error is told with its sign."""
+def naps():
+    """A problem whose trials really sleep 20 ms."""
 
     def trial(setting, seed):
         time.sleep(0.02)
         yield Step(setting["x"], 0.02)
 
-    problem = Problem("naps", dict(slope()().space), trial)
-    alone, double = scaling.against_real(problem, "random", 10, 1, {1: [0.4], 2: [0.1, 0.1, 9.0]})
-    assert alone.error == pytest.approx(-0.5, abs=0.1) and double.error == pytest.approx(0.0, abs=0.2)
-    assert scaling.held([alone]).rows[0][-1].startswith("-")
+    return Problem("naps", dict(slope()().space), trial)
+
+
+def test_the_clock_is_held_against_real_searches():
+    """By one and by two processes the same trials are run, and the clock's error is told of each search."""
+    alone, double = scaling.against_real(Work(naps, 10, "grid"), seeds=2)
+    assert alone.simulated_s == pytest.approx([0.2, 0.2], abs=0.05)
+    assert double.simulated_s == pytest.approx([0.1, 0.1], abs=0.05)
+    assert (alone.real_s > 0.2).all() and (double.real_s > 0.1).all()
+    told = scaling.held([scaling.Held(2, np.array([1.0, 1.0]), np.array([2.0, 4.0]))])
+    assert told.rows == [[2, 2, 1.0, 3.0, "-62%", "-75%", "-50%"]]
 
 
 def test_half_of_a_gain_is_found_where_it_is():

@@ -11,12 +11,13 @@ from kit.record.document import Table, Variant
 from kit.techniques.tuning import show
 from kit.techniques.tuning.equal_time import Outcome
 from kit.techniques.tuning.race import Race
+from kit.techniques.tuning.ranks import Ranking
 from kit.techniques.tuning.scaling import Scaled
 
 WORTH_A_WORKER = 0.5
 """A number of workers is advised while each one brings at least so much of what one alone does."""
-AT_LEAST = 2.0
-"""Claimed: the best search is at least so many times as fast as random search at the largest size."""
+HALF, AT_LEAST = 0.5, 2.0
+"""Claimed: pruning saves so much of the work of a trial, and does not bring the answer so many times as soon."""
 
 
 def searched(result: Result) -> str:
@@ -163,25 +164,29 @@ def half_gained(gain: Gain) -> str:
     )
 
 
-def claim(result: Result, scaled: Scaled | None, outcomes: Sequence[Outcome]) -> str:
+def claim(
+    ranking: Ranking, result: Result, scaled: Scaled | None, outcomes: Sequence[Outcome], first: str = "TPE"
+) -> str:
     """Return whether what the notebook claims at its top holds here, part by part."""
-    point = result.record.points[-1]
-    best = max((one for one in show.measured(point) if one.effect), key=lambda one: one.effect.low or 0, default=None)
-    parts = []
-    sooner = best is not None and best.verdict == "faster" and (best.effect.low or 0) >= AT_LEAST
-    found = words.with_interval(best.effect.speedup, best.effect.low, best.effect.high) if best else "nothing"
-    parts.append((sooner, f"the best search is {AT_LEAST:g} times as fast as random search ({found})"))
+    best = next(iter(ranking.means))
+    parts = [(best == first, f"{best} ranks first over {words.count(len(ranking.ranks), 'problems')}")]
+    if pruned := show.pruning(result):
+        name, saved, speedup = max(pruned, key=lambda one: one[1])
+        parts.append((saved >= HALF, f"{name} saves {words.percent(saved)} of the work of a trial"))
+        known = speedup is not None and speedup.low is not None
+        told = words.with_interval(speedup.speedup, speedup.low, speedup.high) if known else "not measured"
+        less = known and speedup.low < AT_LEAST
+        parts.append((less, f"it is not shown to bring the answer {AT_LEAST:g} times as soon ({told})"))
     if scaled is not None and scaled.workers[-1] > 1:
-        sizes = [number for number in scaled.workers if number <= 16]
-        at = scaled.workers.index(sizes[-1])
+        number = max(one for one in scaled.workers if one <= 16 or one == min(scaled.workers[1:]))
+        at = scaled.workers.index(number)
         trials, answers = scaled.sped_up(scaled.spans_s)[at], scaled.sped_up(scaled.to_target_s)[at]
         less = (answers[2] if answers[2] is not None else answers[0]) < trials[0]
-        parts.append(
-            (less, f"{sizes[-1]} workers speed up trials ({_times(trials)}) more than answers ({_times(answers)})")
-        )
+        parts.append((less, f"{number} workers bring trials {_times(trials)} sooner and the answer {_times(answers)}"))
     judged = [one for one in outcomes if one.judged is not None and one.name != "defaults"]
     if judged:
-        parts.append((any(one.judged.pays for one in judged), "a setting found beats the defaults on unseen data"))
+        paid = [one.name for one in judged if one.judged.pays]
+        parts.append((bool(paid), f"{words.listing(paid) if paid else 'no search'} beats the defaults on unseen data"))
     told = "; ".join(f"{'✓' if holds else '✗'} {what}" for holds, what in parts)
     holds = all(holds for holds, _ in parts)
     return f"**The claim {'holds' if holds else 'does not hold as a whole'} here**: {told}."

@@ -4,7 +4,7 @@ A search by many asks before it knows: the more trials are under way, the less e
 and the time to a given loss are shown side by side, on the simulated clock, over many seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from kit.record.document import Chart, Series, Table
 from kit.techniques.tuning.clock import History, simulate
 from kit.techniques.tuning.problem import Problem
 from kit.techniques.tuning.searches import SEARCHES
+from kit.techniques.tuning.workers.variants import JOURNAL, OnStorage, Work
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _median(ratios: np.ndarray) -> tuple[float, float | None, float | None]:
 def chart(scaled: Scaled) -> Chart:
     """Return speed-up in trials beside speed-up in answers, over workers."""
     return Chart(
-        title=f"More workers for {scaled.search}: speed-up in trials and in answers, higher is better",
+        title=f"More workers for {scaled.search} on {scaled.problem}: trials and answers, higher is better",
         x="workers",
         y="times as fast as one worker",
         series=[
@@ -113,6 +114,7 @@ def table(scaled: Sequence[Scaled]) -> Table:
         for row, number in enumerate(one.workers):
             rows.append(
                 [
+                    one.problem,
                     one.search,
                     number,
                     float(np.median(one.trials / one.spans_s[row])),
@@ -125,7 +127,17 @@ def table(scaled: Sequence[Scaled]) -> Table:
             )
     return Table(
         "More workers, on the simulated clock",
-        ["search", "workers", "trials a second", "utilisation", "trials sooner", "answer sooner", "came there", "loss"],
+        [
+            "problem",
+            "search",
+            "workers",
+            "trials a second",
+            "utilisation",
+            "trials sooner",
+            "answer sooner",
+            "came there",
+            "loss",
+        ],
         rows,
         note="Ratios to one worker, paired by seed: median [95 % interval]. Loss: at the end of all trials, lower is "
         "better.",
@@ -143,46 +155,54 @@ def _in_words(found: tuple[float, float | None, float | None]) -> str:
 
 @dataclass(frozen=True)
 class Held:
-    """The clock beside real searches with the same number of workers. Seconds: medians."""
+    """The clock beside real searches by as many workers, seed by seed: seconds, shape (seeds,)."""
 
     workers: int
-    simulated_s: float
-    real_s: float
+    simulated_s: np.ndarray
+    real_s: np.ndarray
 
     @property
-    def error(self) -> float:
-        """By how much the clock is off, as -0.05 for 5 % too short."""
+    def errors(self) -> np.ndarray:
+        """By how much the clock is off, as -0.05 for 5 % too short, shape (seeds,)."""
         return self.simulated_s / self.real_s - 1
 
 
-def against_real(
-    problem: Problem, search: str, trials: int, seeds: int, real_s: Mapping[int, Sequence[float]]
-) -> list[Held]:
-    """Return the clock's seconds beside those of real searches, by their numbers of workers. On the clock the trials
-    are run one after the other, here and now, and their seconds are put side by side."""
-    return [
-        Held(
-            number,
-            float(
-                np.median(
-                    [
-                        simulate(SEARCHES[search], problem, workers=number, trials=trials, seed=seed + 1).span_s
-                        for seed in range(seeds)
-                    ]
-                )
-            ),
-            float(np.median(seconds)),
-        )
-        for number, seconds in real_s.items()
-    ]
+def against_real(work: Work, seeds: int, workers: Sequence[int] = (1, 2)) -> list[Held]:
+    """Return the clock beside real searches of processes on a journal file. Both run the same settings with a sampler
+    that does not learn, as a grid; on the clock they are run one after the other, here, and put side by side."""
+    problem, found = work.problem(), []
+    for number in workers:
+        real = OnStorage(JOURNAL, workers=number)(work)
+        try:
+            real.call(0)  # what comes first pays for imports
+            pairs = [
+                (_simulated_s(problem, work, number, seed + 1), real.call(seed + 1).seconds) for seed in range(seeds)
+            ]
+        finally:
+            real.close()
+        found.append(Held(number, *np.array(pairs).T))
+    return found
+
+
+def _simulated_s(problem: Problem, work: Work, workers: int, seed: int) -> float:
+    return simulate(SEARCHES[work.sampler], problem, workers=workers, trials=work.trials, seed=seed).span_s
 
 
 def held(found: Sequence[Held]) -> Table:
     """Return the clock's error, a row a number of workers."""
     return Table(
         "The simulated clock against real processes",
-        ["workers", "simulated s", "real s", "error"],
-        [[one.workers, one.simulated_s, one.real_s, f"{one.error:+.0%}"] for one in found],
-        note="Medians. Real workers share caches, memory and a storage, which the clock knows nothing of: where they "
-        "slow each other, it promises too much.",
+        ["workers", "searches", "simulated s", "real s", "error", "from", "to"],
+        [
+            [
+                one.workers,
+                len(one.errors),
+                float(np.median(one.simulated_s)),
+                float(np.median(one.real_s)),
+                *(f"{error:+.0%}" for error in np.quantile(one.errors, [0.5, 0, 1])),
+            ]
+            for one in found
+        ],
+        note="Medians over the searches, and the range of the error. Real workers share caches, memory and a storage, "
+        "which the clock knows nothing of: where they slow each other, it promises too much.",
     )

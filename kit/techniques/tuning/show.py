@@ -2,12 +2,13 @@
 what pruning saves. All of it is read from the record's own rounds."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from kit.measure.result import Result
-from kit.record.document import Chart, Point, Series, Table, Variant
+from kit.measure.result import Pair, Result
+from kit.record import words
+from kit.record.document import Chart, Effect, Point, Series, Table, Variant
 from kit.techniques.tuning.race import Race
 
 _AFTER = re.compile(r"loss after (\d+) trials('s? time)?$")
@@ -23,13 +24,6 @@ def rounds(point: Point, variant: Variant) -> dict[str, np.ndarray]:
     readings = point.sessions[variant.session].readings[variant.name]
     metrics = {name: np.array(values, float) for name, values in readings.metrics.items()}
     return metrics | {"seconds": np.array(readings.wall_s)}
-
-
-def seconds(result: Result, named: Mapping[int, str]) -> dict[int, list[float]]:
-    """Return the seconds of each round of the variants named, by what they are named for."""
-    point = result.record.points[-1]
-    by_name = {one.name: one for one in measured(point)}
-    return {key: rounds(point, by_name[name])["seconds"].tolist() for key, name in named.items() if name in by_name}
 
 
 def losses(result: Result, race: Race, best: float | None, *, over_time: bool = False) -> Chart:
@@ -92,30 +86,37 @@ def to_target(result: Result) -> Table:
     )
 
 
-def saved_by_pruning(result: Result) -> Table | None:
-    """Return the share of work that pruning saved a trial, beside the same search without; None where none pruned."""
-    point, rows = result.record.points[-1], []
+def pruning(result: Result) -> list[tuple[str, float, Effect | None]]:
+    """Return each search that prunes with the share of work that it saves a trial (the median over the rounds), and its
+    time to the target against the same search without pruning."""
+    return [
+        (name, float(np.median(saved)), pair.effect if pair else None) for name, saved, pair in _against_whole(result)
+    ]
+
+
+def _against_whole(result: Result) -> Iterator[tuple[str, np.ndarray, Pair | None]]:
+    point = result.record.points[-1]
     by_name = {one.name: one for one in measured(point)}
     for name, one in by_name.items():
         plain = by_name.get(name.partition(" + ")[0])
-        if plain is None or plain is one:
-            continue
-        saved = 1 - _work_a_trial(point, one) / _work_a_trial(point, plain)
+        if plain is not None and plain is not one:
+            saved = 1 - _work_a_trial(point, one) / _work_a_trial(point, plain)
+            yield name, saved, result.paired(name, to=plain.name)
+
+
+def saved_by_pruning(result: Result) -> Table | None:
+    """Return the share of work that pruning saved a trial, beside the same search without; None where none pruned."""
+    rows = []
+    for name, saved, pair in _against_whole(result):
         middle, low, high = np.quantile(_resampled(saved), [0.5, 0.025, 0.975])
-        pair = result.paired(name, to=plain.name)
-        rows.append(
-            [
-                name,
-                f"{middle:.0%} [{low:.0%}, {high:.0%}]",
-                f"{pair.effect.speedup:.2g}×" if pair else None,
-                pair.verdict if pair else None,
-            ]
-        )
+        effect = pair.effect if pair else None
+        told = words.with_interval(effect.speedup, effect.low, effect.high) if effect else None
+        rows.append([name, f"{middle:.0%} [{low:.0%}, {high:.0%}]", told, pair.verdict if pair else None])
     if not rows:
         return None
     return Table(
         "What pruning saves, and whether the answer comes sooner",
-        ["search", "work saved a trial", "time to target, against without", "verdict"],
+        ["search", "work saved a trial", "sooner at the target than without", "verdict"],
         rows,
         note="Work saved: median over the rounds with its 95 % bootstrap interval. A trial stopped early is cheap and "
         "may have been the best.",
