@@ -75,10 +75,10 @@ def workers(scaled: Scaled, price_per_hour: float) -> str:
     if most == number:
         return said + " (simulated clock)."
     dearer = most / in_answers[most][0] if in_answers[most][0] else np.inf
-    price = " and so in price" if price_per_hour else " in worker hours"
+    what = "price" if price_per_hour else "worker hours"
     return (
-        f"{said}; {most} bring trials {_times(in_trials[most])} sooner and the answer only {_times(in_answers[most])}, "
-        f"{words.number(dearer, 2)} times as dear{price} (simulated clock)."
+        f"{said}; {most} bring trials {_times(in_trials[most])} sooner and the answer {_times(in_answers[most])}, at "
+        f"{words.number(dearer, 2)} times the {what} (simulated clock)."
     )
 
 
@@ -96,8 +96,8 @@ def pays(outcomes: Sequence[Outcome]) -> str:
     spent = words.duration(best.budget_s)
     if not paid:
         return f"**Does it pay?** Tuning did not pay here within {spent} for each. The best, {best.name}: {_told(best)}"
-    others = words.listing([one.name for one in paid if one is not best])
-    also = f" So do {others}." if others else ""
+    others = [one.name for one in paid if one is not best]
+    also = f" So do{'es' * (len(others) == 1)} {words.listing(others)}." if others else ""
     lead = best if best.judged.pays else min(paid, key=lambda one: one.judged.loss)
     return f"**Does it pay?** Yes, {lead.name} within {spent}: {_told(lead)}{also if lead is best else ''}"
 
@@ -186,7 +186,8 @@ def claim(
     judged = [one for one in outcomes if one.judged is not None and one.name != "defaults"]
     if judged:
         paid = [one.name for one in judged if one.judged.pays]
-        parts.append((bool(paid), f"{words.listing(paid) if paid else 'no search'} beats the defaults on unseen data"))
+        beats = f"{words.listing(paid)} beat{'s' * (len(paid) == 1)}" if paid else "no search beats"
+        parts.append((bool(paid), f"{beats} the defaults on unseen data"))
     told = "; ".join(f"{'✓' if holds else '✗'} {what}" for holds, what in parts)
     holds = all(holds for holds, _ in parts)
     return f"**The claim {'holds' if holds else 'does not hold as a whole'} here**: {told}."

@@ -1,7 +1,7 @@
 """A whole search as a variant of a comparison: alone in memory, or by so many workers on one storage.
 
 Workers, servers and clusters are up before the clock starts. A reading is the seconds from the order to search until
-the last trial was told; each is a search of its own, with the seed of its round.
+the last trial was told; each is a search of its own.
 """
 
 import tempfile
@@ -23,11 +23,21 @@ JOURNAL, SQLITE, PROXY = "", "sqlite", "grpc"
 
 @dataclass(frozen=True)
 class Work:
-    """What each variant does. problem: opens it in each process; sampler: also with its pruner, as "TPE + ASHA"."""
+    """What each variant does.
+
+    problem: opens it in each process; sampler: also with its pruner, as "TPE + ASHA"; seed: of every search, so that a
+    sampler that does not learn gives all variants the same trials; None: another one in each round.
+    """
 
     problem: ProblemOpening
     trials: int
     sampler: str = "TPE"
+    seed: int | None = None
+
+    @property
+    def seeded(self) -> bool:
+        """Whether luck is part of what is measured."""
+        return self.seed is None
 
 
 def alone(work: Work) -> Prepared:
@@ -35,11 +45,11 @@ def alone(work: Work) -> Prepared:
     problem = open_problem(work.problem)
     last: list[Found] = []
 
-    def call(seed: int) -> Reading:
+    def call(seed: int = work.seed or 0) -> Reading:
         last[:] = [search_alone(problem, work.sampler, work.trials, seed)]
         return reading(last[0])
 
-    return Prepared(call, lambda: _proof(last[0], "in memory"), seeded=True)
+    return Prepared(call, lambda: _proof(last[0], "in memory"), seeded=work.seeded)
 
 
 @dataclass(frozen=True)
@@ -59,13 +69,13 @@ class OnStorage:
             where = self._place(opened)
             up: Hands = opened.enter_context(hands(work.problem, self.workers, self.storage))
 
-            def call(seed: int) -> Reading:
+            def call(seed: int = work.seed or 0) -> Reading:
                 name = f"search {uuid4().hex[:12]}"
                 last[:] = [conduct(up, work.sampler, work.trials, where(name), name, seed, tell=progress.silent)]
                 return reading(last[0])
 
             close = opened.pop_all().close
-        return Prepared(call, lambda: _proof(last[0], self._kind), close, seeded=True)
+        return Prepared(call, lambda: _proof(last[0], self._kind), close, seeded=work.seeded)
 
     def _place(self, opened: ExitStack) -> Callable[[str], str]:
         """Make the storage ready. Return what gives the address of a search by its name."""
