@@ -328,19 +328,21 @@ def _ratio_axis(axes: "Axes", edges: list[float]) -> None:
 
 def _ratio_ticks(low: float, high: float, inches: float) -> list[float]:
     """Return the most ticks that do not touch on a logarithmic axis of so many inches: near 1 where it is short."""
-    near = [[step for step in one if low <= step <= high] for one in NEAR] if high / low < 3 else []
+    near = [[step for step in one if low <= step <= high] for one in NEAR] if high / low < 8 else []
     fine = [steps(low, high, digits, most=2_000) for digits in ((1, 2, 5), (1, 3))]
     decades = steps(low, high, (1,), most=2_000)
     coarse = [[one for one in decades if round(math.log10(one)) % every == 0] for every in (1, 2, 3, 4, 6, 100)]
     scale = inches / math.log(high / low)
-    return next((ticks for ticks in (*near, *fine, *coarse) if ticks and _apart(ticks, scale)), [1.0])
+    return next((ticks for ticks in (*near, *fine, *coarse) if len(ticks) > 1 and _apart(ticks, scale)), [1.0])
 
 
 NEAR = (
     (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2),
     (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2),
-    (0.4, 0.5, 0.7, 1, 1.2, 1.5, 2),
-    (0.5, 1, 1.5, 2),
+    (0.3, 0.5, 0.7, 1, 1.2, 1.5, 2, 3),
+    (0.3, 0.5, 0.7, 1, 1.5, 2, 3),
+    (0.3, 0.5, 1, 2, 3),
+    (0.5, 1, 2),
 )
 """Ticks of a short axis, the most first."""
 

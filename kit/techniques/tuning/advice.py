@@ -1,6 +1,6 @@
 """What to do: which search, how many workers, whether tuning pays at all, and what an hour of it brings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,14 +35,14 @@ def search(result: Result) -> str:
     """Return in a sentence which search to use, and which ones can't be told from it."""
     point, baseline, faster = result.record.points[-1], result.record.asked.baseline, _faster(result)
     if not faster:
-        return f"**Search**: none is shown to be sooner there than {baseline} search; take {baseline}, the simplest."
+        return f"none is shown to be sooner there than {baseline} search; take {baseline}, the simplest."
     (best,) = [one for one in faster if one.name == searched(result)]
     others = [one.name for one in faster if one is not best]
     alike = [name for name in others if not _apart(result, best.name, name)]
     tied = f" Not told apart from it: {words.listing(alike)}." if alike else ""
     found = words.with_interval(best.effect.speedup, best.effect.low, best.effect.high)
     reached = f"what that has after {words.count(point.size, 'trials')}"
-    return f"**Search**: {best.name}, {found} as fast as {baseline} search to {reached}.{tied}"
+    return f"{best.name}, {found} as fast as {baseline} search to {reached}.{tied}"
 
 
 def _apart(result: Result, name: str, to: str) -> bool:
@@ -68,10 +68,10 @@ def workers(scaled: Scaled, price_per_hour: float) -> str:
         for seconds in (scaled.spans_s, scaled.to_target_s)
     )
     said = (
-        f"**Workers**: up to {number} for {scaled.search}, which bring the answer {_times(in_answers[number])} sooner"
+        f"up to {number} for {scaled.search}, which bring the answer {_times(in_answers[number])} sooner"
     )
     if number == 1:
-        said = f"**Workers**: one for {scaled.search}; none of the numbers tried pays by half"
+        said = f"one for {scaled.search}; none of the numbers tried pays by half"
     if most == number:
         return said + " (simulated clock)."
     dearer = most / in_answers[most][0] if in_answers[most][0] else np.inf
@@ -90,21 +90,25 @@ def pays(outcomes: Sequence[Outcome]) -> str:
     """Return whether tuning pays on the real table: some method beats the defaults on data that no trial saw."""
     tried = [one for one in outcomes if one.judged is not None and one.name != "defaults"]
     if not tried:
-        return "**Does it pay?** Not tried here: there is no table to hold data back from."
+        return "not tried here: there is no table to hold data back from."
     best = min(tried, key=lambda one: one.judged.loss)
     paid = [one for one in tried if one.judged.pays]
     spent = words.duration(best.budget_s)
     if not paid:
-        return f"**Does it pay?** Tuning did not pay here within {spent} for each. The best, {best.name}: {_told(best)}"
+        return f"it did not pay here within {spent} for each. The best, {best.name}: {_told(best)}"
     others = [one.name for one in paid if one is not best]
     also = f" So do{'es' * (len(others) == 1)} {words.listing(others)}." if others else ""
     lead = best if best.judged.pays else min(paid, key=lambda one: one.judged.loss)
-    return f"**Does it pay?** Yes, {lead.name} within {spent}: {_told(lead)}{also if lead is best else ''}"
+    return f"yes, {lead.name} within {spent}: {_told(lead)}{also if lead is best else ''}"
 
 
 def _told(one: Outcome) -> str:
-    _, _, said = one.judged.in_words().partition(": ")
-    return said[:1].upper() + said[1:]
+    return one.judged.in_words().partition(": ")[2]
+
+
+def told(answers: Mapping[str, str]) -> Table:
+    """Return the advice in one row a question."""
+    return Table("What to do", ["question", "answer"], [[question, answer] for question, answer in answers.items()])
 
 
 @dataclass(frozen=True)
@@ -157,9 +161,9 @@ def half_gained(gain: Gain) -> str:
     """Return in a sentence when half of the gain was there."""
     when = show.first_half(gain.losses, gain.seconds)
     if when is None:
-        return "**Time**: more of it gained nothing."
+        return "more of it gained nothing."
     return (
-        f"**Time**: half of what {gain.search} gained after its first trials was there at "
+        f"half of what {gain.search} gained after its first trials was there at "
         f"{words.percent(when / gain.seconds[-1])} of the time."
     )
 

@@ -181,8 +181,8 @@ def judged(opening: Callable[[], Problem], found: Found) -> str:
     """Return in words what a search has found, and what that is worth beside the defaults."""
     problem, trial = opening(), found.best
     if trial is None:
-        return f"**Searched on {problem.name}**: no trial came to its end, so there is nothing to judge."
+        return f"on {problem.name} no trial came to its end, so there is nothing to judge."
     setting = ", ".join(f"{name} {words.cell(value)}" for name, value in trial.setting.items())
     worth = judge(problem, trial.setting).in_words() if problem.default else "There are no defaults to compare with."
     what = f"{words.count(len(found.counted), 'trials')} by {words.count(found.workers, 'workers')}: {setting}"
-    return f"**Searched on {problem.name}**, {what}. {worth}"
+    return f"on {problem.name}, {what}. {worth}"
