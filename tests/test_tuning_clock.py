@@ -116,6 +116,22 @@ def test_a_failed_trial_counts_for_nothing_and_the_search_goes_on(loss, why):
     assert history.truths == [math.inf, 2.0] and history.chosen == {"n": 1}
 
 
+def test_a_real_trial_that_fails_costs_its_time():
+    """A search that runs into failures pays for them, unless nothing is really spent."""
+
+    def trial(setting, seed):
+        time.sleep(0.05)
+        raise TrialFailed("diverged")
+        yield
+
+    real, looked_up = (
+        simulate(InTurn(), Problem("fails", {}, trial, simulated=simulated), trials=2, seed=0)
+        for simulated in (False, True)
+    )
+    assert real.span_s >= 0.1 and real.work_s >= 0.1
+    assert looked_up.work_s == 0.0
+
+
 def test_what_is_best_is_chosen_by_what_trials_show_and_judged_by_the_truth():
     """Noise may have a worse setting chosen; then the worse truth is what the search has."""
 

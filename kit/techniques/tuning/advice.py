@@ -67,9 +67,7 @@ def workers(scaled: Scaled, price_per_hour: float) -> str:
         dict(zip(scaled.workers, scaled.sped_up(seconds), strict=True))
         for seconds in (scaled.spans_s, scaled.to_target_s)
     )
-    said = (
-        f"up to {number} for {scaled.search}, which bring the answer {_times(in_answers[number])} sooner"
-    )
+    said = f"up to {number} for {scaled.search}, which bring the answer {_times(in_answers[number])} sooner"
     if number == 1:
         said = f"one for {scaled.search}; none of the numbers tried pays by half"
     if most == number:

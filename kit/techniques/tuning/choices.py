@@ -1,13 +1,16 @@
 """What a notebook's parameters name: what is searched, on which data, and whether the numbers among them can be."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 from kit.errors import UserError
 from kit.record import words
+from kit.techniques.address import resolve
 from kit.techniques.tuning import equal_time
 from kit.techniques.tuning.judged import judge
 from kit.techniques.tuning.problem import Problem
@@ -172,9 +175,14 @@ def wide(objective: str, space: str, data: str, target: str) -> Callable[[], Pro
     return partial(_on_table, model(objective), data, target, rows(data))
 
 
-def name(*asked: str) -> str:
-    """Return the name of a search for what was asked: asked again, it is gone on with where its storage outlives it."""
-    return f"tuning {sha256(repr(asked).encode()).hexdigest()[:10]}"
+def name(problem: Problem, objective: str, *files: str) -> str:
+    """Return the name of a search of this problem: asked for again it is gone on with where its storage outlives it,
+    but not if the space, an own objective's code or one of the files has changed meanwhile."""
+    module = inspect.getsourcefile(resolve(objective)) if ":" in objective else None
+    seen = [problem.name, objective, *(f"{key} {kind}" for key, kind in problem.space.items())]
+    for path in (Path(file) for file in (*files, module or "") if file):
+        seen += [path.name, str(path.stat().st_mtime_ns)] if path.is_file() else [str(path)]
+    return f"tuning {sha256(repr(seen).encode()).hexdigest()[:10]}"
 
 
 def judged(opening: Callable[[], Problem], found: Found) -> str:

@@ -112,8 +112,9 @@ class _Running:
     failed: str = ""
     over: bool = False
 
-    def advance(self, whole: int) -> float:
-        """Take the next step of a whole trial of so many units. Return its seconds."""
+    def advance(self, problem: Problem) -> float:
+        """Take the next step. Return its seconds; of one that fails those that really passed, if trials are real."""
+        began = time.perf_counter()
         try:
             step = next(self.steps)
         except StopIteration:
@@ -122,9 +123,11 @@ class _Running:
             return 0.0
         except TrialFailed as failure:
             self.failed, self.over = str(failure) or "it gave no reason", True
-            return 0.0
+            lost_s = 0.0 if problem.simulated else time.perf_counter() - began
+            self.work_s += lost_s
+            return lost_s
         self.taken, self.loss = step.at or self.taken + 1, step.loss
-        self.over = self.taken >= whole
+        self.over = self.taken >= problem.steps
         self.work_s += step.seconds
         return step.seconds
 
@@ -162,7 +165,7 @@ def simulate(
                 heapq.heappush(events, (now + heard_s, next(later), None))
                 continue
             now += heard_s
-        heapq.heappush(events, (now + running.advance(problem.steps), next(later), running))
+        heapq.heappush(events, (now + running.advance(problem), next(later), running))
     return history
 
 

@@ -162,10 +162,18 @@ def _of_runs(problem: Problem, setting: Setting, default: Setting, runs: int) ->
         ends = (ours - theirs,) * 2 if problem.truth else (None, None)
         note = "" if problem.truth else "It tells no losses of single rows, so there is no interval."
         return Judged(ours, theirs, *ends, by, note=note)
-    pairs = np.array([[_run(problem, one, FRESH + run) for one in (setting, default)] for run in range(runs)])
-    ours, theirs = pairs.mean(0)
+    pairs: list[list[float]] = []
+    while len(pairs) < runs:
+        pairs.append([_run(problem, one, FRESH + len(pairs)) for one in (setting, default)])
+        if len(pairs) == 2 and pairs[0] == pairs[1]:
+            note = (
+                "The objective gives the same again: this is the loss that was searched, and nothing that no trial saw."
+            )
+            return Judged(*pairs[0], None, None, "the objective itself", note=note)
+    ours, theirs = np.mean(pairs, axis=0)
     note = "It is the objective itself that was asked again, not data that no trial saw."
-    return Judged(float(ours), float(theirs), *_student(pairs[:, 0] - pairs[:, 1]), f"{runs} fresh runs", note=note)
+    ends = _student(np.subtract(*np.transpose(pairs)))
+    return Judged(float(ours), float(theirs), *ends, f"{runs} fresh runs", note=note)
 
 
 def _run(problem: Problem, setting: Setting, seed: int) -> float:

@@ -37,12 +37,12 @@ def attempt(trial: "FrozenTrial") -> int:
 
 def counts(trial: "FrozenTrial") -> bool:
     """Tell whether a trial came to a loss: complete, or pruned."""
-    return trial.state.name in ("COMPLETE", "PRUNED")
+    return trial.state.name == "COMPLETE" or (trial.state.name == "PRUNED" and REASON not in trial.user_attrs)
 
 
 def failed(trial: "FrozenTrial") -> bool:
     """Tell whether a trial failed by itself, and so has used its place up."""
-    return trial.state.name == "FAIL" and FATE not in trial.user_attrs
+    return trial.state.name in ("FAIL", "PRUNED") and not counts(trial) and FATE not in trial.user_attrs
 
 
 def lost(trial: "FrozenTrial") -> bool:

@@ -192,7 +192,7 @@ def conduct(
     order = Order(name, where, drawing, pruner or stopping, _most(drawing, up.space, trials, seed), seed)
     with quietly(), storages.must_answer(where):
         store = storages.opened(where, up.client if isinstance(up, Tasks) else None)
-        study = _begin(store, order, up.problem)
+        study = _begin(store, order, up.problem, up.space)
         with Crew(study, store, order.trials) as crew:
             return _conduct(up, crew, order, progress.bar() if tell is None else tell)
 
@@ -257,14 +257,15 @@ class _Watch:
         return progress.Told(self._order.name, done, self._order.trials, best, seconds, done - self._before)
 
 
-def _begin(store: "BaseStorage", order: Order, problem: str) -> "Study":
+def _begin(store: "BaseStorage", order: Order, problem: str, space: Space) -> "Study":
     """Open the study of this name, or begin it. Raise `UserError` if the name stands for another search."""
     import optuna
 
     study = optuna.create_study(storage=store, study_name=order.name, load_if_exists=True)
-    plan = {"problem": problem, "sampler": order.sampler, "pruner": order.pruner, "seed": order.seed}
+    told = ", ".join(f"{name}: {kind}" for name, kind in space.items())
+    plan = {"problem": problem, "sampler": order.sampler, "pruner": order.pruner, "space": told, "seed": order.seed}
     there = study.user_attrs.get(_PLAN, {})
-    for key in ("problem", "sampler", "pruner"):
+    for key in ("problem", "sampler", "pruner", "space"):
         if there and there[key] != plan[key]:
             raise UserError(
                 f"the search {order.name!r} in this storage was begun with {key}={there[key]!r}, and now has "
@@ -327,5 +328,7 @@ def _epoch_s(moment: datetime | None) -> float:
 
 
 def _state(trial: "FrozenTrial") -> str:
+    if rules.failed(trial):
+        return "failed"
     named = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": trial.user_attrs.get(rules.FATE, "failed")}
     return named.get(trial.state.name, trial.state.name.lower())

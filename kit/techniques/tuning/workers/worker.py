@@ -123,8 +123,7 @@ def claim(study: "Study", order: Order, number: int, problem: Problem) -> "Trial
         if not rules.has_no_place(_frozen(trials, trial), trials, order.trials):
             trial.set_user_attr(rules.WORKER, [order.crew, number])
             return trial
-        trial.set_user_attr(rules.FATE, rules.WITHDRAWN)
-        _tell(study, trial, None, failed="all places were taken")
+        _withdraw(study, trial)
     return None
 
 
@@ -193,16 +192,25 @@ def _stops(trial: "Trial", at: int, loss: float, pauses: Pauses) -> bool:
     return stops
 
 
-def _tell(study: "Study", trial: "Trial", loss: float | None, stopped: bool = False, failed: str = "") -> None:
+def _tell(study: "Study", trial: "Trial", loss: float, stopped: bool, failed: str) -> None:
+    """Say how a trial ended. One that failed by itself is told as stopped, with its reason: TPE takes it for bad then,
+    and would go back there if it were told as failed (as in `searches.by_optuna`)."""
     from optuna.trial import TrialState
 
     if failed:
         trial.set_user_attr(rules.REASON, clean(failed)[:500])
-        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-    elif stopped:
+    if failed or stopped:
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:
         study.tell(trial, loss, skip_if_finished=True)
+
+
+def _withdraw(study: "Study", trial: "Trial") -> None:
+    from optuna.trial import TrialState
+
+    trial.set_user_attr(rules.FATE, rules.WITHDRAWN)
+    trial.set_user_attr(rules.REASON, "all places were taken")
+    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
 class Timed:
