@@ -108,5 +108,6 @@ def test_what_variants_name_is_divided_among_the_parts():
     assert choices.ranked(named) == ["random", "TPE"]
     assert choices.methods(named) == ["defaults", "TPE", "FLAML"]
     assert set(choices.shared(named)) == {"1 process", "2 processes, journal file", "2 processes, SQLite"}
+    assert choices.methods(["GP"]) == choices.methods(["defaults"]) == ["defaults", "TPE"]
     assert choices.methods([]) is None and choices.shared([]) == list(choices.SHARED)
     assert "GP" not in choices.ranked([]) and "GP" in choices.ranked(["GP"])

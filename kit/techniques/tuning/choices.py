@@ -136,14 +136,14 @@ def shared(variants: Sequence[str]) -> list[str]:
 
 
 def methods(variants: Sequence[str]) -> list[str] | None:
-    """Return the methods that get the same time on the table, the defaults among them; None: all."""
-    asked = [name for name in equal_time.METHODS if name in variants]
-    return ["defaults", *(name for name in asked if name != "defaults")] if asked else None
+    """Return the methods that get the same time on the table, the defaults and one search among them; None: all."""
+    asked = [name for name in equal_time.METHODS if name in variants and name != "defaults"]
+    return ["defaults", *(asked or ["TPE"])] if variants else None
 
 
-def table(data: str, target: str) -> Table:
-    """Return the table of that name, or an own one."""
-    return tables.table(data, target)
+def table(objective: str, data: str, target: str) -> Table | None:
+    """Return the table of that name, or an own one; None beside an own objective, which has none."""
+    return None if ":" in objective else tables.table(data, target)
 
 
 def model(objective: str) -> str:
@@ -191,6 +191,9 @@ def judged(opening: Callable[[], Problem], found: Found) -> str:
     if trial is None:
         return f"on {problem.name} no trial came to its end, so there is nothing to judge."
     setting = ", ".join(f"{name} {words.cell(value)}" for name, value in trial.setting.items())
-    worth = judge(problem, trial.setting).in_words() if problem.default else "There are no defaults to compare with."
+    try:
+        worth = judge(problem, trial.setting).in_words()
+    except UserError as error:  # no defaults, or they can't be run: the rest of what was found stands
+        worth = f"Not judged: {error}."
     what = f"{words.count(len(found.counted), 'trials')} by {words.count(found.workers, 'workers')}: {setting}"
     return f"on {problem.name}, {what}. {worth}"

@@ -1,8 +1,8 @@
 """The same time for each: defaults, searches, scikit-learn's halving and AutoML on one table, judged by the same rows.
 
 Each works in a process of its own, with one thread, on what trials may see; the labels of what is held out never reach
-it. Imports are not counted, all else is. What a search chose is fitted again on all that trials see; AutoML brings its
-own model. Who is not done after one and a half times the time is ended and has failed.
+it. Imports are not counted, nor that what a search chose is fitted again on all that trials see; AutoML brings its own
+model, whose fit is in its time. Who is not done after one and a half times the time is ended and has failed.
 """
 
 import contextlib
@@ -513,7 +513,10 @@ def table(outcomes: Sequence[Outcome]) -> Told:
                "95 % interval", *scores, "pays", "chosen"]  # fmt: skip
     by = f" Held out: {first.by}." if first else ""
     budget = words.duration(outcomes[0].budget_s) if outcomes else "—"
-    note = f"Each had {budget}, one thread and a process of its own, in random order; lower loss is better.{by}"
+    note = (
+        f"Each had {budget}, one thread and a process of its own, in random order; the last fit of what a search chose "
+        f"comes on top, that of AutoML does not. Lower loss is better.{by}"
+    )
     if left := _left_out(outcomes):
         note += f" {left}"
     subject = outcomes[0].subject if outcomes else "a table"

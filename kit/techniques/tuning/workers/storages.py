@@ -28,7 +28,10 @@ from kit.record.store import clean
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-ALLOWED = "'' (a journal file here), a database as sqlite:///search.db, grpc://host:port, dask, or tcp://scheduler:8786"
+ALLOWED = (
+    "'' (a journal file here), journal:search.log, a database as sqlite:///search.db, grpc://host:port, dask, or "
+    "tcp://scheduler:8786"
+)
 JOURNAL, GRPC, DASK, TCP = "journal:", "grpc://", "dask", "tcp://"
 IN_SCHEDULER = "kit searches"
 """The name under which Dask's scheduler keeps the searches."""
