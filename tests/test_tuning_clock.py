@@ -197,6 +197,23 @@ def test_the_same_seed_gives_the_same_search_and_another_one_another():
     assert found[0] == found[1] != found[2]
 
 
+def test_searches_of_a_round_share_noise_and_not_luck():
+    """TPE's first trials are drawn like random search's; with the same luck they would be the same, and tie."""
+    one = racing.race(slope(), 8)
+    found = [Racing(name)(one).call(1).metrics["loss after 2 trials"] for name in ("random", "TPE")]
+    assert found[0] != found[1]
+    assert racing.luck("TPE", 1) == racing.luck("TPE", 1) != racing.luck("TPE", 2)
+
+
+def test_losses_over_time_are_those_of_a_search_that_is_still_under_way():
+    """All go on until the time of so many random trials; where one has ended before, nothing is drawn."""
+    one = racing.race(slope(cost=lambda at: 0.1), 8)
+    whole = Racing("random")(one).call(3)
+    assert whole.metrics["trials"] >= 8 and "loss after 4 trials' time" in whole.metrics
+    cheap = racing.Race(slope(cost=lambda at: 1e-6), trials=4, target=-1.0, mean_s=10.0)
+    assert not [name for name in Racing("random")(cheap).call(1).metrics if "time" in name]
+
+
 def test_a_search_that_never_comes_there_is_not_fast():
     """Trials that cost nothing don't make a search fast that misses its target: it pays the whole patience."""
     one = racing.Race(slope(cost=lambda at: 1e-6), trials=4, target=-1.0, mean_s=10.0)
@@ -239,7 +256,7 @@ def test_independent_trials_of_one_length_scale_as_the_workers_do():
     """Random search on trials of a second: so many workers, so many times as fast through them."""
     scaled = scaling.scale(slope()(), ["random"], [2, 4], trials=16, seeds=8)["random"]
     assert scaled.workers == [1, 2, 4]
-    assert [found[0] for found in scaled.sped_up(scaled.spans_s)] == pytest.approx([1, 2, 4], rel=0.02)
+    assert [found[0] for found in scaled.sped_up(scaled.a_trial_s)] == pytest.approx([1, 2, 4], rel=0.02)
     assert scaled.utilisation[:, 0] == pytest.approx([1, 1, 1], abs=0.02)
 
 

@@ -108,10 +108,10 @@ def test_slower_turns_ratio_and_interval_round():
 
 
 def test_unresolved_names_the_noise_floor():
-    """What can't be told apart says the ratio, its interval and the machine's noise floor."""
+    """What can't be told apart says the ratio, its interval and the noise floor."""
     said = clause(verdict="unresolved", effect=effect(1.02, 0.97, 1.08))
     assert said.startswith(
-        "Polars can't be told apart from pandas at 1,000,000 rows: 1.02× [0.97, 1.08], the machine's "
+        "Polars can't be told apart from pandas at 1,000,000 rows: 1.02× [0.97, 1.08], the "
     )
     assert "noise floor is" in said
 

@@ -244,7 +244,7 @@ def _evidence(point: Point, variant: Variant) -> str:
     if effect.low is None:
         parts.append(f"{effect.rounds} {'round is' if effect.rounds == 1 else 'rounds are'} too few for an interval")
     if floor is not None:
-        parts.append(f"the machine's noise floor is {percent(floor)}")
+        parts.append(f"the noise floor is {percent(floor)}")
     if variant.verdict == "unresolved" and shown(variant.reason):
         parts.append(shown(variant.reason).rstrip("."))
     return ", ".join(parts)

@@ -12,7 +12,7 @@ from kit.techniques.tuning import show
 from kit.techniques.tuning.equal_time import Outcome
 from kit.techniques.tuning.race import Race
 from kit.techniques.tuning.ranks import Ranking
-from kit.techniques.tuning.scaling import Scaled
+from kit.techniques.tuning.scaling import Held, Scaled
 
 WORTH_A_WORKER = 0.5
 """A number of workers is advised while each one brings at least so much of what one alone does."""
@@ -51,33 +51,37 @@ def _apart(result: Result, name: str, to: str) -> bool:
 
 
 def enough_workers(scaled: Scaled) -> int:
-    """Return the largest number of workers of which each brings the answer at least half as much sooner as one does."""
+    """Return the largest number of workers of which each is shown to bring the answer at least half as much sooner as
+    one does: by the lower end of the interval, where there is one."""
     worth = [
         number
-        for number, (middle, _, _) in zip(scaled.workers, scaled.sped_up(scaled.to_target_s), strict=True)
-        if np.isfinite(middle) and middle >= WORTH_A_WORKER * number
+        for number, (middle, low, _) in zip(scaled.workers, scaled.sped_up(scaled.to_target_s), strict=True)
+        if (low if low is not None else middle) >= WORTH_A_WORKER * number
     ]
     return max(worth, default=1)
 
 
-def workers(scaled: Scaled, price_per_hour: float) -> str:
-    """Return in a sentence how many workers, and what the largest number asked for brings instead."""
+def workers(scaled: Scaled, price_per_hour: float, checked: Sequence[Held] = ()) -> str:
+    """Return in a sentence how many workers, and what the largest number asked for brings instead. checked: the clock
+    against real processes."""
     number, most = enough_workers(scaled), scaled.workers[-1]
     in_trials, in_answers = (
         dict(zip(scaled.workers, scaled.sped_up(seconds), strict=True))
-        for seconds in (scaled.spans_s, scaled.to_target_s)
+        for seconds in (scaled.a_trial_s, scaled.to_target_s)
     )
-    said = f"up to {number} for {scaled.search}, which bring the answer {_times(in_answers[number])} sooner"
+    sooner = _times(in_answers[number])
+    said = f"up to {number} for {scaled.search} on {scaled.problem}, which bring the answer {sooner} sooner"
     if number == 1:
-        said = f"one for {scaled.search}; none of the numbers tried pays by half"
-    if most == number:
-        return said + " (simulated clock)."
-    dearer = most / in_answers[most][0] if in_answers[most][0] else np.inf
-    what = "price" if price_per_hour else "worker hours"
-    return (
-        f"{said}; {most} bring trials {_times(in_trials[most])} sooner and the answer {_times(in_answers[most])}, at "
-        f"{words.number(dearer, 2)} times the {what} (simulated clock)."
-    )
+        said = f"one for {scaled.search} on {scaled.problem}; of the numbers tried none is shown to be worth half"
+    if most > number:
+        dearer = most / in_answers[most][0] if in_answers[most][0] else np.inf
+        what = "price" if price_per_hour else "worker hours"
+        said += (
+            f"; {most} bring trials {_times(in_trials[most])} sooner and the answer {_times(in_answers[most])}, at "
+            f"{words.number(dearer, 2)} times the {what}"
+        )
+    errors = [f"{np.median(one.errors):+.0%} at {words.count(one.workers, 'workers')}" for one in checked]
+    return f"{said}. By the simulated clock{', whose error was ' + ' and '.join(errors) if errors else ''}."
 
 
 def _times(found: tuple[float, float | None, float | None]) -> str:
@@ -94,10 +98,11 @@ def pays(outcomes: Sequence[Outcome]) -> str:
     spent = words.duration(best.budget_s)
     if not paid:
         return f"it did not pay here within {spent} for each. The best, {best.name}: {_told(best)}"
+    said = f" (of {words.count(len(tried), 'methods')} the best by these rows)" if len(tried) > 1 else ""
     others = [one.name for one in paid if one is not best]
     also = f" So do{'es' * (len(others) == 1)} {words.listing(others)}." if others else ""
     lead = best if best.judged.pays else min(paid, key=lambda one: one.judged.loss)
-    return f"yes, {lead.name} within {spent}: {_told(lead)}{also if lead is best else ''}"
+    return f"yes, {lead.name} within {spent}{said}: {_told(lead)}{also if lead is best else ''}"
 
 
 def _told(one: Outcome) -> str:
@@ -169,27 +174,61 @@ def half_gained(gain: Gain) -> str:
 def claim(
     ranking: Ranking, result: Result, scaled: Scaled | None, outcomes: Sequence[Outcome], first: str = "TPE"
 ) -> str:
-    """Return whether what the notebook claims at its top holds here, part by part."""
-    best = next(iter(ranking.means))
-    parts = [(best == first, f"{best} ranks first over {words.count(len(ranking.ranks), 'problems')}")]
-    if pruned := show.pruning(result):
-        name, saved, speedup = max(pruned, key=lambda one: one[1])
-        parts.append((saved >= HALF, f"{name} saves {words.percent(saved)} of the work of a trial"))
-        known = speedup is not None and speedup.low is not None
-        told = words.with_interval(speedup.speedup, speedup.low, speedup.high) if known else "not measured"
-        less = known and speedup.low < AT_LEAST
-        parts.append((less, f"it is not shown to bring the answer {AT_LEAST:g} times as soon ({told})"))
-    if scaled is not None and scaled.workers[-1] > 1:
-        number = max(one for one in scaled.workers if one <= 16 or one == min(scaled.workers[1:]))
-        at = scaled.workers.index(number)
-        trials, answers = scaled.sped_up(scaled.spans_s)[at], scaled.sped_up(scaled.to_target_s)[at]
-        less = (answers[2] if answers[2] is not None else answers[0]) < trials[0]
-        parts.append((less, f"{number} workers bring trials {_times(trials)} sooner and the answer {_times(answers)}"))
-    judged = [one for one in outcomes if one.judged is not None and one.name != "defaults"]
-    if judged:
-        paid = [one.name for one in judged if one.judged.pays]
-        beats = f"{words.listing(paid)} beat{'s' * (len(paid) == 1)}" if paid else "no search beats"
-        parts.append((bool(paid), f"{beats} the defaults on unseen data"))
-    told = "; ".join(f"{'✓' if holds else '✗'} {what}" for holds, what in parts)
-    holds = all(holds for holds, _ in parts)
-    return f"**The claim {'holds' if holds else 'does not hold as a whole'} here**: {told}."
+    """Return whether what the notebook claims at its top holds here, part by part: each holds, is refuted, or is not
+    told by what was measured."""
+    parts = [
+        _ranks_before(ranking, first, "random"),
+        *_pruning(result),
+        *_more_workers(scaled),
+        *_beats(outcomes, first),
+    ]
+    states = [state for state, _ in parts]
+    whole = "holds" if set(states) == {True} else "does not hold" if False in states else "is not settled"
+    marks = {True: "✓", False: "✗", None: "not told:"}
+    return f"**The claim {whole} here**: " + "; ".join(f"{marks[state]} {what}" for state, what in parts) + "."
+
+
+def _ranks_before(ranking: Ranking, name: str, other: str) -> tuple[bool | None, str]:
+    told = f"{name} ranks before {other} search over {words.count(len(ranking.ranks), 'problems')}"
+    means = ranking.means
+    if name not in means or other not in means or other in ranking.tied(name):
+        return None, told
+    return means[name] < means[other], told
+
+
+def _pruning(result: Result) -> list[tuple[bool | None, str]]:
+    pruned = show.pruning(result)
+    if not pruned:
+        return []
+    names = words.listing([one.name for one in pruned])
+    least, most = min(one.saved_low for one in pruned), max(one.saved_high for one in pruned)
+    saved = True if least >= HALF else False if any(one.saved_high < HALF for one in pruned) else None
+    known = [one.sooner for one in pruned if one.sooner is not None and one.sooner.low is not None]
+    if any(one.low >= AT_LEAST for one in known):
+        slower = False
+    else:
+        slower = True if len(known) == len(pruned) and all(one.high < AT_LEAST for one in known) else None
+    return [
+        (saved, f"{names}: {words.percent(least)} to {words.percent(most)} of the work of a trial saved"),
+        (slower, f"and the answer is not there {AT_LEAST:g} times as soon"),
+    ]
+
+
+def _more_workers(scaled: Scaled | None) -> list[tuple[bool | None, str]]:
+    if scaled is None or scaled.workers[-1] == 1:
+        return []
+    number = max(one for one in scaled.workers if one <= 16 or one == min(scaled.workers[1:]))
+    at = scaled.workers.index(number)
+    trials, answers = scaled.sped_up(scaled.a_trial_s)[at], scaled.sped_up(scaled.to_target_s)[at]
+    told = f"{number} workers bring trials {_times(trials)} sooner and the answer {_times(answers)}"
+    if None in (*trials, *answers):
+        return [(None, told)]
+    return [(True if answers[2] < trials[1] else False if answers[1] > trials[2] else None, told)]
+
+
+def _beats(outcomes: Sequence[Outcome], name: str) -> list[tuple[bool | None, str]]:
+    found = next((one.judged for one in outcomes if one.name == name and one.judged), None)
+    if found is None:
+        return []
+    worse = found.low is not None and found.low > 0
+    return [(True if found.pays else False if worse else None, f"what {name} finds beats the defaults on unseen data")]

@@ -1,17 +1,19 @@
 """What a notebook's parameters name: what is searched, on which data, and whether the numbers among them can be."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 from kit.errors import UserError
 from kit.record import words
 from kit.techniques.address import resolve
 from kit.techniques.tuning import equal_time
+from kit.techniques.tuning.clock import simulate
 from kit.techniques.tuning.judged import judge
 from kit.techniques.tuning.problem import Problem
 from kit.techniques.tuning.problems import PROBLEMS, models, own, tables
@@ -30,6 +32,8 @@ SHARED = (
 )  # fmt: skip
 """How real workers share a search."""
 ROWS = 4_000
+LEAST_RUNS, OVERTIME = 13, 4
+"""Runs of each search that a verdict takes at least; times that a race may take of its seconds."""
 WHOLE_S = 10.0
 """Seconds from which on a size is no mere trial of the notebook."""
 BRIEF = 1_300
@@ -99,10 +103,37 @@ def problem(objective: str, space: str, data: str, target: str) -> Callable[[], 
     else:
         known = [*PROBLEMS, *MODELS]
         raise UserError(
-            f"no objective is called {objective!r}; {_hint(objective, known)}. Your own is 'package.module:function'"
+            f"no objective is called {objective!r}; {_hint(objective, known)} (your own is 'package.module:function')"
         )
     opening()  # a mistake is told now, not from a worker
     return opening
+
+
+def trial_s(problem: Problem) -> float:
+    """Return the seconds of a trial, the mean of two settings by chance."""
+    return simulate(SEARCHES["random"], problem, trials=2, seed=0).work_s / 2
+
+
+def check_time(problem: Problem, trials: Sequence[int], variants: Sequence[str], seconds: float) -> None:
+    """Raise `UserError` where trials are real and so slow that a race could not be told in its time, before it begins.
+    Each search is run three times before the rounds, and ten rounds resolve something at the earliest."""
+    if problem.simulated:
+        return
+    each_s, most = trial_s(problem), max(trials)
+    racing = 2 + len([name for name in SEARCHES if name != "random" and (name in variants or not variants)])
+    needed_s = LEAST_RUNS * racing * most * each_s
+    if needed_s > OVERTIME * seconds:
+        fewer = max(2, int(most * OVERTIME * seconds / needed_s))
+        raise UserError(
+            f"a trial of {problem.name} takes {words.duration(each_s)}, so a race of {racing - 1} searches at {most} "
+            f"trials takes {words.duration(needed_s)} at least; give seconds={math.ceil(needed_s / OVERTIME)}, about "
+            f"trials=[{fewer}], or some of the variants="
+        )
+
+
+def to_share(problem: Problem, trials: Sequence[int], seconds: float) -> int:
+    """Return how many real trials workers share, so that a search takes a tenth of the time at most: 4 to 12."""
+    return max(4, min(12, 2 * min(trials), int(seconds / 10 / max(trial_s(problem), 1e-3))))
 
 
 def _on_table(model: str, data: str, target: str, rows: int | None = None) -> Problem:
@@ -181,8 +212,13 @@ def name(problem: Problem, objective: str, *files: str) -> str:
     module = inspect.getsourcefile(resolve(objective)) if ":" in objective else None
     seen = [problem.name, objective, *(f"{key} {kind}" for key, kind in problem.space.items())]
     for path in (Path(file) for file in (*files, module or "") if file):
-        seen += [path.name, str(path.stat().st_mtime_ns)] if path.is_file() else [str(path)]
+        seen += [path.name, _digest(path)] if path.is_file() else [str(path)]
     return f"tuning {sha256(repr(seen).encode()).hexdigest()[:10]}"
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def judged(opening: Callable[[], Problem], found: Found) -> str:

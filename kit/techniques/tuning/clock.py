@@ -141,19 +141,23 @@ def simulate(
     seed: int,
     target: float = -math.inf,
     most: int = 0,
+    least_s: float = 0.0,
+    luck: int | None = None,
 ) -> History:
-    """Return a search of `trials` trials by so many workers; it goes on, up to `most`, until it has reached `target`.
+    """Return a search of `trials` trials by so many workers; it goes on, up to `most`, until it has reached `target`
+    and has taken `least_s`.
 
-    seed: of the search, and of the chance within its trials, so that trial n of two searches meets the same noise.
+    seed: of the chance within trials, so that trial n of two searches meets the same noise. luck: the search's own
+    seed; None: the same.
     """
-    search, history = opening(problem, trials, seed), History(workers)
+    search, history = opening(problem, trials, seed if luck is None else luck), History(workers)
     events: list[tuple[float, int, _Running | None]] = [(0.0, worker, None) for worker in range(workers)]
     later = itertools.count(workers)
     begun = 0
     while events:
         now, _, running = heapq.heappop(events)
         if running is None:
-            wanted = begun < trials or (begun < most and history.reached(target) is None)
+            wanted = begun < trials or (begun < most and (now < least_s or history.reached(target) is None))
             running = _begin(search, problem, now, seed) if wanted else None
             if running is None:
                 continue

@@ -68,7 +68,7 @@ class Judged:
 
     def _why_not(self) -> str:
         if self.low is None:
-            return "there is too little to tell"
+            return "it can't be told here"
         if self.low > 0:
             return "the defaults are better"
         if self.low == self.high == 0:

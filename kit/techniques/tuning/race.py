@@ -1,14 +1,16 @@
 """A search as a variant of a comparison: how long until it has what random search has after so many trials?
 
-All searches of a round have one seed, another in each round, so luck is part of what is measured, and A/A is random
-search with luck of its own. Seconds are those of the trials and of the search itself, on the clock of `clock.simulate`
-with one worker.
+In a round all searches meet the same noise in their trials, and each draws with luck of its own: with the same seed
+TPE begins with the very trials of random search, and ties would hide what it can do. A/A is random search with other
+luck and noise. Seconds are those of the trials and of the search itself, on the clock of `clock.simulate` with one
+worker.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from zlib import crc32
 
 import numpy as np
 
@@ -109,7 +111,16 @@ class Racing:
 
         def call(seed: int) -> Reading:
             most = PATIENCE * race.trials
-            history = simulate(opening, problem, trials=race.trials, seed=seed, target=race.target, most=most)
+            history = simulate(
+                opening,
+                problem,
+                trials=race.trials,
+                seed=seed,
+                target=race.target,
+                most=most,
+                least_s=race.trials * race.mean_s,
+                luck=luck(self.search, seed),
+            )
             last["one"] = history
             reached = history.reached(race.target)
             seconds = reached.ended_s if reached else max(history.span_s, most * race.mean_s)
@@ -131,6 +142,11 @@ class Racing:
             )
 
         return Prepared(call, proof, seeded=True)
+
+
+def luck(search: str, seed: int) -> int:
+    """Return a search's own seed in the round of this seed."""
+    return int(np.random.SeedSequence([seed, crc32(search.encode())]).generate_state(1)[0])
 
 
 def judge(problem: Problem, histories: list[History]) -> Found:
@@ -157,7 +173,8 @@ def beats_the_defaults(answer: Found, reference: Found) -> Quality:
 
 
 def _metrics(history: History, race: Race, reached: bool) -> dict[str, float]:
-    """Return the numbers of one search by name; losses before the first trial that counts are left out as NaN."""
+    """Return the numbers of one search by name; losses before its first trial that counts are left out, and those at a
+    time when it had ended."""
     counted = {
         "reached": float(reached),
         "trials": float(len(history.trials)),
@@ -165,5 +182,6 @@ def _metrics(history: History, race: Race, reached: bool) -> dict[str, float]:
         "sampler s": history.sampler_s,
     }
     by_trials = {f"loss after {n} trials": history.after(n) for n in race.checkpoints}
-    by_time = {f"loss after {n} trials' time": history.at(n * race.mean_s) for n in race.checkpoints}
+    times = {f"loss after {n} trials' time": n * race.mean_s for n in race.checkpoints}
+    by_time = {name: history.at(s) for name, s in times.items() if s <= history.span_s}
     return counted | {name: loss for name, loss in (by_trials | by_time).items() if math.isfinite(loss)}

@@ -16,20 +16,25 @@ from kit.techniques.tuning.problem import Problem
 from kit.techniques.tuning.searches import SEARCHES
 from kit.techniques.tuning.workers.variants import JOURNAL, OnStorage, Work
 
+WAVES = 3
+"""Trials for each worker, at least."""
+
 
 @dataclass(frozen=True)
 class Scaled:
     """One search by 1 worker and by more, with the same seeds. Arrays have the shape (workers, seeds).
 
-    spans_s: from the beginning to the last of `trials` ends; to_target_s: to the loss that random search by one worker
-    has after half of the trials, infinite if it was not reached; losses: at the end; utilisation: 0 to 1.
+    trials: of each search, but at least three times the workers: the last to end must not decide how fast many are.
+    a_trial_s: from the beginning to the last end, divided by the trials; to_target_s: to the loss that random search
+    by one worker has after half of `trials`, infinite if it was not reached; losses: after `trials` ends; utilisation:
+    0 to 1.
     """
 
     search: str
     problem: str
     trials: int
     workers: list[int]
-    spans_s: np.ndarray
+    a_trial_s: np.ndarray
     to_target_s: np.ndarray
     losses: np.ndarray
     utilisation: np.ndarray
@@ -51,10 +56,18 @@ def scale(
 
 def _scaled(problem: Problem, search: str, workers: list[int], trials: int, seeds: int, target: float) -> Scaled:
     histories = [
-        [simulate(SEARCHES[search], problem, workers=number, trials=trials, seed=seed + 1) for seed in range(seeds)]
+        [
+            simulate(SEARCHES[search], problem, workers=number, trials=max(trials, WAVES * number), seed=seed + 1)
+            for seed in range(seeds)
+        ]
         for number in workers
     ]
-    of_each = (lambda one: one.span_s, lambda one: _time_to(one, target), _last, lambda one: one.utilisation)
+    of_each = (
+        lambda one: one.span_s / len(one.trials),
+        lambda one: _time_to(one, target),
+        lambda one: one.after(trials),
+        lambda one: one.utilisation,
+    )
     arrays = [np.array([[of(history) for history in row] for row in histories]) for of in of_each]
     return Scaled(search, problem.name, trials, workers, *arrays)
 
@@ -62,10 +75,6 @@ def _scaled(problem: Problem, search: str, workers: list[int], trials: int, seed
 def _time_to(history: History, target: float) -> float:
     reached = history.reached(target)
     return reached.ended_s if reached else np.inf
-
-
-def _last(history: History) -> float:
-    return history.truths[-1]
 
 
 def _median(ratios: np.ndarray) -> tuple[float, float | None, float | None]:
@@ -86,13 +95,13 @@ def chart(scaled: Scaled) -> Chart:
         y="times as fast as one worker",
         series=[
             Series("ideal", scaled.workers, [float(n) for n in scaled.workers], style="ideal"),
-            _series("trials", scaled, scaled.sped_up(scaled.spans_s)),
+            _series("trials", scaled, scaled.sped_up(scaled.a_trial_s)),
             _series("answer", scaled, scaled.sped_up(scaled.to_target_s)),
         ],
         log_x=True,
         log_y=True,
-        note=f"Simulated clock with the real sampler: {scaled.problem}, {scaled.trials} trials, "
-        f"{scaled.spans_s.shape[1]} seeds, median with its 95 % interval. The answer is the loss that random search "
+        note=f"Simulated clock with the real sampler: {scaled.problem}, {scaled.trials} trials, more for many workers; "
+        f"{scaled.a_trial_s.shape[1]} seeds, median with its 95 % interval. The answer is the loss that random search "
         "by one worker has after half of the trials.",
     )
 
@@ -110,14 +119,14 @@ def table(scaled: Sequence[Scaled]) -> Table:
     """Return trials a second, utilisation, time to the answer and the loss at the end, a row a search and number."""
     rows = []
     for one in scaled:
-        in_trials, in_answers = one.sped_up(one.spans_s), one.sped_up(one.to_target_s)
+        in_trials, in_answers = one.sped_up(one.a_trial_s), one.sped_up(one.to_target_s)
         for row, number in enumerate(one.workers):
             rows.append(
                 [
                     one.problem,
                     one.search,
                     number,
-                    float(np.median(one.trials / one.spans_s[row])),
+                    float(np.median(1 / one.a_trial_s[row])),
                     f"{np.median(one.utilisation[row]):.0%}",
                     _in_words(in_trials[row]),
                     _in_words(in_answers[row]),
@@ -139,8 +148,8 @@ def table(scaled: Sequence[Scaled]) -> Table:
             "loss",
         ],
         rows,
-        note="Ratios to one worker, paired by seed: median [95 % interval]. Loss: at the end of all trials, lower is "
-        "better.",
+        note="Ratios to one worker, paired by seed: median [95 % interval]. Loss: after as many trials as one worker "
+        "has, lower is better.",
     )
 
 

@@ -3,6 +3,7 @@ what pruning saves. All of it is read from the record's own rounds."""
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -86,12 +87,27 @@ def to_target(result: Result) -> Table:
     )
 
 
-def pruning(result: Result) -> list[tuple[str, float, Effect | None]]:
-    """Return each search that prunes with the share of work that it saves a trial (the median over the rounds), and its
-    time to the target against the same search without pruning."""
-    return [
-        (name, float(np.median(saved)), pair.effect if pair else None) for name, saved, pair in _against_whole(result)
-    ]
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning does to a search. saved: share of the work of a trial, its median over the rounds, with the ends of
+    its 95 % bootstrap interval; sooner: at the target than the same search without pruning."""
+
+    name: str
+    saved: float
+    saved_low: float
+    saved_high: float
+    sooner: Effect | None
+    verdict: str | None
+
+
+def pruning(result: Result) -> list[Pruned]:
+    """Return what pruning does to each search that was also run without."""
+    found = []
+    for name, saved, pair in _against_whole(result):
+        low, high = np.quantile(_resampled(saved), [0.025, 0.975])
+        effect, verdict = (pair.effect, pair.verdict) if pair else (None, None)
+        found.append(Pruned(name, float(np.median(saved)), float(low), float(high), effect, verdict))
+    return found
 
 
 def _against_whole(result: Result) -> Iterator[tuple[str, np.ndarray, Pair | None]]:
@@ -107,11 +123,10 @@ def _against_whole(result: Result) -> Iterator[tuple[str, np.ndarray, Pair | Non
 def saved_by_pruning(result: Result) -> Table | None:
     """Return the share of work that pruning saved a trial, beside the same search without; None where none pruned."""
     rows = []
-    for name, saved, pair in _against_whole(result):
-        middle, low, high = np.quantile(_resampled(saved), [0.5, 0.025, 0.975])
-        effect = pair.effect if pair else None
+    for one in pruning(result):
+        effect = one.sooner
         told = words.with_interval(effect.speedup, effect.low, effect.high) if effect else None
-        rows.append([name, f"{middle:.0%} [{low:.0%}, {high:.0%}]", told, pair.verdict if pair else None])
+        rows.append([one.name, f"{one.saved:.0%} [{one.saved_low:.0%}, {one.saved_high:.0%}]", told, one.verdict])
     if not rows:
         return None
     return Table(
