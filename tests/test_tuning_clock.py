@@ -232,6 +232,23 @@ def test_a_search_is_judged_by_data_that_no_trial_saw():
     assert quality.state == "broken" and "0.5" in quality.note
 
 
+def test_an_own_objective_is_judged_by_one_more_run():
+    """Where no data is held back and no truth is known, the objective is asked again, with a seed that no trial had."""
+    asked = []
+
+    def trial(setting, seed):
+        asked.append(seed)
+        yield Step(setting["x"], 0.0)
+
+    space = dict(slope()().space)
+    one = racing.Race(lambda: Problem("own", space, trial, default={"x": 0.9}), trials=4, target=0.5, mean_s=0.1)
+    found = Racing("random")(one).call(0).answer()
+    assert (found.default, found.on) == (0.9, "a fresh run") and asked.count(racing.FRESH) == 2
+    nothing = racing.Race(lambda: Problem("own", space, trial), trials=4, target=0.5, mean_s=0.1)
+    unknown = Racing("random")(nothing).call(0).answer()
+    assert "default" in beats_the_defaults(unknown, unknown).note
+
+
 def test_without_defaults_nothing_is_called_good():
     """A check that can't run is no pass."""
     unknown = Found(math.nan, math.nan, "nothing", 0)

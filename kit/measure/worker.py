@@ -9,9 +9,7 @@ import functools
 import math
 import os
 import random
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from typing import Any
 import psutil
 
 from kit.measure import answers, memory
+from kit.measure.lifeline import end_with_parent
 from kit.measure.work import Prepared, Reading
 from kit.record.document import Engagement
 
@@ -231,23 +230,6 @@ def _switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def _die_with_parent(lifeline: int) -> None:
-    """Have this process and its group killed when the lifeline closes: by the kernel where it can, else by a thread,
-    which waits for Python's lock, and C code may hold that for good."""
-    if sys.platform == "linux":
-        import fcntl
-
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgid(0))
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    threading.Thread(target=_wait_and_die, args=(lifeline,), daemon=True).start()
-
-
-def _wait_and_die(lifeline: int) -> None:
-    os.read(lifeline, 1)  # returns at the parent's end only
-    os.killpg(os.getpgid(0), signal.SIGKILL)
-
-
 def serve(connection: Connection) -> None:
     """Carry out orders until the parent says close or is gone."""
     work = Work()
@@ -283,5 +265,5 @@ def one_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    _die_with_parent(int(sys.argv[2]))
+    end_with_parent(int(sys.argv[2]))
     serve(Connection(int(sys.argv[1])))

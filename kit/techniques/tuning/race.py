@@ -9,7 +9,7 @@ worker.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from zlib import crc32
 
 import numpy as np
@@ -18,6 +18,7 @@ from kit.errors import UserError
 from kit.measure.work import Prepared, Reading, engaged
 from kit.record.document import Quality
 from kit.techniques.tuning.clock import History, simulate
+from kit.techniques.tuning.judged import FRESH
 from kit.techniques.tuning.problem import Problem, Setting
 from kit.techniques.tuning.searches import SEARCHES
 
@@ -150,23 +151,31 @@ def luck(search: str, seed: int) -> int:
 
 
 def judge(problem: Problem, histories: list[History]) -> Found:
-    """Return how good the settings are that these searches chose, in the median, beside the defaults."""
-    score, on = (problem.final, "data that no trial saw") if problem.final else (problem.truth, "the known function")
+    """Return how good the settings are that these searches chose, in the median, beside the defaults: on data that no
+    trial saw, by the known function, or by one more run of an own objective with a seed that no trial had."""
     chosen = [history.chosen for history in histories if history.chosen is not None]
-    if score is None or problem.default is None or not chosen:
-        return Found(math.nan, math.nan, "nothing: there are no defaults or no further data", len(chosen))
-    return Found(float(np.median([score(one) for one in chosen])), _scored(score, problem.default), on, len(chosen))
+    if problem.default is None:
+        return Found(math.nan, math.nan, "nothing; give each parameter of the space a default", len(chosen))
+    if not chosen:
+        return Found(math.nan, math.nan, "nothing: no trial came to its end", 0)
+    score, on = partial(_again, problem), "a fresh run"
+    if problem.final or problem.truth:
+        score, on = (
+            (problem.final, "data that no trial saw") if problem.final else (problem.truth, "the known function")
+        )
+    return Found(float(np.median([score(one) for one in chosen])), float(score(problem.default)), on, len(chosen))
 
 
-def _scored(score: Callable[[Setting], float], setting: Setting) -> float:
-    return float(score(setting))
+def _again(problem: Problem, setting: Setting) -> float:
+    *_, last = problem.trial(setting, FRESH)
+    return last.loss
 
 
 def beats_the_defaults(answer: Found, reference: Found) -> Quality:
     """Return whether what was found is no worse than what was there before, on data that no trial saw."""
     what = "loss against the defaults'"
     if math.isnan(answer.loss):
-        return Quality(state="unchecked", measure=what, note=f"judged by {answer.on}")
+        return Quality(state="unchecked", measure=what, note=f"it can be judged by {answer.on}")
     held = answer.loss <= answer.default
     note = "" if held else f"on {answer.on} the defaults have {answer.default:.4g}, this search {answer.loss:.4g}"
     return Quality(state="held" if held else "broken", measure=what, value=answer.loss, bound=answer.default, note=note)

@@ -248,7 +248,7 @@ def table(found: Ranking) -> Table:
         for name, mean in found.means.items()
     ]
     columns = ["search", "mean rank", "95 % interval", *found.ranks, "not told apart from"]
-    return Table(_title(found), columns, rows, _note(found))
+    return Table(f"Ranks over {found.blocks}, 1 is the best", columns, rows, _note(found))
 
 
 def chart(found: Ranking) -> Chart:

@@ -27,18 +27,21 @@ def rounds(point: Point, variant: Variant) -> dict[str, np.ndarray]:
     return metrics | {"seconds": np.array(readings.wall_s)}
 
 
-def losses(result: Result, race: Race, best: float | None, *, over_time: bool = False) -> Chart:
+def losses(result: Result, race: Race, best: float | None, *, over_time: bool = False) -> Chart | None:
     """Return the loss (the regret, where the best is known) over trials or over time at the largest size, each search's
-    median over the rounds with its quartiles."""
+    median over the rounds with its quartiles; None where trials take no time beside the search."""
     point = result.record.points[-1]
     what = "regret" if best is not None else "loss"
-    drawn = [curve(one, rounds(point, one), race, best or 0.0, over_time) for one in measured(point)]
+    curves = [curve(one, rounds(point, one), race, best or 0.0, over_time) for one in measured(point)]
+    drawn = [series for series in curves if series.x]
+    if not drawn:
+        return None
     number = max(len(point.sessions[one.session].readings[one.name].wall_s) for one in measured(point))
     return Chart(
         title=f"{what.capitalize()} over {'time' if over_time else 'trials'}, lower is better",
         x="seconds of trials and search" if over_time else "trials",
         y=f"{what} of the setting that is best so far",
-        series=[series for series in drawn if series.x],
+        series=drawn,
         log_x=True,
         log_y=best is not None,
         note=f"Medians over {number} rounds, a seed each, with their quartiles. A setting is chosen by what its trial "

@@ -2,7 +2,7 @@
 
 import sys
 
-from kit.techniques.tuning.workers.lifeline import end_with_parent
+from kit.measure.lifeline import end_with_parent
 
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[1]))

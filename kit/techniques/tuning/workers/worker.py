@@ -294,7 +294,7 @@ if __name__ == "__main__":
     from kit.techniques.tuning.workers import worker  # what is sent belongs to the module, not to __main__
 
     if sys.argv[1:2] == ["--serve"]:
-        from kit.techniques.tuning.workers.lifeline import end_with_parent
+        from kit.measure.lifeline import end_with_parent
 
         end_with_parent(int(sys.argv[3]))
         os.set_inheritable(int(sys.argv[2]), False)

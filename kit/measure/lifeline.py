@@ -1,6 +1,5 @@
 """A process that ends with its parent, however the parent ended: it holds a pipe that closes with it."""
 
-import fcntl
 import os
 import signal
 import sys
@@ -12,6 +11,8 @@ def end_with_parent(lifeline: int) -> None:
     that holds Python's lock for long would keep a thread from it."""
     os.set_inheritable(lifeline, False)
     if sys.platform == "linux":
+        import fcntl
+
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgid(0))
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
