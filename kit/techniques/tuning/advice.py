@@ -61,9 +61,8 @@ def enough_workers(scaled: Scaled) -> int:
     return max(worth, default=1)
 
 
-def workers(scaled: Scaled, price_per_hour: float, checked: Sequence[Held] = ()) -> str:
-    """Return in a sentence how many workers, and what the largest number asked for brings instead. checked: the clock
-    against real processes."""
+def workers(scaled: Scaled, price_per_hour: float) -> str:
+    """Return in a sentence how many workers, and what the largest number asked for brings instead."""
     number, most = enough_workers(scaled), scaled.workers[-1]
     in_trials, in_answers = (
         dict(zip(scaled.workers, scaled.sped_up(seconds), strict=True))
@@ -80,8 +79,13 @@ def workers(scaled: Scaled, price_per_hour: float, checked: Sequence[Held] = ())
             f"; {most} bring trials {_times(in_trials[most])} sooner and the answer {_times(in_answers[most])}, at "
             f"{words.number(dearer, 2)} times the {what}"
         )
+    return f"{said}."
+
+
+def clock(checked: Sequence[Held]) -> str:
+    """Return in a sentence how far the simulated clock, which workers are advised by, was off beside real processes."""
     errors = [f"{np.median(one.errors):+.0%} at {words.count(one.workers, 'workers')}" for one in checked]
-    return f"{said}. By the simulated clock{', whose error was ' + ' and '.join(errors) if errors else ''}."
+    return f"beside real processes it was off by {' and '.join(errors)}; below 0 it promises too much."
 
 
 def _times(found: tuple[float, float | None, float | None]) -> str:

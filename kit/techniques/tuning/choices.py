@@ -221,15 +221,15 @@ def _digest(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def judged(opening: Callable[[], Problem], found: Found) -> str:
+def found_in_words(opening: Callable[[], Problem], found: Found) -> tuple[str, str]:
     """Return in words what a search has found, and what that is worth beside the defaults."""
     problem, trial = opening(), found.best
     if trial is None:
-        return f"on {problem.name} no trial came to its end, so there is nothing to judge."
+        return f"on {problem.name} no trial came to its end.", "there is nothing to judge."
     setting = ", ".join(f"{name} {words.cell(value)}" for name, value in trial.setting.items())
+    what = f"{words.count(len(found.counted), 'trials')} by {words.count(found.workers, 'workers')}"
     try:
         worth = judge(problem, trial.setting).in_words()
     except UserError as error:  # no defaults, or they can't be run: the rest of what was found stands
-        worth = f"Not judged: {error}."
-    what = f"{words.count(len(found.counted), 'trials')} by {words.count(found.workers, 'workers')}: {setting}"
-    return f"on {problem.name}, {what}. {worth}"
+        worth = f"not judged: {error}."
+    return f"on {problem.name}, {what}: {setting}.", worth
