@@ -194,7 +194,7 @@ class Simulated:
     def __init__(self, noise, slower: float):
         self.noise, self.slower = noise, slower
 
-    def order(self, name: str) -> dict:
+    def order(self, name: str, seed: int) -> dict:
         return {"wall_s": self.slower * next(self.noise), "cpu_s": 0.0, "switches": 0, "metrics": {}}
 
 
