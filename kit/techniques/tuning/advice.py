@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -139,13 +140,12 @@ def gain(result: Result, race: Race, name: str) -> Gain:
 def break_even(gain: Gain, price_per_hour: float) -> Table:
     """Return what each doubling of the search's time brought, and what it costs."""
     rows = []
-    for before, after in zip(range(len(gain.seconds)), range(1, len(gain.seconds)), strict=False):
-        spent = gain.seconds[after] - gain.seconds[before]
-        brought = gain.losses[before] - gain.losses[after]
+    for (before_s, before), (after_s, after) in pairwise(zip(gain.seconds, gain.losses, strict=True)):
+        spent, brought = after_s - before_s, before - after
         rows.append(
             [
-                words.duration(gain.seconds[after]),
-                gain.losses[after],
+                words.duration(after_s),
+                after,
                 brought,
                 words.duration(spent / brought) if brought > 0 else "never",
                 price_per_hour * spent / 3600 / brought if price_per_hour and brought > 0 else None,

@@ -32,6 +32,7 @@ SHARED = (
 )  # fmt: skip
 """How real workers share a search."""
 ROWS = 4_000
+"""Of a built-in table, that trials see: many trials fit into seconds."""
 LEAST_RUNS, OVERTIME = 13, 4
 """Runs of each search that a verdict takes at least; times that a race may take of its seconds."""
 WHOLE_S = 10.0
@@ -91,7 +92,7 @@ def problem(objective: str, space: str, data: str, target: str) -> Callable[[], 
     or an own function, "package.module:function", over `space`. Raise `UserError`, with what there is, for another.
     """
     if ":" in objective:
-        opening = partial(own.problem, objective, space or None)
+        opening = _own(objective, space)
     elif space:
         raise UserError(
             f"space={space!r} is for an objective of your own, as 'package.module:function'; leave it empty"
@@ -107,6 +108,10 @@ def problem(objective: str, space: str, data: str, target: str) -> Callable[[], 
         )
     opening()  # a mistake is told now, not from a worker
     return opening
+
+
+def _own(objective: str, space: str) -> Callable[[], Problem]:
+    return partial(own.problem, objective, space or None)
 
 
 def trial_s(problem: Problem) -> float:
@@ -190,7 +195,7 @@ def rows(data: str) -> int | None:
 def brief(objective: str, space: str) -> Callable[[], Problem]:
     """Return real trials for workers to share: the own objective where there is one, else boosted trees that tell even
     digits from odd ones, of some hundredths of a second each."""
-    return partial(own.problem, objective, space or None) if ":" in objective else _even
+    return _own(objective, space) if ":" in objective else _even
 
 
 def _even() -> Problem:
@@ -202,7 +207,7 @@ def _even() -> Problem:
 def wide(objective: str, space: str, data: str, target: str) -> Callable[[], Problem]:
     """Return what is really searched, on all cores: the own objective, else the model on the table."""
     if ":" in objective:
-        return partial(own.problem, objective, space or None)
+        return _own(objective, space)
     return partial(_on_table, model(objective), data, target, rows(data))
 
 

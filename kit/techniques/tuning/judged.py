@@ -164,7 +164,7 @@ def _of_runs(problem: Problem, setting: Setting, default: Setting, runs: int) ->
         return Judged(ours, theirs, *ends, by, note=note)
     pairs: list[list[float]] = []
     while len(pairs) < runs:
-        pairs.append([_run(problem, one, FRESH + len(pairs)) for one in (setting, default)])
+        pairs.append([last_loss(problem, one, FRESH + len(pairs)) for one in (setting, default)])
         if len(pairs) == 2 and pairs[0] == pairs[1]:
             note = (
                 "The objective gives the same again: this is the loss that was searched, and nothing that no trial saw."
@@ -176,7 +176,7 @@ def _of_runs(problem: Problem, setting: Setting, default: Setting, runs: int) ->
     return Judged(float(ours), float(theirs), *ends, f"{runs} fresh runs", note=note)
 
 
-def _run(problem: Problem, setting: Setting, seed: int) -> float:
+def last_loss(problem: Problem, setting: Setting, seed: int) -> float:
     """Return the loss at the end of a trial. Raise `UserError` if it fails."""
     loss = None
     try:

@@ -18,7 +18,7 @@ from kit.errors import UserError
 from kit.measure.work import Prepared, Reading, engaged
 from kit.record.document import Quality
 from kit.techniques.tuning.clock import History, simulate
-from kit.techniques.tuning.judged import FRESH
+from kit.techniques.tuning.judged import FRESH, last_loss
 from kit.techniques.tuning.problem import Problem, Setting
 from kit.techniques.tuning.searches import SEARCHES
 
@@ -158,17 +158,12 @@ def judge(problem: Problem, histories: list[History]) -> Found:
         return Found(math.nan, math.nan, "nothing; give each parameter of the space a default", len(chosen))
     if not chosen:
         return Found(math.nan, math.nan, "nothing: no trial came to its end", 0)
-    score, on = partial(_again, problem), "a fresh run"
+    score, on = partial(last_loss, problem, seed=FRESH), "a fresh run"
     if problem.final or problem.truth:
         score, on = (
             (problem.final, "data that no trial saw") if problem.final else (problem.truth, "the known function")
         )
     return Found(float(np.median([score(one) for one in chosen])), float(score(problem.default)), on, len(chosen))
-
-
-def _again(problem: Problem, setting: Setting) -> float:
-    *_, last = problem.trial(setting, FRESH)
-    return last.loss
 
 
 def beats_the_defaults(answer: Found, reference: Found) -> Quality:
