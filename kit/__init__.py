@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from kit.errors import UserError
     from kit.measure.comparison import Comparison
     from kit.measure.result import Result
-    from kit.measure.work import Prepared, Reading, engaged, fell_back
+    from kit.measure.work import Ceiling, Prepared, Reading, engaged, fell_back
     from kit.record.document import Chart, Engagement, Quality, Record, Series, Table
     from kit.record.store import read
 
@@ -15,6 +15,7 @@ _HOMES = {
     "Comparison": "kit.measure.comparison",
     "Result": "kit.measure.result",
     "Prepared": "kit.measure.work",
+    "Ceiling": "kit.measure.work",
     "Reading": "kit.measure.work",
     "engaged": "kit.measure.work",
     "fell_back": "kit.measure.work",

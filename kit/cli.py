@@ -1,4 +1,4 @@
-"""The command line: `kit list | help | doctor | run | report`. Each command imports its own room, and no other."""
+"""The command line: `kit list | help | doctor | plan | run | report | compare`; each command imports its own room only."""
 
 import argparse
 import sys
@@ -42,6 +42,16 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = _command(commands, "doctor", _doctor, "say what this machine is, and what will run on it")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    doctor.add_argument(
+        "--measure", action="store_true", help="measure its ceilings, and how noisy it is now"
+    )
+
+    plan = _command(commands, "plan", _plan, "say what time it takes to see a difference on this machine")
+    plan.add_argument("notebook", nargs="?", metavar="NOTEBOOK", help="plan by what its kept runs have shown")
+    plan.add_argument("--resolve", type=_share, metavar="3%", help="the difference to be seen")
+    plan.add_argument("--seconds", type=_seconds, metavar="S", help="a comparison's budget: which difference it shows")
+    plan.add_argument("--variants", type=int, default=3, metavar="N", help="in a comparison (default: 3)")
+    plan.add_argument("--runs", metavar="DIR|URL", help="where runs are kept (default: runs/)")
 
     run = _command(commands, "run", _run, "execute notebooks and keep what they find")
     run.epilog = (
@@ -54,6 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", _report, "write a report of what runs found")
     report.add_argument("runs", nargs="*", metavar="RUNS", help="folders or URLs of runs (default: runs/)")
     report.add_argument("-o", "--out", default="report", metavar="DIR", help="folder to write to (default: report/)")
+    report.add_argument(
+        "--price", action="append", default=[], metavar="[MACHINE=]PRICE", help='of an hour of a machine, as "3.20 EUR"'
+    )
+
+    compare = _command(commands, "compare", _compare, "say what became faster or slower between two sets of runs")
+    compare.add_argument("a", metavar="A", help="before: a folder, record or URL; or a commit or machine within --runs")
+    compare.add_argument("b", metavar="B", help="after: likewise")
+    compare.add_argument("--runs", metavar="DIR|URL", help="where commits and machines are looked up (default: runs/)")
+    compare.add_argument("-o", "--out", metavar="DIR", help="write report.md and index.html into this folder")
+    compare.add_argument("--fail-on", choices=["slower"], help="exit with 1 if anything became slower")
     return parser
 
 
@@ -69,6 +89,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     add("--plan", action="append", default=[], help="smoke, quick, full, or a TOML file; notebooks select from it")
     add("-p", dest="given", action="append", default=[], metavar="NAME=VALUE", help="set a parameter; wins over a plan")
     add("--runs", metavar="DIR|URL", help="where runs are kept: a folder, or any fsspec URL (default: runs/)")
+    add("--cluster", metavar="tcp://HOST:PORT", help="execute on the workers of this Dask cluster, one run each")
     add("--timeout", type=_seconds, metavar="S", help="seconds that one run may take; wins over a plan")
     add("--force", action="store_true", help="execute finished runs again, beside the old ones")
     add("--report", metavar="DIR", help="write the report anew into this folder after each run")
@@ -81,6 +102,16 @@ def _seconds(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a difference above 0 % and up to 100 %, as 3%")
     return value
 
 
@@ -105,7 +136,14 @@ def _doctor(asked: argparse.Namespace) -> int:
     from kit import doctor
     from kit.batch import notebooks
 
-    return doctor.main(notebooks.known(), asked.json)
+    return doctor.main(notebooks.known(), asked.json, asked.measure)
+
+
+def _plan(asked: argparse.Namespace) -> int:
+    from kit import doctor, places
+
+    place = asked.runs or str(places.project() / "runs")
+    return doctor.plan(asked.notebook, place, asked.resolve, asked.seconds, asked.variants)
 
 
 def _run(asked: argparse.Namespace) -> int:
@@ -119,13 +157,24 @@ def _run(asked: argparse.Namespace) -> int:
     from kit.batch import run, runs
 
     place = asked.runs or str(places.project() / "runs")
+    if asked.cluster:
+        from kit.batch import cluster
+
+        return cluster.execute(todo, runs.at(place), asked.cluster, asked.force, asked.report)
     return run.execute(todo, runs.at(place), asked.force, asked.report)
 
 
 def _report(asked: argparse.Namespace) -> int:
     from kit import places, report
 
-    return report.main(asked.runs or [str(places.project() / "runs")], asked.out)
+    return report.main(asked.runs or [str(places.project() / "runs")], asked.out, asked.price)
+
+
+def _compare(asked: argparse.Namespace) -> int:
+    from kit import compare, places
+
+    place = asked.runs or str(places.project() / "runs")
+    return compare.main(asked.a, asked.b, place, asked.out, asked.fail_on == "slower")
 
 
 if __name__ == "__main__":

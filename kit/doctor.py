@@ -9,7 +9,7 @@ import msgspec
 from kit.machine import capabilities, fingerprint
 
 
-def main(notebooks: dict[str, Path], as_json: bool = False) -> int:
+def main(notebooks: dict[str, Path], as_json: bool = False, measure: bool = False) -> int:
     """Print the examination as tables, or as one JSON document. Return the exit status, 0."""
     found = examine(notebooks)
     if as_json:

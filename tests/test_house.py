@@ -10,11 +10,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FORBIDDEN = {
-    "record": ("kit.machine", "kit.measure", "kit.techniques", "kit.batch", "kit.report"),
-    "machine": ("kit.measure", "kit.techniques", "kit.batch", "kit.report"),
-    "measure": ("kit.techniques", "kit.batch", "kit.report"),
-    "techniques": ("kit.batch", "kit.report"),
+    "record": (
+        "kit.machine",
+        "kit.measure",
+        "kit.techniques",
+        "kit.batch",
+        "kit.stored",
+        "kit.compare",
+        "kit.report",
+    ),
+    "machine": ("kit.measure", "kit.techniques", "kit.batch", "kit.stored", "kit.compare", "kit.report"),
+    "measure": ("kit.techniques", "kit.batch", "kit.stored", "kit.compare", "kit.report"),
+    "techniques": ("kit.batch", "kit.stored", "kit.compare", "kit.report"),
     "batch": ("kit.measure", "kit.techniques"),
+    "stored": ("kit.machine", "kit.measure", "kit.techniques", "kit.batch", "kit.compare", "kit.report"),
+    "compare": ("kit.machine", "kit.measure", "kit.techniques", "kit.batch", "kit.report"),
     "report": ("kit.machine", "kit.measure", "kit.techniques", "kit.batch"),
 }
 

@@ -17,7 +17,8 @@ from record_factory import USUAL, Made, machine, make_record
 from kit import Chart, Series, Table, report
 from kit.errors import UserError
 from kit.record import store
-from kit.report import choose, gather, markdown, notebook, pages, publish, table
+from kit.report import markdown, notebook, pages, publish, table
+from kit.stored import choose, gather
 
 VOID = {"meta", "br", "img", "input", "hr", "link", "path", "use"}
 

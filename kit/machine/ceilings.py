@@ -1,9 +1,31 @@
 """What this machine could do at best, measured in the same session: what a technique's speed is held against."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
+
+QUICK = ("memory_copy_gib_per_s", "matrix_product_fp32_gflop_per_s")
+"""Measured by every comparison that no batch has measured them for."""
+
+FILE = "ceilings.json"
+"""In a run's folder: what the batch that executes it has measured."""
+
+
+def of_session(folder: Path | None, threads: int) -> dict[str, float | None]:
+    """Return the ceilings that the batch measured for the run in `folder`; without them the quick ones, taken now."""
+    try:
+        return json.loads((folder / FILE).read_bytes()) if folder else measured(QUICK, threads)
+    except (OSError, ValueError):
+        return measured(QUICK, threads)
+
+
+def measured(names: Iterable[str], threads: int) -> dict[str, float | None]:
+    """Measure these ceilings with so many threads; null where this machine can't."""
+    found = measure()
+    return {name: found.get(name) for name in names}
 
 
 def measure(budget_s: float = 0.3) -> dict[str, float]:

@@ -20,7 +20,7 @@ import msgspec
 from kit import places
 from kit.errors import UserError
 from kit.machine import capabilities, ceilings, fingerprint
-from kit.measure import answers, statistics
+from kit.measure import answers, reach, statistics
 from kit.measure.point import Check, Measurement, Skipped
 from kit.measure.process import InProcessWorker, SpawnedWorker, Start
 from kit.measure.progress import Progress
@@ -158,7 +158,7 @@ class Comparison:
         progress = Progress(self.name, self.unit, run_folder())
         complete = False
         try:
-            ceiling = ceilings.measure()
+            ceiling = ceilings.of_session(run_folder(), self._how.threads)
             for number, size in enumerate(self.sizes):
                 measurement = self._measurement(size, arguments, self._how.seed + 1000 * number, progress)
                 measurements.append(measurement)
@@ -235,7 +235,10 @@ class Comparison:
             raise UserError(f"the baseline {self.baseline!r} cannot run: {packed[self.baseline].reason}")
         return packed
 
-    def _keep(self, points: list[Point], ceiling: dict[str, float], complete: bool) -> Result:
+    def _keep(self, points: list[Point], ceiling: dict[str, float | None], complete: bool) -> Result:
+        lacking = reach.names(points) - set(ceiling)
+        ceiling = ceiling | (ceilings.measured(lacking, self._how.threads) if lacking and complete else {})
+        points = reach.with_shares(points, ceiling)
         record = Record(
             id=store.new_id(),
             written=store.now(),

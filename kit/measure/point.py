@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from kit.machine.fingerprint import available_mib
-from kit.measure import statistics
+from kit.measure import reach, statistics
 from kit.measure.process import Start
 from kit.measure.progress import Progress
 from kit.measure.rounds import CONTROL, Rules, Seat, Table, leave_together
@@ -212,6 +212,7 @@ class Measurement:
             if last is not None:
                 seat.quality = self._quality(seat, last["answer"], again="last")
         seat.engagement = seat.order("engagement")
+        seat.ceiling = seat.order("ceiling")
 
     def _end_all(self) -> None:
         """End all workers; if a second Ctrl-C interrupts that, without waiting for any."""
@@ -249,6 +250,7 @@ class Measurement:
             return Variant(**known, **self._never_measured())
         table, readings = self._tables[position], seat.readings
         known |= dict(state="measured", warm_s=plain.median(seat.wall_s()), metrics=_medians(readings))
+        known |= dict(reach=reach.of(seat.ceiling))
         if name == self.baseline:
             return Variant(**known, verdict="baseline")
         verdict, reason = self._verdict(seat, table)

@@ -12,6 +12,7 @@ import numpy as np
 
 from kit.measure import statistics
 from kit.measure.process import Worker, WorkerFailed
+from kit.measure.work import Ceiling
 from kit.record.document import Effect, Engagement, Memory, Quality, Readings, Session
 
 CONTROL = "A/A"
@@ -38,6 +39,7 @@ class Seat:
     memory: Memory | None = None
     quality: Quality | None = None
     engagement: Engagement | None = None
+    ceiling: Ceiling | None = None
     readings: list[dict] = field(default_factory=list)
     """As the worker gives them: wall_s, cpu_s, switches, metrics; one a round."""
 

@@ -8,6 +8,19 @@ from kit.record.document import Engagement
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """Which of the machine's ceilings bounds a call, and how much of it the call needs.
+
+    name: as in `kit.machine.ceilings`, as "memory_copy_gib_per_s". amount: work of one call in that ceiling's unit
+    without the "per second": GiB, GFLOP, round trips. note: what was counted, as "columns read once".
+    """
+
+    name: str
+    amount: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Work that is ready to be timed. A variant with nothing to prove and nothing to close returns the bare call.
 
@@ -19,6 +32,8 @@ class Prepared:
     seeded: the work draws on chance (a search, a training), so its luck is part of what is measured. call(seed) then
         gets a whole number: another one in each round, the same for all variants of a round but A/A, which shows what
         luck alone does.
+    ceiling: which ceiling of the machine bounds the call, or a function that says so after the rounds; the result then
+        says what share of it was reached.
     """
 
     call: Callable[..., Any]
@@ -26,6 +41,7 @@ class Prepared:
     close: Callable[[], None] | None = None
     correctness_only: str = ""
     seeded: bool = False
+    ceiling: Ceiling | Callable[[], Ceiling | None] | None = None
 
 
 @dataclass(frozen=True)

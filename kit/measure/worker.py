@@ -20,7 +20,7 @@ import psutil
 
 from kit.measure import answers, memory
 from kit.measure.lifeline import end_with_parent
-from kit.measure.work import Prepared, Reading
+from kit.measure.work import Ceiling, Prepared, Reading
 from kit.record.document import Engagement
 
 SHORTEST_READING_S = 1e-3
@@ -130,6 +130,14 @@ class Work:
         if not isinstance(proof, Engagement):
             raise TypeError(f"engagement returns an Engagement, by engaged() or fell_back(); got {proof!r:.80}")
         return proof
+
+    def ceiling(self) -> Ceiling | None:
+        """Return which ceiling of the machine bounds a call, or None where the variant does not say."""
+        said = self.prepared.ceiling
+        bound = said() if callable(said) else said
+        if bound is not None and not isinstance(bound, Ceiling):
+            raise TypeError(f"ceiling is a Ceiling, or a function that returns one; got {bound!r:.80}")
+        return bound
 
     def _call(self, seed: int = 0) -> Callable[[], Any]:
         """Return the variant's call, with this luck where it draws on chance. A bare call pays nothing for it."""

@@ -117,6 +117,19 @@ class Engagement(Struct, frozen=True, kw_only=True):
     """On a fallback: to what."""
 
 
+class Reach(Struct, frozen=True, kw_only=True):
+    """What share of what this machine could do at best a variant reached."""
+
+    ceiling: str
+    """Its name in `Machine.ceilings`, as `memory_copy_gib_per_s`."""
+    amount: float
+    """Work of one call, in the ceiling's unit without the "per second"."""
+    share: float | None = None
+    """amount ÷ median seconds ÷ ceiling, as 0.4 for 40 %; null where the ceiling or the time is not known."""
+    note: str = ""
+    """What was counted as work, as `columns read once`."""
+
+
 class Variant(Struct, frozen=True, kw_only=True):
     """What is known of one variant at one size."""
 
@@ -145,6 +158,8 @@ class Variant(Struct, frozen=True, kw_only=True):
     memory: Memory | None = None
     quality: Quality | None = None
     engagement: Engagement | None = None
+    reach: Reach | None = None
+    """Null where the variant did not say what work it does."""
 
 
 class Point(Struct, frozen=True, kw_only=True):

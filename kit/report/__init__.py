@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def write(runs: list[str], out: str = "report") -> Path:
+def write(runs: list[str], out: str = "report", prices: list[str] | None = None) -> Path:
     """Write `index.html`, `report.md`, `results.parquet` and the notebooks' pages into the folder `out`.
 
     runs: folders of runs, single runs, single record files, or fsspec URLs of them. Everything is written atomically
@@ -14,7 +14,7 @@ def write(runs: list[str], out: str = "report") -> Path:
     return publish.publish(runs, out)
 
 
-def main(runs: list[str] | None = None, out: str = "report") -> int:
+def main(runs: list[str] | None = None, out: str = "report", prices: list[str] | None = None) -> int:
     """Write the report of `runs` (by default of `runs/`), print where the page is, and return the exit status."""
     print(write(runs or ["runs"], out))
     return 0

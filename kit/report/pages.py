@@ -10,7 +10,7 @@ from kit.record import words
 from kit.record.style import BAND, BASELINE, GRID, INK, MUTED, PALETTE, PAPER
 from kit.report import notebook as notebooks
 from kit.report import view
-from kit.report.gather import Status, Unreadable
+from kit.stored.gather import Status, Unreadable
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Nothing is loaded and nothing is run, whatever a record or a notebook holds."""

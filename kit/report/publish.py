@@ -10,9 +10,10 @@ from uuid import uuid4
 from kit.errors import UserError
 from kit.record import store, words
 from kit.record.document import Record
-from kit.report import choose, gather, markdown, pages, table, view
-from kit.report.choose import Brief, Shelf
-from kit.report.gather import Found, Status, Unreadable
+from kit.report import markdown, pages, table, view
+from kit.stored import choose, gather
+from kit.stored.choose import Brief, Shelf
+from kit.stored.gather import Found, Status, Unreadable
 
 MOST_SECTIONS = 60
 """Comparisons told in full; the others stand in `results.parquet` and are counted."""

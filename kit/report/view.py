@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from kit.record import document, words
 from kit.record.document import Machine, Point, Record, Variant
-from kit.report import choose
-from kit.report.choose import Brief, Shelf
+from kit.stored import choose
+from kit.stored.choose import Brief, Shelf
 
 MOST_ROWS = 60
 MOST_SIZES = 12

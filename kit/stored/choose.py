@@ -7,7 +7,7 @@ from typing import Any
 
 from kit.record import words
 from kit.record.document import Machine, Record
-from kit.report.gather import File
+from kit.stored.gather import File
 
 LONGEST_VALUE = 120
 

@@ -11,7 +11,7 @@ from kit.errors import UserError
 from kit.record import store, words
 from kit.record.document import Record
 
-NOT_RECORDS = ("status.json", "progress.json", "parameters.json")
+NOT_RECORDS = ("status.json", "progress.json", "parameters.json", "ceilings.json")
 """Files of a run that are JSON and no record, where a folder of records is named itself."""
 
 DEEPEST = 64
