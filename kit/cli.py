@@ -1,4 +1,4 @@
-"""The command line: `kit list | help | doctor | plan | run | report | compare`; each command imports its own room only."""
+"""The command line: `kit list | help | doctor | plan | run | report | compare`, each importing its own room only."""
 
 import argparse
 import sys
