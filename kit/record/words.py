@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kit.record.document import Effect, Engagement, Memory, Point, Quality, Record, Scaling, Variant
+from kit.record.document import Effect, Engagement, Memory, Point, Quality, Reach, Record, Scaling, Variant
 
 SAME_MEMORY = 1.05
 """Ratios of memory closer to 1 than this are called the same."""
@@ -142,6 +142,93 @@ def listing(names: Iterable[str], most: int = 8) -> str:
     if len(shown_names) > most:
         shown_names = [*shown_names[: most - 1], f"{len(shown_names) - most + 1} more"]
     return " and ".join([", ".join(shown_names[:-1]), shown_names[-1]] if len(shown_names) > 1 else shown_names)
+
+
+# ------------------------------------------------------------------------------------------------ ceilings
+
+
+_PER_SECOND = {
+    "_gib_per_s": "GiB/s",
+    "_mib_per_s": "MiB/s",
+    "_gflop_per_s": "GFLOP/s",
+    "_tflop_per_s": "TFLOP/s",
+    "_gop_per_s": "GOP/s",
+    "_per_s": "/s",
+    "_us": "µs",
+    "_ms": "ms",
+    "_s": "s",
+}
+"""How a ceiling's name ends, and the unit that this means; the first that fits."""
+
+_PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
+
+_PREFIXES = {"B": (" KMGT", "iB", 1024), "FLOP": (" kMGTP", "FLOP", 1000), "OP": (" kMGTP", "OP", 1000)}
+"""What a prefix before a unit may be, what stands after it, and the step between two."""
+
+_ABOVE = {
+    "memory_copy": ("from caches", "from the processor's caches, or read without being written as a copy is"),
+    "disk_read": ("from caches", "from the page cache"),
+    "disk_write": ("from caches", "into the page cache"),
+}
+"""Why more than the whole of a ceiling may have been reached: in a cell, and in a sentence."""
+
+
+def ceiling_name(name: str) -> tuple[str, str]:
+    """Return a ceiling's name for people and its unit: `memory_copy_gib_per_s` is ("memory copy", "GiB/s")."""
+    plain = shown(name, 60)
+    ending = next((ending for ending in _PER_SECOND if plain.endswith(ending)), "")
+    words = plain.removesuffix(ending).split("_")
+    precise = [word.upper() for word in words if word in _PRECISIONS]
+    return " ".join(precise + [word for word in words if word not in _PRECISIONS]), _PER_SECOND.get(ending, "")
+
+
+def ceiling(name: str, per_second: float | None) -> tuple[str, str]:
+    """Return a ceiling of the machine by name and value: ("memory copy", "8.40 GiB/s")."""
+    label, unit = ceiling_name(name)
+    return label, f"{number(per_second)} {unit}" if per_second is not None else "—"
+
+
+def reach(found: Reach | None) -> str:
+    """Return a share of a ceiling for a cell: `41 % of memory copy`; `—` where none is known."""
+    if found is None or found.share is None:
+        return "—"
+    label, _ = ceiling_name(found.ceiling)
+    why = _above(found)
+    return f"{percent(found.share)} of {label}" + (f": {why[0]}" if why else "")
+
+
+def reach_arithmetic(variant: Variant) -> str:
+    """Return how that share came about: `1.20 GiB in 350 ms = 3.43 GiB/s of 8.40 GiB/s (memory copy, measured in the
+    same session); counted: columns read once`; empty where there is no share."""
+    found, seconds = variant.reach, variant.warm_s
+    if found is None or not found.share or not seconds:
+        return ""
+    (label, unit), rate = ceiling_name(found.ceiling), found.amount / seconds
+    work = unit.removesuffix("/s")
+    per_second = [f"{_work(value, work)}/s" for value in (rate, rate / found.share)]
+    told = f"{_work(found.amount, work)} in {duration(seconds)} = {' of '.join(per_second)}"
+    told += f" ({label}, measured in the same session)"
+    told += f"; counted: {shown(found.note)}" if shown(found.note) else ""
+    why = _above(found)
+    return told + (f"; above 100 %: {why[1]}" if why else "")
+
+
+def _above(found: Reach) -> tuple[str, str] | None:
+    if found.share is None or not found.share > 1.005:
+        return None
+    kind = next((kind for kind in _ABOVE if found.ceiling.startswith(kind)), None)
+    return _ABOVE[kind] if kind else ("measured at another moment", "the ceiling was measured at another moment")
+
+
+def _work(value: float, unit: str) -> str:
+    """Return an amount of work with the prefix that reads best: 0.0012 GiB is `1.23 MiB`."""
+    kind = next((kind for kind in ("FLOP", "OP", "B") if unit.endswith(kind)), None)
+    if kind is None or not 0 < value < 1e30:
+        return f"{number(value)} {unit}".strip()
+    prefixes, rest, step = _PREFIXES[kind]
+    value *= step ** (prefixes.find(unit[0]) if unit != kind else 0)
+    power = max(0, min(len(prefixes) - 1, int(math.log(value * 1.0005, step))))
+    return f"{number(value / step**power)} {prefixes[power] + rest if power else kind}"
 
 
 # ------------------------------------------------------------------------------------------------ parts of a record
@@ -447,6 +534,9 @@ class Row:
     prepare: str
     cold: str
     breakeven: str
+    reach: str = "—"
+    arithmetic: str = ""
+    """How the share of the ceiling in `reach` came about."""
 
 
 COLUMNS = {
@@ -492,6 +582,8 @@ def row(record: Record, point: Point, variant: Variant) -> Row:
         prepare=duration(variant.prepare_s if timed else None),
         cold=duration(variant.cold_s if timed else None),
         breakeven=break_even(variant),
+        reach=reach(variant.reach),
+        arithmetic=reach_arithmetic(variant),
     )
 
 

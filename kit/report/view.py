@@ -405,31 +405,11 @@ def machine_details(machine: Machine) -> list[tuple[str, str]]:
     """Return what else is known of a machine, by name."""
     details = [
         ("System", words.shown(f"{machine.system}, {machine.arch}, Python {machine.python}", 120)),
-        *((_ceiling(name), words.number(found)) for name, found in list(machine.ceilings.items())[:24]),
+        *(words.ceiling(name, found) for name, found in list(machine.ceilings.items())[:24]),
     ]
     for gpu in machine.gpus[:8]:
         details.append(("GPU", words.shown(f"{gpu.name}, {words.mib(gpu.memory_mib)}, driver {gpu.driver}", 120)))
     return [*details, ("CUDA", words.shown(machine.cuda, 20))] if machine.cuda else details
-
-
-_UNITS = {
-    "_gib_per_s": "GiB/s",
-    "_mib_per_s": "MiB/s",
-    "_gflop_per_s": "GFLOP/s",
-    "_tflop_per_s": "TFLOP/s",
-    "_us": "µs",
-    "_ms": "ms",
-    "_s": "s",
-}
-
-
-def _ceiling(name: str) -> str:
-    """Return the name of a ceiling with its unit: `memory_copy_gib_per_s` is `memory copy, GiB/s`."""
-    shown = words.shown(name, 60)
-    for ending, unit in _UNITS.items():
-        if shown.endswith(ending):
-            return f"{shown.removesuffix(ending).replace('_', ' ')}, {unit}"
-    return shown.replace("_", " ")
 
 
 _MONTHS = (
