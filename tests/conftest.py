@@ -1,6 +1,7 @@
 """What every test needs: records go to a folder of the test's own, never into the project's `runs/`."""
 
 import pytest
+from browser import axe, chromium, contexts, page, trap  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="session")
