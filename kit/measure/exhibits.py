@@ -17,6 +17,7 @@ _IN_JUPYTER = """<style>
   background: none; vertical-align: top; white-space: nowrap; }
 .kit .n { text-align: right !important; }
 .kit td.wide { white-space: normal; min-width: 14em; max-width: 30em; }
+.kit .why { text-decoration: underline dotted; text-underline-offset: .2em; cursor: help; white-space: nowrap; }
 .kit th { font-weight: 500; color: var(--muted, inherit); }
 .kit p { max-width: 60em; margin: .3em 0; line-height: 1.5; }
 .kit svg { max-width: 46em; width: 100%; height: auto; display: block; margin: .8em 0; }

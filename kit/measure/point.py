@@ -250,7 +250,7 @@ class Measurement:
             return Variant(**known, **self._never_measured())
         table, readings = self._tables[position], seat.readings
         known |= dict(state="measured", warm_s=plain.median(seat.wall_s()), metrics=_medians(readings))
-        known |= dict(reach=reach.of(seat.ceiling))
+        known |= dict(reach=reach.of(seat.ceiling, known["metrics"]))
         if name == self.baseline:
             return Variant(**known, verdict="baseline")
         verdict, reason = self._verdict(seat, table)

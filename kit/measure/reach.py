@@ -1,21 +1,32 @@
 """What share of the machine's ceilings a comparison's variants reached: work of a call ÷ its time ÷ ceiling."""
 
+import math
 from collections.abc import Mapping
 
 import msgspec
 
-from kit.measure.work import Ceiling
+from kit.measure.work import TIME, Ceiling
 from kit.record.document import Point, Reach, Variant
 
+BY_DEFINITION = {TIME: 1.0}
+"""Ceilings that are not measured."""
 
-def of(bound: Ceiling | None) -> Reach | None:
-    """Return what a variant said of its work, its share yet to be worked out."""
-    return Reach(ceiling=bound.name, amount=float(bound.amount), note=bound.note) if bound else None
+
+def of(bound: Ceiling | None, metrics: Mapping[str, float | None]) -> Reach | None:
+    """Return what a variant said of its work, its share yet to be worked out; None where there is no work to hold
+    against a ceiling. metrics: medians of the variant's own, for an amount that is one of them."""
+    if bound is None:
+        return None
+    amount = metrics.get(bound.amount) if isinstance(bound.amount, str) else float(bound.amount)
+    if not amount or not 0 < amount < math.inf:
+        return None
+    return Reach(ceiling=bound.name, amount=amount, note=bound.note)
 
 
 def names(points: list[Point]) -> set[str]:
-    """Return the names of the ceilings that variants of these points are held against."""
-    return {variant.reach.ceiling for point in points for variant in point.variants if variant.reach}
+    """Return the names of the ceilings that must be measured for the variants of these points."""
+    named = {variant.reach.ceiling for point in points for variant in point.variants if variant.reach}
+    return named - set(BY_DEFINITION)
 
 
 def with_shares(points: list[Point], ceilings: Mapping[str, float | None]) -> list[Point]:
@@ -27,7 +38,7 @@ def with_shares(points: list[Point], ceilings: Mapping[str, float | None]) -> li
 
 
 def _with_share(variant: Variant, ceilings: Mapping[str, float | None]) -> Variant:
-    best = ceilings.get(variant.reach.ceiling) if variant.reach else None
+    best = (BY_DEFINITION | dict(ceilings)).get(variant.reach.ceiling) if variant.reach else None
     if not best or not variant.warm_s:
         return variant
     share = variant.reach.amount / variant.warm_s / best

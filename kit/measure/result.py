@@ -189,12 +189,19 @@ class Result:
 
     def _html_table(self, point: Point) -> str:
         heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in words.COLUMNS.values())
-        rows = [words.cells(row) for row in words.rows(self.record, point)]
-        body = "".join(f"<tr>{''.join(map(_html_cell, words.COLUMNS, cells))}</tr>" for cells in rows)
+        body = "".join(_html_row(row) for row in words.rows(self.record, point))
         return f"<table><caption>{escape(self._title(point))}</caption><tr>{heads}</tr>{body}</table>"
 
 
-def _html_cell(name: str, text: str) -> str:
+def _html_row(row: words.Row) -> str:
+    cells = [_html_cell(name, text, row) for name, text in zip(words.COLUMNS, words.cells(row), strict=True)]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _html_cell(name: str, text: str, row: words.Row) -> str:
+    if name == "engagement" and row.arithmetic:  # told when pointed at
+        proof, share = text.removesuffix(row.reach), escape(row.reach)
+        return f'<td class="wide">{escape(proof)}<span class="why" title="{escape(row.arithmetic)}">{share}</span></td>'
     wide = ' class="wide"' if name in ("engagement", "quality", "verdict") and len(text) > 24 else ""
     return f"<td{wide}>{escape(text)}</td>"
 

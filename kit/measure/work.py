@@ -6,17 +6,21 @@ from typing import Any
 
 from kit.record.document import Engagement
 
+TIME = "time_s_per_s"
+"""A ceiling that needs no measuring: a second holds one second of work. For work whose own seconds are known."""
+
 
 @dataclass(frozen=True)
 class Ceiling:
     """Which of the machine's ceilings bounds a call, and how much of it the call needs.
 
-    name: as in `kit.machine.ceilings`, as "memory_copy_gib_per_s". amount: work of one call in that ceiling's unit
-    without the "per second": GiB, GFLOP, round trips. note: what was counted, as "columns read once".
+    name: as in `kit.machine.ceilings`, as "memory_copy_gib_per_s", or `TIME`. amount: the least work that a call must
+    do, in that ceiling's unit without the "per second": GiB, GFLOP, round trips; where it differs from call to call,
+    the name of the variant's metric that holds it. note: what was counted, as "columns read once".
     """
 
     name: str
-    amount: float
+    amount: float | str
     note: str = ""
 
 

@@ -17,6 +17,8 @@ SAME_MEMORY = 1.05
 
 LONGEST = 200
 """Characters of a name or a reason that are shown."""
+LONGEST_CELL = 800
+"""Of a text in a technique's own table, which may be a whole answer."""
 
 _HIDDEN = re.compile("[\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
@@ -173,8 +175,14 @@ _ABOVE = {
 """Why more than the whole of a ceiling may have been reached: in a cell, and in a sentence."""
 
 
+_ITS_TIME = "time_s_per_s"
+"""The ceiling of work whose own seconds are known: a second holds one."""
+
+
 def ceiling_name(name: str) -> tuple[str, str]:
     """Return a ceiling's name for people and its unit: `memory_copy_gib_per_s` is ("memory copy", "GiB/s")."""
+    if name == _ITS_TIME:
+        return "its time", "s/s"
     plain = shown(name, 60)
     ending = next((ending for ending in _PER_SECOND if plain.endswith(ending)), "")
     words = plain.removesuffix(ending).split("_")
@@ -194,7 +202,7 @@ def reach(found: Reach | None) -> str:
         return "—"
     label, _ = ceiling_name(found.ceiling)
     why = _above(found)
-    return f"{percent(found.share)} of {label}" + (f": {why[0]}" if why else "")
+    return f"{percent(found.share)} of {label}" + (f": {why[0]}" if why and why[0] else "")
 
 
 def reach_arithmetic(variant: Variant) -> str:
@@ -203,21 +211,25 @@ def reach_arithmetic(variant: Variant) -> str:
     found, seconds = variant.reach, variant.warm_s
     if found is None or not found.share or not seconds:
         return ""
-    (label, unit), rate = ceiling_name(found.ceiling), found.amount / seconds
-    work = unit.removesuffix("/s")
-    per_second = [f"{_work(value, work)}/s" for value in (rate, rate / found.share)]
-    told = f"{_work(found.amount, work)} in {duration(seconds)} = {' of '.join(per_second)}"
-    told += f" ({label}, measured in the same session)"
-    told += f"; counted: {shown(found.note)}" if shown(found.note) else ""
     why = _above(found)
-    return told + (f"; above 100 %: {why[1]}" if why else "")
+    counted = f"counted: {shown(found.note)}" if shown(found.note) else ""
+    return "; ".join(filter(None, [_rates(found, seconds), counted, f"above 100 %: {why[1]}" if why else ""]))
+
+
+def _rates(found: Reach, seconds: float) -> str:
+    if found.ceiling == _ITS_TIME:
+        return f"{duration(found.amount)} of {duration(seconds)}"
+    label, unit = ceiling_name(found.ceiling)
+    work, rate = unit.removesuffix("/s"), found.amount / seconds
+    told = f"{_work(found.amount, work)} in {duration(seconds)} = {_work(rate, work)}/s"
+    return f"{told} of {_work(rate / found.share, work)}/s ({label}, measured in the same session)"
 
 
 def _above(found: Reach) -> tuple[str, str] | None:
     if found.share is None or not found.share > 1.005:
         return None
     kind = next((kind for kind in _ABOVE if found.ceiling.startswith(kind)), None)
-    return _ABOVE[kind] if kind else ("measured at another moment", "the ceiling was measured at another moment")
+    return _ABOVE[kind] if kind else ("", "the ceiling is the best of one library at another moment")
 
 
 def _work(value: float, unit: str) -> str:
@@ -496,7 +508,7 @@ def _fact(value: object) -> str:
 def cell(value: str | float | bool | None) -> str:
     """Return what stands in a technique's own table as text: `1,200`, `0.975`, `yes`, `—` for nothing."""
     if isinstance(value, str):
-        return shown(value)
+        return shown(value, LONGEST_CELL)
     return number(value) if isinstance(value, float) else "—" if value is None else _fact(value)
 
 
@@ -553,12 +565,14 @@ COLUMNS = {
 
 def cells(row: Row) -> list[str]:
     """Return a row's cells in the order of `COLUMNS`. Why there is no speed stands beside the verdict; where nothing
-    ran, why stands in the place of the proof that it ran."""
+    ran, why stands in the place of the proof that it ran; the share of a ceiling stands behind that proof."""
     told = {name: getattr(row, name) for name in COLUMNS}
     if row.note and row.verdict in ("correctness only", "baseline", "unresolved") and row.speedup == "—":
         told["verdict"] += f": {row.note}"
     elif row.engagement == "—":
         told["engagement"] = row.note
+    elif row.reach != "—":
+        told["engagement"] += f"; {row.reach}"
     return list(told.values())
 
 
