@@ -13,18 +13,10 @@ import msgspec
 
 from kit.errors import UserError
 from kit.record.document import VERSION, Chart, Record, Table
+from kit.record.masking import MASK, is_secret, masked
 
 LARGEST_BYTES = 256 * 2**20
 """A file above this is not read: no comparison writes such a record."""
-
-_USERINFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/\s'\"]{1,2000}@")
-_SIGNATURE = re.compile(
-    r"(?P<name>[?&](?:x-(?:amz|goog)-[\w-]{1,60}|[\w.-]{0,60}(?:sig|signature|token|secret|password|credential|key|keyid)))="
-    r"[^&#\s'\"]+",
-    re.IGNORECASE,
-)
-"""A query's part that signs or opens a URL: as dangerous as a password."""
-_HOME = re.compile(rf"(?<![\w.-]){re.escape(os.path.expanduser('~'))}(?![\w.-])")
 
 
 def new_id() -> str:
@@ -38,20 +30,20 @@ def now() -> str:
 
 
 def clean(value: Any) -> Any:
-    """Return `value` as plain JSON data, without secrets: NaN and infinities become null, credentials in URLs are
-    masked, the home folder becomes `~`; what JSON cannot hold becomes its text.
+    """Return `value` as plain JSON data, without secrets: NaN and infinities become null, credentials are masked, texts
+    under a secret's name too, the home folder becomes `~`; what JSON cannot hold becomes its text.
 
-    >>> clean({"url": "s3://key:secret@bucket/x", "loss": float("nan")})
-    {'url': 's3://***@bucket/x', 'loss': None}
+    >>> clean({"url": "s3://key:secret@bucket/x", "loss": float("nan"), "api_key": "0abc"})
+    {'url': 's3://***@bucket/x', 'loss': None, 'api_key': '***'}
     """
     if isinstance(value, str):
-        return _without_secrets(value.encode("utf-8", "replace").decode())  # file names may hold half characters
+        return masked(value.encode("utf-8", "replace").decode())  # file names may hold half characters
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None  # float() for NumPy's float64, which is a float too
     if isinstance(value, dict):
-        return {str(key): clean(item) for key, item in value.items()}
+        return {clean(str(key)): _named(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [clean(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a scalar of NumPy or a tensor
@@ -59,9 +51,8 @@ def clean(value: Any) -> Any:
     return clean(str(value))
 
 
-def _without_secrets(text: str) -> str:
-    text = _SIGNATURE.sub(r"\g<name>=***", _USERINFO.sub(r"\g<scheme>***@", text))
-    return _HOME.sub("~", text) if os.path.expanduser("~") != "/" else text
+def _named(name: str, value: Any) -> Any:
+    return MASK if isinstance(value, str) and value and is_secret(name) else clean(value)
 
 
 def write(record: Record, folder: Path | str) -> Path:
@@ -72,7 +63,7 @@ def write(record: Record, folder: Path | str) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", record.asked.comparison.lower()).strip("-")[:60] or "comparison"
-    path = folder / f"{slug}-{record.id}.json"
+    path = folder / f"{slug}-{re.sub(r'[^A-Za-z0-9._-]+', '-', record.id)[:80]}.json"
     partial = path.with_suffix(f".{uuid4().hex[:8]}.partial")
     _put(record, partial)
     try:

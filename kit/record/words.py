@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kit.record.document import Effect, Engagement, Memory, Point, Quality, Reach, Record, Scaling, Variant
+from kit.record.masking import masked
 
 SAME_MEMORY = 1.05
 """Ratios of memory closer to 1 than this are called the same."""
@@ -26,10 +27,10 @@ _HIDDEN = re.compile("[\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff
 def shown(value: object, most: int = LONGEST) -> str:
     """Return `value` as one line of printable text of at most `most` characters.
 
-    Control characters and the marks that turn the direction of text round are left out.
+    Control characters and the marks that turn the direction of text round are left out, and secrets are masked.
     """
     head = str(value)[: 8 * most + 64]
-    spaced = " ".join(_HIDDEN.sub("", head).split())
+    spaced = " ".join(masked(_HIDDEN.sub("", head)).split())
     text = "".join(c for c in spaced if not unicodedata.category(c).startswith("C")).strip()
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
@@ -229,7 +230,7 @@ def _above(found: Reach) -> tuple[str, str] | None:
     if found.share is None or not found.share > 1.005:
         return None
     kind = next((kind for kind in _ABOVE if found.ceiling.startswith(kind)), None)
-    return _ABOVE[kind] if kind else ("", "the ceiling is the best of one library at another moment")
+    return _ABOVE[kind] if kind else ("", "the ceiling is what one library reached at another moment")
 
 
 def _work(value: float, unit: str) -> str:

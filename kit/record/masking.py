@@ -1,0 +1,127 @@
+"""Masks what must not be written down: passwords, keys and tokens, by how they look and by what this environment holds.
+
+Three ways to know a secret: where it stands (in an address, after `password=`), how it is made (`ghp_…`, `AKIA…`), and
+what it is: the values of this process's own environment variables whose names say that they are secret.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from urllib.parse import quote, unquote
+
+MASK = "***"
+
+_NAME = (
+    r"(?:password|passwd|passphrase|secret|credentials?|authorization|"
+    r"(?:api|access|secret|private|account|storage|signing|encryption|shared)[_-]?key(?:[_-]?id)?|"
+    r"(?:access|auth|session|refresh|bearer|id|api|github|gitlab|hub|hf|security|security[_-]session)[_-]?token)"
+)
+"""The end of a name that is a secret's, in whatever letters."""
+_KEY = re.compile(rf"[\w.-]*(?:{_NAME}|(?:^|_)(?:pwd|token))", re.IGNORECASE)
+_VARIABLE = re.compile(rf"(?:.*_)?(?:{_NAME}|PASS|TOKEN|DSN)|.+_(?:PWD|PAT|AUTH)", re.IGNORECASE)
+
+_ADDRESS = re.compile(
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)"
+    r"(?:[^/\s'\"@:?#]{0,200}:(?!\d{1,5}[/?#\s]|//)[^\s'\"@]{0,500}@(?:[^/\s'\"@]{0,200}@)*|[^/\s'\"]{1,500}@)",
+    re.IGNORECASE,
+)
+"""An address with its user: a key of S3 may hold slashes, so they may stand in a password, not in a port."""
+_QUERY = re.compile(
+    r"(?P<name>[?&;#](?:x-(?:amz|goog|oss)-[\w-]{1,60}|[\w.-]{0,60}"
+    r"(?:sig|signature|token|secret|password|passwd|pwd|credential|key|keyid|key_id|auth)))=[^&;#\s'\"]+",
+    re.IGNORECASE,
+)
+"""A query's part that signs or opens an address: as dangerous as a password."""
+_HEADER = re.compile(
+    r"(?P<name>\b(?:(?:proxy-)?authorization|x-api-key|x-auth-token|set-cookie|cookie)\b[\"']?\s*[:=]\s*[\"']?"
+    r"(?:(?:basic|bearer|digest|token|negotiate|aws4-hmac-sha256)\s+)?|\bbearer\s+(?=[\w.~+/-]{12}))[^\s\"',]+",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(
+    rf"(?P<name>(?<![\w.-])[\w.-]{{0,60}}(?:{_NAME}|token)[\"']?\]?\s*[:=]\s*)(?P<mark>[\"'])[\w.~+/=!$%^&*-]{{8,2000}}(?P=mark)",
+    re.IGNORECASE,
+)
+_ASSIGNED = re.compile(
+    r"(?P<name>\b[A-Z][A-Z0-9_]{0,60}(?:PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|ACCESS_KEY|ACCESS_KEY_ID|SECRET_KEY)"
+    r"|(?<![\w.])(?:password|passwd|pwd|AccountKey|SharedAccessSignature))=(?![\s\"'*({\[]|(?:os|self|getpass)\.|\w{1,60}[(\[])[^\s\"',;&)]{3,}"
+)
+"""As a shell or a database's connection string writes it; a call or a look-up in code is none."""
+_MADE = re.compile(
+    r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{18,}|hf_[A-Za-z0-9]{30,}"
+    r"|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{40,}"
+    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
+)
+_PRIVATE = re.compile(r"-----BEGIN ([A-Z ]{0,30}PRIVATE KEY)-----.{1,8000}?(?:-----END \1-----|\Z)", re.DOTALL)
+
+_SIGNS = "= : BEGIN AKIA ASIA ghp_ gho_ ghu_ ghs_ ghr_ _pat_ glpat- hf_ sk- xox AIza npm_ pypi- eyJ earer EARER".split()
+"""One of these stands in every text with a secret that is known by its place or its look (a header's by its colon)."""
+
+
+def masked(text: str) -> str:
+    """Return `text` without secrets, and with `~` for the home folder.
+
+    >>> masked("s3://key:secret@bucket/x?X-Amz-Signature=0abc")
+    's3://***@bucket/x?X-Amz-Signature=***'
+    """
+    if any(sign in text for sign in _SIGNS):
+        text = _by_looks(text)
+    known = _known()
+    text = known.sub(MASK, text) if known else text
+    home = _home()
+    return home.sub("~", text) if home and "/" in text else text
+
+
+def _by_looks(text: str) -> str:
+    if "://" in text:
+        text = _ADDRESS.sub(rf"\g<scheme>{MASK}@", text)
+    if "=" in text:
+        text = _ASSIGNED.sub(rf"\g<name>={MASK}", _QUERY.sub(rf"\g<name>={MASK}", text))
+    text = _HEADER.sub(rf"\g<name>{MASK}", text)
+    if '"' in text or "'" in text:
+        text = _QUOTED.sub(rf"\g<name>\g<mark>{MASK}\g<mark>", text)
+    if "-----BEGIN" in text:
+        text = _PRIVATE.sub(rf"-----BEGIN \g<1>-----{MASK}", text)
+    return _MADE.sub(MASK, text)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a name says that its value is a secret: `aws_secret_access_key`, `password`, not `max_tokens`."""
+    return len(name) <= 100 and _KEY.fullmatch(name) is not None
+
+
+def known(environment: Mapping[str, str]) -> list[str]:
+    """Return the secrets of an environment, longest first: values of variables whose names say so, passwords in
+    addresses, each also as it is written in an address."""
+    found = {secret for name, value in environment.items() for secret in _secrets_of(name, value)}
+    found |= {quote(secret, safe="") for secret in found} | {unquote(secret) for secret in found}
+    return sorted((secret for secret in found if len(secret) >= 6 and not _plain(secret)), key=lambda s: (-len(s), s))
+
+
+def _secrets_of(name: str, value: str) -> Iterator[str]:
+    if _VARIABLE.fullmatch(name):
+        yield value.strip()
+    if match := re.search(r"://[^\s/@:]*:([^\s@/]+)@", value):
+        yield match[1]
+
+
+def _plain(value: str) -> bool:
+    """Return whether a value is no secret, whatever its variable is called: a switch, a path that stands here."""
+    return value.lower() in ("disabled", "enabled", "default", "password", "secret") or (
+        value.startswith(("/", "~")) and os.path.exists(os.path.expanduser(value))
+    )
+
+
+@cache
+def _known() -> re.Pattern | None:
+    secrets = known(os.environ)
+    return re.compile("|".join(map(re.escape, secrets))) if secrets else None
+
+
+@cache
+def _home() -> re.Pattern | None:
+    """Return the home folder as a pattern, as it is named and as it really lies; None where it is the root."""
+    named = os.path.expanduser("~").rstrip("/")
+    homes = {home for home in (named, os.path.realpath(named)) if home not in ("", "/")}
+    ends = "|".join(re.escape(home) for home in sorted(homes, key=len, reverse=True))
+    return re.compile(rf"(?<![\w.-])(?:{ends})(?![\w.-])") if homes else None
