@@ -14,7 +14,7 @@ import pytest
 
 from kit import doctor
 from kit.errors import UserError
-from kit.machine import capabilities, ceilings, fingerprint
+from kit.machine import capabilities, fingerprint
 from kit.machine.capabilities import Capability
 from kit.measure.comparison import Comparison
 
@@ -300,16 +300,6 @@ def test_versions_are_of_what_is_installed():
     found = fingerprint.versions()
     assert {"numpy", "pandas", "ml-scaling-kit"} <= found.keys()
     assert all(version[0].isdigit() for version in found.values())
-
-
-# --- ceilings ---------------------------------------------------------------------------------------------------------
-
-
-def test_ceilings_are_measured():
-    """What the machine could do at best is a positive finite number for each kind of work."""
-    found = ceilings.measure(0.02)
-    assert {"memory_copy_gib_per_s", "matrix_product_fp32_gflop_per_s"} <= found.keys()
-    assert all(0 < value < float("inf") for value in found.values())
 
 
 # --- light imports ----------------------------------------------------------------------------------------------------

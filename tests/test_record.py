@@ -65,7 +65,7 @@ def test_every_written_record_satisfies_the_schema(tmp_path, variants, sizes, ro
 @pytest.mark.parametrize("isolate", [True, False])
 def test_a_measured_record_satisfies_the_schema(monkeypatch, isolate):
     """What a real comparison writes, with numbers of NumPy, NaN and failures in it, satisfies the schema."""
-    monkeypatch.setattr(ceilings, "measure", lambda: {"memory_copy_gib_per_s": np.float64(8.0)})
+    monkeypatch.setattr(ceilings, "measured", lambda names, threads: {"memory_copy_gib_per_s": np.float64(8.0)})
     comparison = Comparison("real", baseline="a", sizes=[1, 2], seconds=0.2, threads=1, isolate=isolate)
     comparison.variant("a", lambda size: lambda: Reading(0.01 * size, {"loss": float("nan")}, 1))
     comparison.variant("b", lambda size: lambda: Reading(np.float64(0.02), {"loss": np.float32(0.5)}, 1))

@@ -18,6 +18,7 @@ from kit.batch.plans import Run
 from kit.batch.runs import Attempt, Claim, Runs, key
 from kit.batch.screen import Screen, table
 from kit.errors import UserError
+from kit.machine import ceilings
 from kit.record import store, words
 from kit.record.document import Record, Variant
 
@@ -125,9 +126,11 @@ class Batch:
 
     def _fill(self, turn: Turn, claim: Claim, holding: int) -> Outcome:
         """Execute the notebook of a claimed folder, and keep what came of it."""
-        self.screen.show(f"{turn.head}: running")
         began = time.monotonic()
         try:
+            self._measure_ceilings(turn, claim.folder)
+            self.screen.show(f"{turn.head}: running")
+            began = time.monotonic()
             error = processes.execute(turn.run, claim, holding, self._watch(turn, claim)) or _faulty(claim.folder)
             state = "failed" if error else "finished"
         except KeyboardInterrupt:
@@ -136,6 +139,14 @@ class Batch:
         if problem := self._keep(turn, claim, state, seconds, error):
             state, note = "failed" if state == "finished" else state, problem
         return Outcome(turn.run.label, state, seconds, note, self._log(claim.kept))
+
+    def _measure_ceilings(self, turn: Turn, folder: Path) -> None:
+        """Leave in the run's folder what this machine can do at best now. It never costs the run."""
+        self.screen.show(f"{turn.head}: measuring what this machine can do at best")
+        try:
+            ceilings.leave(folder)
+        except Exception as error:
+            self.screen.say(f"{turn.head}: what this machine can do at best could not be measured: {error}")
 
     def _watch(self, turn: Turn, claim: Claim) -> Callable[[], None]:
         return lambda: self.screen.progress(turn.head, processes.progress(claim.folder))

@@ -1,0 +1,61 @@
+"""The process that measures ceilings (`python -m kit.machine.ceilings.probe THREADS BUDGET_S FOLDER NAME…`).
+
+It prints a line of JSON a ceiling, [name, rate or null, reason], as soon as it is known: what it crashes on is then the
+first name without a line.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """threads: allowed to a probe; budget_s: seconds for its repeats; folder: on the disk that is measured."""
+
+    threads: int
+    budget_s: float
+    folder: str
+
+
+class Impossible(Exception):
+    """This machine does not let itself be measured so; the text says why."""
+
+
+def best_s(call: Callable[[], object], budget_s: float) -> float:
+    """Return the shortest time of a call within so many seconds, at least two calls, the first not counted."""
+    call()
+    best, end = float("inf"), time.perf_counter() + budget_s
+    while time.perf_counter() < end or best == float("inf"):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def main(threads: str, budget_s: str, folder: str, *names: str) -> None:
+    """Measure the ceilings of these names in this order and print each."""
+    from kit.machine.ceilings import ON_CPU, ON_GPU
+
+    out = os.fdopen(os.dup(1), "w")  # a library that prints must not speak between the lines
+    os.dup2(2, 1)
+    conditions = Conditions(int(threads), float(budget_s), folder)
+    for name in names:
+        module = importlib.import_module(f"kit.machine.ceilings.{(ON_CPU | ON_GPU)[name]}")
+        print(json.dumps([name, *_told(module.PROBES[name], conditions)]), file=out, flush=True)
+
+
+def _told(probe: Callable[[Conditions], float], conditions: Conditions) -> tuple[float | None, str]:
+    try:
+        return float(probe(conditions)), ""
+    except Exception as error:  # whatever a library raises where a machine can't
+        text = " ".join(str(error).split())[:200]
+        return None, text if isinstance(error, Impossible) else f"{type(error).__name__}: {text}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
