@@ -11,7 +11,7 @@ from kit.errors import UserError
 from kit.record import store, words
 from kit.record.document import Record
 from kit.report import markdown, pages, table, view
-from kit.stored import choose, gather
+from kit.stored import choose, gather, index
 from kit.stored.choose import Brief, Shelf
 from kit.stored.gather import Found, Status, Unreadable
 
@@ -32,7 +32,7 @@ def publish(runs: list[str], out: str) -> Path:
     with _replacing(folder / "results.parquet") as partial:
         rows = table.Writer(partial)
         try:
-            for file, record in gather.read_records(found.records, unreadable):
+            for file, record in index.read_records(runs, found.records, unreadable):
                 shelf.add(file, record)
                 rows.add(record)
         finally:

@@ -1,6 +1,8 @@
 """Finds what runs left behind, in folders or at URLs, and reads it without trusting it."""
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,15 +20,21 @@ DEEPEST = 64
 LARGEST_STATUS = 2**20
 LARGEST_NOTEBOOK = 64 * 2**20
 
+_TICK_S = 2.0
+"""Two changes within it may leave the same time on a file: the coarsest clock of a file system in use."""
+
 
 @dataclass(frozen=True)
 class File:
-    """A file that was found: its file system, its path there, its path for people, and its size in bytes."""
+    """A file that was found: its file system, its path there, its path for people, and its size in bytes.
+
+    mark: as long as it stays the same, so does the content; empty where that can't be told."""
 
     system: Any
     path: str
     shown: str
     size: int
+    mark: str = ""
 
     @property
     def name(self) -> str:
@@ -116,7 +124,26 @@ def _open(run: str) -> tuple[Any, str]:
 
 
 def _file(system: Any, path: str, info: dict, shown: str) -> File:
-    return File(system, path, words.shown(store.clean(shown), 160), int(info.get("size") or 0))
+    mark = _mark_here(path) if "file" in system.protocol else _mark_there(info)
+    return File(system, path, words.shown(store.clean(shown), 160), int(info.get("size") or 0), mark)
+
+
+def _mark_here(path: str) -> str:
+    """Return what tells a local file from any other and from itself after a change: the time of a change of anything
+    about it (ctime) is the system's, and can't be set. A file that changed just now could change again unseen."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    settled = max(found.st_mtime, found.st_ctime) < time.time() - _TICK_S
+    parts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return "-".join(map(str, parts)) if settled else ""
+
+
+def _mark_there(info: dict) -> str:
+    """Return the tag that an object store gives to a content, if it gives a strong one."""
+    tag = str(info.get("ETag") or "")
+    return "" if not tag or tag.startswith("W/") else f"{tag}-{info.get('size')}"
 
 
 def _wanted(inside: PurePosixPath, name: str) -> bool:
@@ -126,20 +153,30 @@ def _wanted(inside: PurePosixPath, name: str) -> bool:
     return name.endswith(".json") and (inside.name == "records" or (at_top and name not in NOT_RECORDS))
 
 
-def read_records(files: list[File], unreadable: list[Unreadable]) -> Iterator[tuple[File, Record]]:
+def read_record(file: File) -> tuple[Record, int]:
+    """Return the record in a file, and how many bytes it has. Raise UserError if it can't be read."""
+    text = file.read(store.LARGEST_BYTES)
+    record = store.decode(text, file.name)
+    if _depth(record.asked.parameters) > DEEPEST:
+        raise UserError(f"its parameters are nested more than {DEEPEST} levels deep")
+    return record, len(text)
+
+
+def read_records(
+    files: list[File],
+    unreadable: list[Unreadable],
+    read: Callable[[File], tuple[Record, int]] = read_record,
+) -> Iterator[tuple[File, Record]]:
     """Yield each record once (copies are left out); what can't be read goes to `unreadable`, with its reason."""
     seen = set()
     for file in files:
         try:
-            text = file.read(store.LARGEST_BYTES)
-            record = store.decode(text, file.name)
-            if _depth(record.asked.parameters) > DEEPEST:
-                raise UserError(f"its parameters are nested more than {DEEPEST} levels deep")
+            record, size = read(file)
         except UserError as error:
             reason = words.shown(error, 400).removeprefix(f"{words.shown(file.name)}: ")
             unreadable.append(Unreadable(file.shown, reason))
             continue
-        if (copy := (record.id, len(text))) not in seen:
+        if (copy := (record.id, size)) not in seen:
             seen.add(copy)
             yield file, record
 
