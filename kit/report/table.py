@@ -52,6 +52,9 @@ COLUMNS = {
     "engagement": TEXT,
     "engagement_facts": TEXT,
     "engagement_note": TEXT,
+    "reach_ceiling": TEXT,
+    "reach_amount": REAL,
+    "reach_share": REAL,
     "metrics": TEXT,
     "exponent": REAL,
     "overtakes": TEXT,
@@ -139,6 +142,8 @@ def _of(point: Point, variant: Variant) -> dict[str, Any]:
         }
     if proof := variant.engagement:
         own |= {"engagement": proof.state, "engagement_facts": _json(proof.facts), "engagement_note": proof.note}
+    if reach := variant.reach:
+        own |= {f"reach_{name}": getattr(reach, name) for name in ("ceiling", "amount", "share")}
     return own
 
 
