@@ -3,13 +3,15 @@
 import importlib
 import subprocess
 import sys
+from dataclasses import replace
 
+import duckdb
 import pyarrow
 import pytest
 
 from kit.errors import UserError
 from kit.measure.answers import equal, portable
-from kit.techniques.dataframes import QUESTIONS, engines, flights, generate, own
+from kit.techniques.dataframes import QUESTIONS, columns, engines, flights, generate, own
 from kit.techniques.dataframes.questions import WORKLOADS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # Dask's own, with pandas 3.1
@@ -237,3 +239,64 @@ assert found.state == sys.argv[1], found
     subprocess.run([sys.executable, "-c", code, "engaged"], check=True, env=two)
     if engine == "polars":
         subprocess.run([sys.executable, "-c", code, "fell back"], check=True, env=wrong)
+
+
+# --- what a question must read ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("question", "bytes_a_row"), [("groupby_1", 1 + 4), ("groupby_4", 4 + 4 + 4 + 8)])
+def test_the_least_that_a_question_reads_is_counted_by_hand(question, bytes_a_row, cache):
+    """A column of numbers counts its width, one of few texts a byte; the same for every engine."""
+    tables = generate.tables(question, 1_000, keys=10, cache=cache)
+    found = columns.bound(tables, question)
+    assert (found.name, found.amount * 2**30) == ("memory_copy_gib_per_s", 1_000 * bytes_a_row)
+    assert {getattr(engines, name)(tables, question).ceiling() for name in ("pandas", "polars", "duckdb")} == {found}
+
+
+def test_many_texts_need_wider_codes(cache):
+    """Text counts a code that tells as many apart as there are: 500 different ones need two bytes."""
+    tables = generate.tables("groupby_3", 1_000, keys=2, cache=cache)
+    assert columns.bound(tables, "groupby_3").amount * 2**30 == 1_000 * (2 + 4 + 8)
+
+
+def test_both_tables_of_a_join_are_read(cache):
+    """A join hands on every column of both, so all are read."""
+    tables = generate.tables("join_5", 1_000, cache=cache)
+    row = 3 * 4 + (1 + 1 + 2) + 8  # three numbers, texts of 10, 100 and 1,000 different ones, a value
+    assert columns.bound(tables, "join_5").amount * 2**30 == 1_000 * 2 * row
+
+
+@pytest.mark.parametrize("question", [*WORKLOADS["groupby"], "delay_features"])
+def test_a_question_reads_the_columns_it_is_said_to(question, cache, tmp_path):
+    """On files of those columns alone its answer is the same, and without any one of them there is none."""
+    tables = (
+        flights.tables(2_000, cache) if question == "delay_features" else generate.tables(question, 500, cache=cache)
+    )
+    needed = columns.read(tables, question)
+    assert (
+        equal(of_columns(tables, question, needed, tmp_path), answer("duckdb", tables, question, None)).state == "held"
+    )
+    for name, gone in [(name, column) for name, listed in needed.items() for column in listed]:
+        left = needed | {name: [column for column in needed[name] if column != gone]}
+        with pytest.raises(duckdb.BinderException, match=gone):
+            of_columns(tables, question, left, tmp_path)
+
+
+def of_columns(tables, question, needed, folder):
+    """What DuckDB answers on files that hold these columns and no others."""
+    from pyarrow import parquet
+
+    paths = {name: str(folder / f"{name}.parquet") for name in needed}
+    for name, listed in needed.items():
+        parquet.write_table(parquet.read_table(tables.paths[name], columns=list(listed)), paths[name])
+    return answer("duckdb", replace(tables, paths=paths), question, None)
+
+
+def test_a_cluster_elsewhere_is_held_against_no_ceiling_of_this_machine(cache, cluster):
+    """Who computes on other machines is not told a share of this one."""
+    tables = generate.tables("groupby_1", 6_000, keys=10, cache=cache)
+    prepared = engines.dask(tables, "groupby_1", cluster=cluster)
+    try:
+        assert prepared.ceiling() is None
+    finally:
+        prepared.close()

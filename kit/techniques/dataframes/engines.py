@@ -17,8 +17,9 @@ from typing import Any
 
 from kit.errors import UserError
 from kit.machine.fingerprint import allowed_threads
-from kit.measure.work import Prepared, engaged, fell_back
+from kit.measure.work import Ceiling, Prepared, engaged, fell_back
 from kit.record.document import Engagement
+from kit.techniques.dataframes.columns import DEVICE, MEMORY, bound
 from kit.techniques.dataframes.questions import workload
 from kit.techniques.dataframes.tables import Tables
 
@@ -35,7 +36,11 @@ def pandas(tables: Tables, question: str) -> Prepared:
     pyarrow.set_cpu_count(allowed_threads())
     load = partial(_pandas_frame, categories=_groups(question))
     call = asked(in_pandas, question, tables, load, pd=pd, text={"read_dictionary": FLIGHT_TEXT})
-    return Prepared(call, lambda: engaged(version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU"))
+
+    def proof() -> Engagement:
+        return engaged(version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU")
+
+    return Prepared(call, proof, ceiling=partial(bound, tables, question))
 
 
 def polars(tables: Tables, question: str) -> Prepared:
@@ -56,7 +61,8 @@ def duckdb(tables: Tables, question: str) -> Prepared:
         [(used,)] = connection.sql("SELECT current_setting('threads')").fetchall()
         return _threads_engaged(used, version=duckdb.__version__, device="CPU")
 
-    return Prepared(lambda: connection.sql(query).to_arrow_table(), proof, connection.close)
+    ceiling = partial(bound, tables, question)
+    return Prepared(lambda: connection.sql(query).to_arrow_table(), proof, connection.close, ceiling=ceiling)
 
 
 def dask(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
@@ -86,7 +92,8 @@ def cudf(tables: Tables, question: str) -> Prepared:
     from kit.techniques.dataframes import in_pandas
 
     call = asked(in_pandas, question, tables, _cudf_frame, pd=cudf)
-    return Prepared(call, lambda: engaged(version=cudf.__version__, device=_device()))
+    ceiling = partial(bound, tables, question, DEVICE)
+    return Prepared(call, lambda: engaged(version=cudf.__version__, device=_device()), ceiling=ceiling)
 
 
 def cudf_pandas(tables: Tables, question: str) -> Prepared:
@@ -105,7 +112,7 @@ def cudf_pandas(tables: Tables, question: str) -> Prepared:
             call()
         return _cudf_pandas_engaged(profiler.per_function_stats, version=cudf.__version__, device=_device())
 
-    return Prepared(call, proof)
+    return Prepared(call, proof, ceiling=partial(bound, tables, question, DEVICE))
 
 
 def polars_gpu(tables: Tables, question: str) -> Prepared:
@@ -127,7 +134,7 @@ def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Prep
 
     dask.config.set({"dataframe.backend": "cudf"})
     own = None if cluster else LocalCUDACluster(dashboard_address=":0")
-    return _dask(tables, question, Client(own or cluster), own, device=_device())
+    return _dask(tables, question, Client(own or cluster), own, gpus=True, device=_device())
 
 
 def _groups(question: str) -> bool:
@@ -190,7 +197,8 @@ def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], Enga
         return (frame.with_columns(selectors.string().cast(pl.Categorical)) if categories else frame).lazy()
 
     query = asked(in_polars, question, tables, load)
-    return Prepared(lambda: query().collect(engine=engine), proof)
+    ceiling = partial(bound, tables, question, MEMORY if engine == "streaming" else DEVICE)
+    return Prepared(lambda: query().collect(engine=engine), proof, ceiling=ceiling)
 
 
 def _polars_engaged() -> Engagement:
@@ -219,7 +227,7 @@ def _duckdb_table(connection: Any, path: str, enums: bool) -> str:
     return name
 
 
-def _dask(tables: Tables, question: str, client: Any, cluster: Any, **facts: Any) -> Prepared:
+def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: bool = False, **facts: Any) -> Prepared:
     from importlib.metadata import version
 
     from distributed import wait
@@ -244,12 +252,17 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, **facts: Any
         if cluster is not None:
             cluster.close()
 
+    def ceiling() -> Ceiling | None:
+        if cluster is None or (gpus and len(cluster.workers) > 1):
+            return None  # other machines or several GPUs, whose ceilings nobody has measured
+        return bound(tables, question, DEVICE if gpus else MEMORY)
+
     try:
         query = asked(in_dask, question, tables, load)
     except BaseException:
         close()
         raise
-    return Prepared(lambda: query().compute().reset_index(drop=True), proof, close)
+    return Prepared(lambda: query().compute().reset_index(drop=True), proof, close, ceiling=ceiling)
 
 
 def _cudf_pandas_engaged(calls: dict[str, dict[str, list[float]]], **facts: Any) -> Engagement:

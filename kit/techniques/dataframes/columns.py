@@ -1,0 +1,87 @@
+"""Which columns each question must read, and how many bytes they are: what an engine's speed is held against."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from kit.measure.work import Ceiling
+from kit.techniques.dataframes.in_pandas import FLIGHTS
+from kit.techniques.dataframes.tables import ROW_GROUP, Tables
+
+MEMORY, DEVICE = "memory_copy_gib_per_s", "device_copy_gib_per_s"
+"""The ceilings of engines on the CPU and on a GPU."""
+
+READ_BY = {
+    "groupby_1": "id1 v1",
+    "groupby_2": "id1 id2 v1",
+    "groupby_3": "id3 v1 v3",
+    "groupby_4": "id4 v1 v2 v3",
+    "groupby_5": "id6 v1 v2 v3",
+    "groupby_6": "id4 id5 v3",
+    "groupby_7": "id3 v1 v2",
+    "groupby_8": "id6 v3",
+    "groupby_9": "id2 id4 v1 v2",
+    "groupby_10": "id1 id2 id3 id4 id5 id6 v3",
+}
+"""The columns of `x` that a question of groups reads; a question of joins reads all of both tables."""
+
+JOINED = {"join_1": "small", "join_2": "medium", "join_3": "medium", "join_4": "medium", "join_5": "big"}
+
+OF_FLIGHTS = {
+    "flights": FLIGHTS,
+    "weather": ["origin", "time_hour", "wind_speed", "precip", "visib"],
+    "planes": ["tailnum", "year", "seats"],
+    "airports": ["faa", "lat", "lon", "alt"],
+    "airlines": ["carrier", "name"],
+}
+
+
+def read(tables: Tables, question: str) -> dict[str, list[str]]:
+    """Return table → the columns that no engine can answer `question` without."""
+    if question == "delay_features":
+        return OF_FLIGHTS
+    if question in READ_BY:
+        return {"x": READ_BY[question].split()}
+    if question in JOINED:
+        return {name: _names(tables.paths[name]) for name in ("x", JOINED[question])}
+    whole = {"x": [*tables.by, *tables.values]}
+    return whole | ({"keys": [*tables.by, "key_number"]} if question == "own_join" else {})
+
+
+def bound(tables: Tables, question: str, ceiling: str = MEMORY) -> Ceiling:
+    """Return the least that a question must move, the same for all engines: the columns that it reads, once.
+
+    A number counts its width, a text the 1, 2 or 4 bytes of a code that tells as many texts apart as the first rows
+    have: engines hold it so, or larger. Intermediate tables and the answer are not counted.
+    """
+    needed = read(tables, question)
+    amount = sum(_bytes(tables.paths[name], columns) for name, columns in needed.items()) / 2**30
+    number = sum(map(len, needed.values()))
+    return Ceiling(
+        ceiling, amount, f"the {number} columns that the question needs, read once, text as codes: the least"
+    )
+
+
+def _bytes(path: str, columns: Iterable[str]) -> int:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        rows, schema = file.metadata.num_rows, file.schema_arrow
+        return sum(rows * _width(file, schema.field(name)) for name in columns)
+
+
+def _width(file: Any, field: Any) -> int:
+    """Return the bytes of one value in memory."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_string(field.type):
+        return max(1, field.type.bit_width // 8)
+    first = next(file.iter_batches(ROW_GROUP, columns=[field.name]), None)
+    different = pc.count_distinct(first[0]).as_py() if first is not None else 0
+    return 1 if different <= 2**8 else 2 if different <= 2**16 else 4
+
+
+def _names(path: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(path).names
