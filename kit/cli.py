@@ -5,6 +5,7 @@ import sys
 from importlib import metadata
 
 from kit.errors import UserError
+from kit.record.masking import masked
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return asked.command(asked)
     except UserError as error:
-        print(f"kit: {error}", file=sys.stderr)
+        print(f"kit: {masked(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -15,6 +15,7 @@ from typing import ClassVar, NoReturn
 
 from kit.batch.processes import FAILED, end_descendants
 from kit.record import words
+from kit.record.masking import masked
 
 _MISLEADING = ("Input Notebook", "Output Notebook", "Unable to parse line", "Passed unknown parameter")
 """Lines of papermill's that say nothing true here: it reads parameters line by line, and we have checked them."""
@@ -27,13 +28,22 @@ def main(folder: Path) -> None:
     """Execute `folder/notebook.ipynb` in place; exit with 1, its last line saying why, if it did not get through."""
     given = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_batch, daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    logging.getLogger().handlers[0].addFilter(lambda line: not line.getMessage().startswith(_MISLEADING))
+    logging.basicConfig(level=logging.INFO)
+    handler = logging.getLogger().handlers[0]
+    handler.addFilter(lambda line: not line.getMessage().startswith(_MISLEADING))
+    handler.setFormatter(_WithoutSecrets("%(asctime)s %(message)s"))
     sys.modules["rfc3987_syntax"] = None  # a second of imports, for a check of addresses that nothing here makes
     # Our kernelspec before any that a user or an environment installed under the same name: it means this interpreter.
     ours = Path(__file__).parent / "jupyter"
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(ours), os.environ.get("JUPYTER_PATH")]))
     _execute(folder / "notebook.ipynb", given)
+
+
+class _WithoutSecrets(logging.Formatter):
+    """Papermill logs all that a notebook prints: whatever that is, a log is read by others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
 
 
 def _end_with_the_batch() -> None:
@@ -73,7 +83,7 @@ def _execute(notebook: Path, given: dict[str, object]) -> None:
             kernel_manager_class=Kernel,
         )
     except PapermillExecutionError as error:
-        print(plain("\n".join(error.traceback)), file=sys.stderr)
+        print(masked(plain("\n".join(error.traceback))), file=sys.stderr)
         fail(f"{error.ename}: {error.evalue}")
     except DeadKernelError:
         fail(_death(Kernel.code))

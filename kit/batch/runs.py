@@ -30,6 +30,7 @@ import kit
 from kit.batch.locks import is_locked, lock
 from kit.batch.plans import Run
 from kit.errors import UserError
+from kit.record.masking import masked
 from kit.record.store import clean, now
 
 
@@ -137,6 +138,7 @@ class Runs:
 
     def keep(self, claim: Claim, status: Status) -> None:
         """Write how a run ended and, if it was staged, upload it: its status last, so that nobody sees half of it."""
+        _tidy(claim.folder / "log.txt")
         _write_status(claim.folder, status)
         claim.log.close()
         if not self.staged:
@@ -152,6 +154,7 @@ class Runs:
         """Say of an attempt that died with its batch what it could not say itself. At a URL nobody can know."""
         if self.staged or attempt.alive or attempt.status.state != "running":
             return
+        _tidy(Path(attempt.folder, "log.txt"))
         _write_status(
             Path(attempt.folder),
             msgspec.structs.replace(attempt.status, state="cancelled", error="its batch ended before it did"),
@@ -228,6 +231,20 @@ def _draft(folder: Path, run: Run, status: Status) -> BinaryIO:
     (folder / "notebook.ipynb").write_text(json.dumps(run.notebook.document, indent=1), encoding="utf-8")
     _write_status(folder, status)
     return log
+
+
+def _tidy(log: Path) -> None:
+    """Mask the secrets of a log whose run has ended: what libraries and workers printed has passed by nobody.
+
+    The file stays the same one: its lock says that the run is still ours."""
+    with suppress(OSError), tempfile.TemporaryFile() as cleaned, open(log, "r+b") as file:
+        while lines := file.readlines(2**20):
+            text = b"".join(lines).decode(errors="surrogateescape")
+            cleaned.write(masked(text).encode(errors="surrogateescape"))
+        cleaned.seek(0)
+        file.seek(0)
+        shutil.copyfileobj(cleaned, file)
+        file.truncate()
 
 
 def _write_status(folder: Path, status: Status) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from kit.record import words
+from kit.record.masking import masked
 
 
 @dataclass
@@ -21,10 +22,11 @@ class Screen:
         if self._shown and self.stream.isatty():
             self.stream.write("\r\x1b[K")
         self._shown = ""
-        print(text, file=self.stream, flush=True)
+        print(masked(text), file=self.stream, flush=True)
 
     def show(self, text: str) -> None:
         """Write a line that, on a terminal, the next one takes the place of."""
+        text = masked(text)
         if text == self._shown:
             return
         if self.stream.isatty():
@@ -78,5 +80,5 @@ def table(title: str, heads: list[str], rows: Iterable[list[str]]) -> None:
     for column in shown.columns:
         column.overflow = "fold"
     for row in rows:
-        shown.add_row(*map(Text, row))
+        shown.add_row(*(Text(masked(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 10_000).print(shown)

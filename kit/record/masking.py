@@ -50,11 +50,13 @@ _ASSIGNED = re.compile(
 _MADE = re.compile(
     r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{18,}|hf_[A-Za-z0-9]{30,}"
     r"|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{40,}"
-    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
+    r"|Basic (?=[A-Za-z+/]{0,60}\d)[A-Za-z0-9+/]{12,}={0,2}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
 )
 _PRIVATE = re.compile(r"-----BEGIN ([A-Z ]{0,30}PRIVATE KEY)-----.{1,8000}?(?:-----END \1-----|\Z)", re.DOTALL)
 
-_SIGNS = "= : BEGIN AKIA ASIA ghp_ gho_ ghu_ ghs_ ghr_ _pat_ glpat- hf_ sk- xox AIza npm_ pypi- eyJ earer EARER".split()
+_SIGNS = tuple(
+    "= : AKIA ASIA ghp_ gho_ ghu_ ghs_ ghr_ _pat_ glpat- hf_ sk- xox AIza npm_ pypi- eyJ BEGIN earer Basic".split()
+)
 """One of these stands in every text with a secret that is known by its place or its look (a header's by its colon)."""
 
 
