@@ -1,6 +1,7 @@
 """Quantization: the gate, what really ran, the files of each precision, and requests as variants."""
 
 import pickle
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch import nn
 
 from kit import Comparison
 from kit.errors import UserError
-from kit.techniques.quantization import accuracy, show
+from kit.measure.work import Ceiling
+from kit.techniques.quantization import accuracy, requests, show
 from kit.techniques.quantization.accuracy import Gate
 from kit.techniques.quantization.engines import on_cpu, proof
 from kit.techniques.quantization.requests import Requests, Served, latencies
@@ -401,9 +403,7 @@ def test_what_cannot_be_counted_is_said():
     kernel = {"provider": "CPU", "input_type_shape": [{"float": [1, 4]}, {"int8": [4, 2]}],
               "output_type_shape": [{"float": [1, 2]}]}  # fmt: skip
     ops = ("LSTM", "MatMulInteger")
-    events = [
-        {"cat": "Node", "name": f"{op}_kernel_time", "args": kernel | {"op_name": op}} for op in ops
-    ]
+    events = [{"cat": "Node", "name": f"{op}_kernel_time", "args": kernel | {"op_name": op}} for op in ops]
     ran = proof.read(events)
     assert (ran.share("INT8"), ran.uncounted) == (1.0, ("LSTM",))
     assert "LSTM not counted" in ran.in_words()
@@ -426,3 +426,37 @@ def test_an_unchecked_variant_is_compared_with_none(compared):
     """What the comparison would not call faster, `paired` does not either."""
     assert compared.result.paired("ONNX Runtime INT8", "ONNX Runtime FP32") is not None
     assert compared.result.paired("silently wrong", "ONNX Runtime FP32") is None
+
+
+# --- what share of the machine's best ---------------------------------------------------------------------------------
+
+
+def test_a_request_is_held_against_the_product_of_the_precision_that_ran():
+    """Twice the multiplications that the engine counted, against the ceiling of the precision that it proved."""
+    low = proof.ran_as("INT8", 0.9, "an engine", 2, 1_000_000)
+    assert replace(requests.bound("cpu", "INT8", low), note="") == Ceiling("matrix_product_int8_gop_per_s", 0.002)
+    full = proof.ran_as("FP32", 1.0, "an engine", 2, 1_000_000)
+    assert replace(requests.bound("cpu", "FP32", full), note="") == Ceiling("matrix_product_fp32_gflop_per_s", 0.002)
+    names = [requests.bound("cuda", precision, low).name for precision in ("FP32", "FP16", "INT8")]
+    assert [name.split("_")[3] for name in names] == ["tf32", "bf16", "int8"]
+
+
+def test_what_is_not_counted_or_fell_back_is_held_against_nothing():
+    """No share is told where the engine counts nothing, ran another precision, or no such product is measured."""
+    counted = proof.ran_as("FP8", 1.0, "an engine", 2, 1_000_000)
+    assert requests.bound("cuda", "FP8", counted) is None
+    assert requests.bound("cpu", "INT8", proof.ran_as("INT8", 0.0, "an engine", 2, 1_000_000)) is None
+    assert requests.bound("cpu", "FP32", proof.ran_as("FP32", 1.0, "an engine", 2, None)) is None
+
+
+def test_a_linear_model_is_counted_by_hand(tmp_path):
+    """A request of 8 samples through a layer of 16 × 4 weights takes 2 · 8 · 16 · 4 operations, once it is proven."""
+    torch.manual_seed(0)
+    example, free = torch.randn(8, 16), torch.export.Dim.DYNAMIC
+    torch.onnx.export(nn.Linear(16, 4).eval(), (example,), tmp_path / "model.onnx", dynamo=True, verbose=False,
+                      external_data=False, input_names=["x"], dynamic_shapes=({0: free},))  # fmt: skip
+    np.savez(tmp_path / "evaluation.npz", x=example.numpy(), targets=np.zeros(8))
+    one = Subject("linear", tmp_path, accuracy.accuracy, "accuracy")
+    prepared = Served(on_cpu.onnx_runtime, precisions.fp32(one))(Requests(one, 8, tmp_path, 1))
+    prepared.engagement()
+    assert prepared.ceiling().amount * 1e9 == pytest.approx(2 * 8 * 16 * 4)

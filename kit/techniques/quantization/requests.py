@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.measure.work import Prepared, Reading
+from kit.measure.work import Ceiling, Prepared, Reading
+from kit.record import words
 from kit.record.document import Engagement
 from kit.techniques.quantization.engines.on_cpu import first
 from kit.techniques.quantization.work import Artefact, Engine, Inputs, Opener, Subject
@@ -61,15 +62,43 @@ class Served:
     def __call__(self, asked: Requests) -> Prepared:
         """Open the engine and return its requests, ready to be timed."""
         engine = self.opener(self.artefact, asked.subject, asked.batch, asked.threads)
-        work = _Work(engine, asked, asked.scratch / self.name)
-        return Prepared(work.read, work.prove, engine.close)
+        work = _Work(engine, asked, self)
+        return Prepared(work.read, work.prove, engine.close, ceiling=work.ceiling)
+
+
+ON_CPU = {"INT8": "matrix_product_int8_gop_per_s", "BF16": "matrix_product_bf16_gflop_per_s"}
+ON_GPU = {
+    "FP32": "device_matrix_product_tf32_gflop_per_s",  # as all engines of a GPU compute it
+    "FP16": "device_matrix_product_bf16_gflop_per_s",
+    "BF16": "device_matrix_product_bf16_gflop_per_s",
+    "INT8": "device_matrix_product_int8_gop_per_s",
+}
+"""The ceilings of precisions: the others of a CPU compute in FP32; FP8 has none that is measured here."""
+
+
+def bound(device: str, precision: str, proven: Engagement) -> Ceiling | None:
+    """Return which product bounds a request, and its operations by the engine's own count; None where it has none.
+
+    What ran in the low precision in part is held as a whole against that precision's product, the faster one: the share
+    is rather too small than too large.
+    """
+    count = proven.costs.get("multiplications")
+    if not count or proven.state != "engaged":
+        return None
+    fp32 = "matrix_product_fp32_gflop_per_s"
+    name = ON_GPU.get(precision) if device == "cuda" else ON_CPU.get(precision, fp32)
+    note = "multiplications and additions of all products and convolutions, by the engine's own account"
+    if precision != "FP32":
+        note += f"; {words.percent(proven.costs.get('low_precision'))} of them in {precision}"
+    return Ceiling(name, 2 * count / 1e9, note) if name else None
 
 
 class _Work:
     """One engine at work."""
 
-    def __init__(self, engine: Engine, asked: Requests, folder: Path):
-        self.engine, self.asked, self.folder = engine, asked, folder
+    def __init__(self, engine: Engine, asked: Requests, variant: Served):
+        self.engine, self.asked, self.folder = engine, asked, asked.scratch / variant.name
+        self.precision, self.proven = variant.artefact.precision, None
         self.folder.mkdir(parents=True, exist_ok=True)
         self.batches = _batches(asked.subject.evaluation, asked.batch)
         self.position = 0
@@ -120,7 +149,12 @@ class _Work:
         """Return the engine's proof, after the requests that the percentiles still want."""
         if self.asked.tail:
             self._tail()
-        return self.engine.proof()
+        self.proven = self.engine.proof()
+        return self.proven
+
+    def ceiling(self) -> Ceiling | None:
+        """Return which product bounds a request, once it is proven what ran."""
+        return self.proven and bound(self.engine.device, self.precision, self.proven)
 
     def _tail(self) -> None:
         seconds, end = [], time.perf_counter() + TAIL_S

@@ -105,27 +105,19 @@ def _good(variant: Variant) -> str:
 def latency(found: Findings) -> Table:
     """Return a row a variant: percentiles of the latency at the smallest batch, and the share of the machine's best."""
     rows, batch = [], found.result.record.points[0].size
-    best = found.result.record.machine.ceilings.get("matrix_product_fp32_gflop_per_s")
     for variant in found.measured(found.smallest):
         seconds = latencies(found.scratch / found.variants[variant.name].name, batch)
         told = [1e3 * np.quantile(seconds, q) if len(seconds) * (1 - q) >= BEYOND else None for q in QUANTILES.values()]
-        rows.append([variant.name, *told, len(seconds), _ceiling(variant, batch, best)])
+        rows.append([variant.name, *told, len(seconds), words.reach(variant.reach)])
     samples = "1 sample" if batch == 1 else f"{batch} samples"
     return Table(
         f"Latency of a request of {samples}, in milliseconds (lower is better)",
-        ["variant", *QUANTILES, "requests", "of the FP32 ceiling"],
+        ["variant", *QUANTILES, "requests", "of this machine's best"],
         rows,
         f"Percentiles with fewer than {BEYOND} requests beyond them are left out. Requests come one after another, "
-        "each of other samples, in the rounds and, for what these left wanting, after them. Ceiling: "
-        "multiplications a second against this machine's best in FP32, which arithmetic on smaller numbers may pass.",
+        "each of other samples, in the rounds and, for what these left wanting, after them. This machine's best: a "
+        "matrix product in the precision that was proven, measured in the same session.",
     )
-
-
-def _ceiling(variant: Variant, batch: float, best: float | None) -> str | None:
-    count = variant.engagement.costs.get("multiplications") if variant.engagement else None
-    if not (count and best and variant.warm_s):
-        return None
-    return words.percent(2 * count / variant.warm_s / 1e9 / best)
 
 
 def same_engine(found: Findings) -> Table:

@@ -108,12 +108,13 @@ class Engine:
     run: one request: inputs of as many samples as the engine was opened for → the first output, a NumPy array.
     proof: what really ran, asked after the timing: its facts name at least `provider`, `low_precision` (share of the
         multiplications of products and convolutions that ran in the artefact's precision, 0 to 1) and `threads`.
-    close: frees what must be freed.
+    close: frees what must be freed. device: "cpu" or "cuda", whose ceilings it is held against.
     """
 
     run: Callable[[Inputs], np.ndarray]
     proof: Callable[[], Engagement]
     close: Callable[[], None] | None = None
+    device: str = "cpu"
 
 
 Opener = Callable[[Artefact, Subject, int, int], Engine]

@@ -49,7 +49,7 @@ def by_provider(provider: str, artefact: Artefact, subject: Subject, batch: int,
         ran = proof.profiled(artefact.path, inputs, on_cpu.session_options(threads), providers)
         return ran_by(provider, ran, artefact.precision, threads)
 
-    return Engine(lambda inputs: session.run(wanted, inputs)[0], prove)
+    return Engine(lambda inputs: session.run(wanted, inputs)[0], prove, device="cuda" if provider == CUDA else "cpu")
 
 
 def ran_by(provider: str, ran: proof.Ran, precision: str, threads: int) -> Engagement:
@@ -116,7 +116,7 @@ def on_device(
         name = f"PyTorch {torch.__version__} on {_name(device)}"
         return proof.ran_as(artefact.precision, share, name, threads, sum(done.values()))
 
-    return Engine(run, prove)
+    return Engine(run, prove, device=device)
 
 
 _TYPES = {"FP16": "float16", "BF16": "bfloat16"}

@@ -87,7 +87,7 @@ def tensorrt_(artefact: Artefact, subject: Subject, batch: int, threads: int) ->
         counted = ran.multiplications * batch
         return proof.ran_as(artefact.precision, ran.share(artefact.precision), name, threads, counted, **facts)
 
-    return Engine(run, prove)
+    return Engine(run, prove, device="cuda")
 
 
 def bound(
