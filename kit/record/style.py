@@ -165,8 +165,28 @@ def to_svg(figure: "Figure", themed: bool = False) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: 'DejaVu Sans'[^;\"]*", f"font-family: {FONT}", svg)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
+    svg = _slim(re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL))
     return _open_tag(figure, _own_ids(_with_theme(svg) if themed else svg), themed)
+
+
+def _slim(svg: str) -> str:
+    """Drop what no eye sees: digits beyond a hundredth of a point, line breaks, a font named at each text."""
+    svg = re.sub(
+        r' (?:d|x|y|transform|points|width|height)="[^"]*"',
+        lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0].replace("\n", " ").replace(' "', '"')),
+        svg,
+    )
+    svg = svg.replace(f"; font-family: {FONT}", "").replace(f"font-family: {FONT}; ", "")
+    svg = re.sub(r' transform="rotate\(-?0(?:\.0+)? [^"]*\)"', "", svg)
+    svg = re.sub(r">\s*\n\s*<", "><", svg)
+    svg = re.sub(r'(?:<use [^>]*? style="([^"]*)"/>)(?:<use [^>]*? style="\1"/>)+', _in_one_style, svg)
+    return re.sub(r"<g>((?:(?!</?g\b).)*)</g>", r"\1", svg, flags=re.DOTALL)
+
+
+def _in_one_style(run: re.Match) -> str:
+    """Say once what neighbouring markers all say."""
+    style = f' style="{run[1]}"'
+    return f"<g{style}>{run[0].replace(style, '')}</g>"
 
 
 def _with_theme(svg: str) -> str:
@@ -192,7 +212,7 @@ def _open_tag(figure: "Figure", svg: str, themed: bool) -> str:
     width, height = (figure.get_figwidth() * 72, figure.get_figheight() * 72)
     label = escape(words.shown(figure.get_label(), 600), quote=True)
     size = "" if themed else f' width="{width:g}pt" height="{height:g}pt"'
-    joins = "stroke-linejoin: round; stroke-linecap: butt"
+    joins = f"stroke-linejoin: round; stroke-linecap: butt; font-family: {FONT}"
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}"{size}'
         f' viewBox="0 0 {width:g} {height:g}" style="{joins}">'

@@ -10,21 +10,65 @@ if TYPE_CHECKING:
     from kit.report.view import OwnTable, Section
 
 MOST_LISTED = 40
+LARGEST = 60_000
+"""Characters: a comment on GitHub holds 65,536."""
 
 
 def page(report: "Report") -> str:
-    """Return the report as GitHub-flavoured Markdown: verdicts, a table a comparison, failures, machines."""
+    """Return the report as GitHub-flavoured Markdown that a comment holds: what to do, what could change that,
+    failures, and folded, as many as there is room for, the comparisons in full."""
     parts = [
-        "# What pays off here",
+        "# What should we do?",
         *(f"Measured on {safe(machine.line)}, {safe(machine.days)}." for machine in report.machines),
+        *([_choices(report)] if report.sections else ["Nothing has been measured yet."]),
+        *_changes(report),
+        *_failures(report),
     ]
-    if not report.sections:
-        parts.append("Nothing has been measured yet.")
+    left, untold = LARGEST - len("\n\n".join(parts)), report.untold
     for section in report.sections:
-        parts += _section(section)
-    if report.untold:
-        parts.append(f"{report.untold:,} more comparisons stand in `results.parquet`.")
-    return "\n\n".join([*parts, *_failures(report)]) + "\n"
+        folded = _folded(section)
+        left -= len(folded) + 2
+        if left > 0:
+            parts.append(folded)
+        else:
+            untold += 1
+    if untold:
+        parts.append(f"{untold:,} more comparisons stand in `index.html` and `results.parquet`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _choices(report: "Report") -> str:
+    """Return the first screen as a table: a row a comparison."""
+    heads = ["technique", "comparison", "what to do", "speed-up [interval]", "faster from", "memory", "quality"]
+    heads += ["cost"] if any("Cost" in dict(section.choice.numbers) for section in report.sections) else []
+    rows = []
+    for section in report.sections[:MOST_LISTED]:
+        numbers = dict(section.choice.numbers)
+        since = numbers.get("Faster from") or numbers.get("Shown at", "—")
+        cells = [section.technique, _named(section), section.choice.do, numbers.get("Speed-up", "—"), since]
+        cells += [numbers.get(name, "—") for name in ("Memory", "Quality", *(["Cost"] if len(heads) > 7 else []))]
+        rows.append("| " + " | ".join(map(safe, cells)) + " |")
+    return "\n".join(["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads), *rows])
+
+
+def _changes(report: "Report") -> list[str]:
+    """Return what could change the recommendations, each clause once."""
+    clauses = dict.fromkeys(
+        f"- {safe(section.technique)}: {safe(clause)}."
+        for section in report.sections
+        for clause in section.choice.change
+    )
+    return ["What could change that:", "\n".join(list(clauses)[:MOST_LISTED])] if clauses else []
+
+
+def _named(section: "Section") -> str:
+    return section.title + "".join(f", {more}" for more in (section.label, section.where) if more)
+
+
+def _folded(section: "Section") -> str:
+    told = "\n\n".join(_section(section))
+    named = safe(f"{section.technique}: {_named(section)}")
+    return f"<details><summary>{named}</summary>\n\n{told}\n\n</details>"
 
 
 def safe(text: str) -> str:
@@ -34,7 +78,6 @@ def safe(text: str) -> str:
 
 
 def _section(section: "Section") -> list[str]:
-    named = f"{section.technique}: {section.title}" + (f" ({section.label})" if section.label else "")
     where = [f"On {safe(section.where)}."] if section.where else []
     told = [f"**{safe(section.headline)}**", _table(section)]
     told += [_own_table(table) for table in section.own_tables]
@@ -42,7 +85,7 @@ def _section(section: "Section") -> list[str]:
     told += [
         f"{safe(clause)}{'; to have it: ' + safe(remedy) if remedy else ''}." for clause, remedy in section.not_run
     ]
-    return [f"## {safe(named)}", *where, *[part for part in told if part], *(f"> {safe(w)}" for w in section.warnings)]
+    return [*where, *[part for part in told if part], *(f"> {safe(w)}" for w in section.warnings)]
 
 
 def _table(section: "Section") -> str:

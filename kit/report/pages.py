@@ -1,5 +1,7 @@
 """Sets what the report says into its pages. Everything printed is cut, cleaned and escaped on the way."""
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,11 +15,16 @@ from kit.report import view
 from kit.stored.gather import Status, Unreadable
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""Nothing is loaded and nothing is run, whatever a record or a notebook holds."""
+"""Nothing is loaded and nothing is run, whatever a record or a notebook holds, but one script of the page's own, which
+is named by its hash."""
 
 LONGEST = 1200
 """Characters of any one text on the page."""
 MOST_TROUBLES = 200
+MOST_RESULTS = 1_500
+"""Rows of the table of all results."""
+MOST_ALSO = 5
+"""Further comparisons of a technique that the first screen names."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,15 @@ class OnMachine:
     details: list[tuple[str, str]]
     records: int
     days: str
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the first screen says of one technique: its main comparison, further ones, and how many more there are."""
+
+    main: view.Section
+    also: list[view.Section]
+    more: int
 
 
 @dataclass(frozen=True)
@@ -63,12 +79,30 @@ class Report:
             grouped.setdefault(section.technique, []).append(section)
         return grouped
 
+    @property
+    def screens(self) -> list[Screen]:
+        """What the first screen says, a technique each: first of the comparison that answers what to do, else of the
+        one that was measured first."""
+        found = []
+        for sections in self.techniques.values():
+            main = min(sections, key=lambda section: (not section.answers, section.written))
+            others = [section for section in sections if section is not main]
+            found.append(Screen(main, others[:MOST_ALSO], len(others[MOST_ALSO:])))
+        return found
+
+    @property
+    def results(self) -> list[view.Result]:
+        """Every variant of every comparison at every size."""
+        return [result for section in self.sections for result in section.results]
+
 
 def index(report: Report) -> str:
     """Return the page."""
-    return _template("page.html").render(
-        report=report, slug=view.slug, day=view.day, count=_count, most=MOST_TROUBLES, **_common()
-    )
+    script = _text("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    given = _common() | {"script": Markup(script), "policy": f"{POLICY}; script-src 'sha256-{digest}'"}
+    given |= {"most": MOST_TROUBLES, "most_results": MOST_RESULTS}
+    return _template("page.html").render(report=report, slug=view.slug, day=view.day, count=_count, **given)
 
 
 def notebook(document: bytes, run: tuple[str, ...]) -> str:
@@ -112,6 +146,7 @@ def _template(name: str):
     )
     environment.filters["code"] = notebooks.code
     environment.filters["svg"] = Markup
+    environment.filters["capital"] = lambda text: text[:1].upper() + text[1:]
     return environment.get_template(name)
 
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 from kit.errors import UserError
 from kit.record import store, words
 from kit.record.document import Record
-from kit.report import markdown, pages, table, view
+from kit.report import markdown, pages, prices, table, view
 from kit.stored import choose, gather, index
 from kit.stored.choose import Brief, Shelf
 from kit.stored.gather import Found, Status, Unreadable
@@ -23,8 +23,9 @@ MOST_NOTEBOOKS = 40
 ENDED_WELL = ("finished", "skipped")
 
 
-def publish(runs: list[str], out: str) -> Path:
+def publish(runs: list[str], out: str, asked_prices: list[str]) -> Path:
     """Write the report of `runs` into the folder `out`; see `kit.report.write`."""
+    costs = prices.read(asked_prices)
     found = gather.find(runs)
     folder = _folder(out)
     unreadable: list[Unreadable] = []
@@ -42,7 +43,7 @@ def publish(runs: list[str], out: str) -> Path:
     newest = shelf.newest()
     told = _read_again(newest[:MOST_SECTIONS])
     notebooks = _write_notebooks(folder, found, [brief for brief, _ in told], failed, unreadable)
-    report = _report(shelf, told, newest, notebooks, failed, unreadable)
+    report = _report(shelf, told, newest, notebooks, failed, unreadable, costs)
     _put(folder / "report.md", markdown.page(report))
     _put(folder / "index.html", pages.index(report))
     return folder / "index.html"
@@ -57,7 +58,7 @@ def _latest(statuses: list[Status]) -> list[Status]:
     return [status for _, status in latest.values()]
 
 
-def _report(shelf, told, newest, notebooks, failed, unreadable) -> pages.Report:
+def _report(shelf, told, newest, notebooks, failed, unreadable, costs) -> pages.Report:
     from kit.record import figures
 
     records = [record for _, record in told]
@@ -73,6 +74,7 @@ def _report(shelf, told, newest, notebooks, failed, unreadable) -> pages.Report:
             names[brief.machine] if len(names) > 1 else "",
             look,
             notebooks.get(_run_folder(brief.file.folder), ""),
+            prices.of(brief.machine, costs),
         )
         for (brief, record), label in zip(told, _labels(records), strict=True)
     ]

@@ -4,8 +4,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from kit.record import document, words
+from kit.record import advice, document, words
 from kit.record.document import Machine, Point, Record, Variant
+from kit.report import prices
+from kit.report.prices import Price
 from kit.stored import choose
 from kit.stored.choose import Brief, Shelf
 
@@ -29,8 +31,24 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What to do about one comparison, as the first screen says it, with the numbers that speak for it."""
+
+    do: str
+    condition: str
+    change: list[str]
+    """What could change it, a clause each."""
+    verdict: str
+    """Of the variant that is recommended; empty where the baseline stays."""
+    numbers: list[tuple[str, str]]
+    """Name and value: speed-up, from what size on, memory, quality, cost."""
+    strip: "Strip | None"
+    place: int
+
+
+@dataclass(frozen=True)
 class Line:
-    """One variant of a verdict: what the first screen says of it."""
+    """One variant of a verdict: how it came out at the largest size."""
 
     name: str
     verdict: str
@@ -42,6 +60,21 @@ class Line:
     place: int
     """Which of the page's colours it has."""
     strip: Strip | None
+    cost: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One variant at one size, in the table of all results."""
+
+    technique: str
+    anchor: str
+    comparison: str
+    size: str
+    row: words.Row
+    memory: str
+    where: str
+    measured: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +132,10 @@ class Section:
     where: str
     """The machine, where there are several."""
     headline: str
+    choice: Choice
+    answers: list[list[str]]
+    """The technique's own answers: question and answer."""
+    results: list[Result]
     sentences: list[str]
     lines: list[Line]
     not_run: list[tuple[str, str]]
@@ -107,7 +144,11 @@ class Section:
     more_sizes: int
     growth: list[Growth]
     parameters: list[tuple[str, str]]
+    winner: tuple[str, str] | None
+    """Name and source code of the variant that is recommended."""
     sources: list[tuple[str, str]]
+    priced: str
+    """Of how many calls the costs are, and at what price; empty without one."""
     facts: list[str]
     """How this one was measured, with its own numbers."""
     warnings: list[str]
@@ -119,6 +160,7 @@ class Section:
     charts: list[str]
     """Titles of the technique's own charts."""
     more_exhibits: int
+    written: str
     figures: list[Drawn] = field(default_factory=list)
 
 
@@ -146,35 +188,134 @@ def slug(*parts: str) -> str:
     return joined.strip("-") or "unnamed"
 
 
-def section(record: Record, brief: Brief, shelf: Shelf, label: str, where: str, look: dict, page: str) -> Section:
+def _sources(record: Record) -> list[tuple[str, str]]:
+    """Return the code of the variants, each once, with the names of those that share it."""
+    names: dict[str, list[str]] = {}
+    for name, code in list(record.asked.sources.items())[:MOST_ROWS]:
+        names.setdefault(code, []).append(name)
+    return [(words.listing(sharing), code) for code, sharing in names.items() if code.strip()]
+
+
+WHAT_TO_DO = "What to do"
+"""Title of the table in which a technique answers its own questions."""
+
+
+def section(
+    record: Record, brief: Brief, shelf: Shelf, label: str, where: str, look: dict, page: str, price: Price | None
+) -> Section:
     """Return one comparison as the page tells it. label: what tells it from its like; where: the machine, or empty;
-    look: the variants' colours; page: of its notebook, or empty."""
+    look: the variants' colours; page: of its notebook, or empty; price: of an hour of its machine."""
     point = words.largest(record)
     older, asked = shelf.older(brief), record.asked
+    anchor = slug("c", brief.notebook, brief.comparison, brief.parameters[:6], brief.machine[:8])
+    to_do = advice.of(record)
+    told = lines(record, point, look, price) if point else []
+    sources = _sources(record)
     return Section(
-        anchor=slug("c", brief.notebook, brief.comparison, brief.parameters[:6], brief.machine[:8]),
+        anchor=anchor,
         technique=technique(asked.notebook),
         title=words.shown(asked.title or asked.comparison, 160),
         label=label,
         where=where,
         headline=words.headline(record),
+        choice=_choice(record, point, to_do, told, price),
+        answers=_answers(record),
+        results=_results(record, anchor, where),
         sentences=words.sentences(record),
-        lines=lines(record, point, look) if point else [],
+        lines=told,
         not_run=_not_run(point) if point else [],
         tables=_tables(record),
         more_sizes=max(0, len(record.points) - MOST_SIZES),
         growth=_growth(record),
         parameters=[(words.shown(n, 60), choose.value(v)) for n, v in list(asked.parameters.items())[:MOST_PARAMETERS]],
-        sources=[(words.shown(name, 60), code) for name, code in list(asked.sources.items())[:MOST_ROWS]],
+        winner=next(((name, code) for name, code in asked.sources.items() if name == to_do.variant and code), None),
+        sources=sources,
+        priced=_priced(record, point, price) if point and price else "",
         facts=_facts(record),
         warnings=_warnings(record),
         older=older[:MOST_OLDER],
         more_older=max(0, len(older) - MOST_OLDER),
         elsewhere=shelf.elsewhere(brief),
         notebook_page=page,
-        own_tables=[_own_table(e) for e in record.exhibits[:MOST_EXHIBITS] if isinstance(e, document.Table)],
+        own_tables=[
+            _own_table(e)
+            for e in record.exhibits[:MOST_EXHIBITS]
+            if isinstance(e, document.Table) and e.title != WHAT_TO_DO
+        ],
         charts=[words.shown(e.title, 160) for e in charts(record)],
         more_exhibits=max(0, len(record.exhibits) - MOST_EXHIBITS),
+        written=words.shown(record.written, 30),
+    )
+
+
+def _choice(record: Record, point: Point | None, to_do: advice.Advice, told: list[Line], price: Price | None) -> Choice:
+    best = next((line for line in told if line.name == to_do.variant), None)
+    numbers: list[tuple[str, str]] = []
+    if best:
+        numbers += [("Speed-up", best.speedup), ("Faster from", best.since)] if record.scaling else []
+        numbers = numbers or [("Speed-up", best.speedup), ("Shown at", words.count(point.size, record.asked.unit))]
+        numbers += [("Memory", best.memory), ("Quality", best.quality)]
+    elif best := next((line for line in told if line.strip and line.verdict not in ("failed", "invalid")), None):
+        numbers += [("Best seen", f"{best.name}, {best.speedup}")]
+    if price and point:
+        numbers += [("Cost", _cost_beside(record, point, best, price))]
+    return Choice(
+        do=to_do.do,
+        condition=to_do.condition,
+        change=list(to_do.change),
+        verdict=best.verdict if best else "",
+        numbers=[(name, value) for name, value in numbers if value and value != "—"],
+        strip=best.strip if best else None,
+        place=best.place if best else 0,
+    )
+
+
+def _cost_beside(record: Record, point: Point, best: Line | None, price: Price) -> str:
+    """Return what the recommended variant costs beside the baseline."""
+    reference = words.find(point, record.asked.baseline)
+    if reference is None or reference.warm_s is None:
+        return "—"
+    many = prices.calls(reference.warm_s)
+    base = prices.cost(price, reference.warm_s, many)
+    told = f"{best.cost} instead of {base}" if best and best.verdict == "faster" else base
+    return f"{told} {_per(many)}"
+
+
+def _per(many: float) -> str:
+    return {1.0: "a call", 1e3: "per 1,000 calls", 1e6: "per million calls", 1e9: "per billion calls"}[many]
+
+
+def _priced(record: Record, point: Point, price: Price) -> str:
+    reference = words.find(point, record.asked.baseline)
+    hour = f"{words.number(price.amount)} {words.shown(price.currency, 8)}".strip()
+    return f"Cost {_per(prices.calls(reference.warm_s if reference else None))}, at {hour} an hour of this machine."
+
+
+def _answers(record: Record) -> list[list[str]]:
+    """Return what a technique itself says to do: question and answer."""
+    found = [e for e in record.exhibits if isinstance(e, document.Table) and e.title == WHAT_TO_DO]
+    return [[words.cell(cell) for cell in row[:2]] for table in found[:1] for row in table.rows[:20] if len(row) >= 2]
+
+
+def _results(record: Record, anchor: str, where: str) -> list[Result]:
+    """Return every variant at every size, the largest first."""
+    points = sorted(record.points, key=lambda point: point.size or 0, reverse=True)[:MOST_SIZES]
+    return [
+        _result(record, point, variant, anchor, where) for point in points for variant in point.variants[:MOST_ROWS]
+    ]
+
+
+def _result(record: Record, point: Point, variant: Variant, anchor: str, where: str) -> Result:
+    row, ratio = words.row(record, point, variant), words.memory_ratio(point, variant, record.asked.baseline)
+    return Result(
+        technique=technique(record.asked.notebook),
+        anchor=anchor,
+        comparison=words.shown(record.asked.title or record.asked.comparison, 80),
+        size=words.count(point.size, record.asked.unit),
+        row=row,
+        memory=words.mib(words.memory_mib(variant.memory)) + (f" ({words.times(ratio)})" if ratio else ""),
+        where=where,
+        measured=words.shown(record.written, 30)[:10],
     )
 
 
@@ -195,16 +336,19 @@ def _own_table(table: document.Table) -> OwnTable:
     )
 
 
-def lines(record: Record, point: Point, look: dict) -> list[Line]:
+def lines(record: Record, point: Point, look: dict, price: Price | None = None) -> list[Line]:
     """Return a line for each variant that took part, the fastest first, the ones that do not count last."""
     told = [v for v in point.variants if v.verdict not in ("baseline", "skipped")][:MOST_ROWS]
     rank = {"faster": 0, "same": 1, "unresolved": 1, "slower": 1, "correctness only": 2, "invalid": 3, "failed": 4}
     told.sort(key=lambda v: (rank.get(v.verdict, 5), -(v.effect.speedup if v.effect else 0)))
     scale = _scale(told)
-    return [_line(record, point, variant, scale, look) for variant in told]
+    reference = words.find(point, record.asked.baseline)
+    many = prices.calls(reference.warm_s if reference else None)
+    costs = [prices.cost(price, variant.warm_s, many) if price else "" for variant in told]
+    return [_line(record, point, variant, scale, look, cost) for variant, cost in zip(told, costs, strict=True)]
 
 
-def _line(record: Record, point: Point, variant: Variant, scale: tuple[float, float], look: dict) -> Line:
+def _line(record: Record, point: Point, variant: Variant, scale: tuple[float, float], look: dict, cost: str) -> Line:
     effect = variant.effect if variant.verdict != "failed" else None
     ratio = words.memory_ratio(point, variant, record.asked.baseline)
     return Line(
@@ -217,6 +361,7 @@ def _line(record: Record, point: Point, variant: Variant, scale: tuple[float, fl
         since=words.from_what_size(record.scaling.get(variant.name), record.asked.unit),
         place=_place(look, variant.name),
         strip=_strip(variant, scale),
+        cost=cost,
     )
 
 

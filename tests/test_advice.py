@@ -1,0 +1,85 @@
+"""The recommendation: what to do, under which condition, and what could change it."""
+
+import msgspec
+import pytest
+from record_factory import SIZES, USUAL, Made, make_record
+
+from kit.errors import UserError
+from kit.record import advice
+from kit.report import prices
+
+
+def advised(variants: dict[str, Made], **changes) -> advice.Advice:
+    return advice.of(make_record(variants, **changes))
+
+
+def test_the_fastest_that_holds_is_recommended_with_what_it_needs():
+    """The winner is named with its sizes, answers and memory; what comes near and what did not run stands beside it."""
+    told = advised(USUAL)
+    assert (told.do, told.variant) == ("Use Polars instead of pandas", "Polars")
+    assert told.condition == "At every size measured, 10,000 to 10,000,000 rows; with equal tables; in 0.40× the memory"
+    assert told.change[-1].startswith("cuDF and Dask-cuDF were not run: no NVIDIA driver; to have them: a machine")
+
+
+def test_a_winner_from_a_size_on_is_conditional():
+    """Where the baseline is ahead at small sizes, the recommendation begins at the crossing."""
+    told = advised({"pandas": Made(), "Dask": Made(ratio=3, fixed_s=0.3, memory=1.7)}, sizes=SIZES)
+    assert told.condition.startswith("From about ") and "on; below, stay with pandas" in told.condition
+    assert "where there is 1.7× the memory" in told.condition
+
+
+def test_one_size_is_said_to_be_the_only_one():
+    """A recommendation from one size claims no other."""
+    assert "the only size measured" in advised({"a": Made(), "b": Made(ratio=2)}, sizes=[100]).condition
+
+
+@pytest.mark.parametrize(
+    "bad", [Made(ratio=9, broken="3 rows differ"), Made(ratio=9, fell_back="pandas"), Made(state="failed", reason="x")]
+)
+def test_what_does_not_count_is_never_recommended(bad):
+    """A wrong answer, a fallback or a failure is no winner, however fast, and is named."""
+    told = advised({"a": Made(), "b": bad}, sizes=[100])
+    assert told.do == "Stay with a" and told.variant == "a"
+    assert told.change and told.change[-1].startswith(("Not to be used: b", "Failed: b"))
+
+
+def test_what_is_open_says_that_more_time_may_tell():
+    """Where nothing is resolved, the baseline stays, and the open ones stand with their intervals."""
+    told = advised({"a": Made(), "b": Made(ratio=1.4)}, sizes=[100], noise=0.9)
+    assert told.do == "Stay with a" and told.change[0].startswith("Open: b (1.")
+    assert "more time may tell, seconds= above 20" in told.change[0]
+
+
+def test_too_few_rounds_say_nothing():
+    """Under ten rounds there is no recommendation at all."""
+    told = advised({"a": Made(), "b": Made(ratio=5)}, sizes=[100], rounds=4)
+    assert told.do == "Nothing can be said yet" and "10 are needed" in told.condition
+
+
+def test_nothing_measured_says_so():
+    """A record without any size, and one of the baseline alone, recommend nothing."""
+    empty = msgspec.structs.replace(make_record(sizes=[10]), points=[])
+    assert advice.of(empty).do == "Nothing can be said yet"
+    assert advised({"a": Made()}, sizes=[10]).do == "Nothing to choose from"
+
+
+def test_prices_are_read_as_people_write_them():
+    """A price is an amount with or without a currency, for all machines or for one by its key."""
+    every, own = prices.read(["3.20 EUR", "8a1f2b=0.5"])
+    assert (every.amount, every.currency, every.machine) == (3.2, "EUR", "")
+    assert prices.of("8a1f2b3c", [every, own]) is own and prices.of("ffff", [every, own]) is every
+    assert prices.of("ffff", [own]) is None
+
+
+@pytest.mark.parametrize("wrong", ["", "cheap", "-1 EUR", "0", "1e3", "zz=3 EUR", "3 <b>"])
+def test_a_wrong_price_is_one_sentence(wrong):
+    """What is no price is refused with what is allowed."""
+    with pytest.raises(UserError, match=r"as '3\.20 EUR'"):
+        prices.read([wrong])
+
+
+def test_costs_are_seconds_times_the_price():
+    """0.36 s at 3.60 EUR an hour are 0.36 EUR per 1,000 calls."""
+    price = prices.read(["3.60 EUR"])[0]
+    assert prices.cost(price, 0.36, 1000.0) == "0.36 EUR" and prices.cost(price, None, 1.0) == "—"
+    assert prices.calls(0.36) == 1e6 and prices.calls(600) == 1
