@@ -448,3 +448,61 @@ def test_mistakes_are_told(model, inputs):
     for words, mistake in mistakes.items():
         with pytest.raises(UserError, match=words):
             mistake()
+
+
+# What share of the machine's best
+
+
+def test_a_prediction_is_held_against_its_products(model, inputs):
+    """A sample through weights of 8 × 32 and 32 × 3 takes twice as many operations as there are weights."""
+    bound = work.prediction(model, inputs).bound()
+    assert (bound.name, bound.amount * 1e9) == ("matrix_product_fp32_gflop_per_s", pytest.approx(2 * (8 * 32 + 32 * 3)))
+
+
+def test_behind_a_cache_only_what_missed_must_be_worked_out():
+    """The least work of a request is the answer's own, times the share of requests that missed."""
+    trace = np.array([0, 1, 2, 3, 0, 1, 2, 9])  # of the last four, one has not been asked for before
+    asked = cached.Requests(partial(work.waiting, 0.001), trace, warm=4, a_reading=4)
+    alone, behind = cached.Cached()(asked), cached.Cached(partial(in_memory.own, items=10))(asked)
+    for prepared in (alone, behind):
+        prepared.call()
+    assert alone.ceiling().amount == 0.001
+    assert behind.ceiling().amount == pytest.approx(0.25 * 0.001)
+    assert "25 % of requests" in behind.ceiling().note
+
+
+def test_where_all_hit_only_the_value_is_handed_over():
+    """Without a miss no work is necessary, and the value's bytes are all that is left."""
+    asked = cached.Requests(partial(work.waiting, 0.0), np.zeros(8, int), warm=4, a_reading=4)
+    prepared = cached.Cached(partial(in_memory.own, items=10))(asked)
+    prepared.call()
+    assert prepared.ceiling().amount * 2**30 == np.array([0]).nbytes
+
+
+def test_stores_are_held_against_what_they_must_move(tmp_path):
+    """A hit moves its value's bytes, one on a server here takes a round trip, side by side with the other users'."""
+    load = operations.Load(value_bytes=800, items=5, seconds=0.001)
+    openings = {
+        "memory": partial(in_memory.own, items=10),
+        "disk": partial(stores.SQLite, tmp_path / "one.sqlite"),
+        "server": partial(stores.Redis, "redis://:secret@127.0.0.1:1/0"),
+        "elsewhere": partial(stores.Redis, "redis://cache.example:6379/0"),
+    }
+    found = {}
+    for name, opening in openings.items():
+        prepared = operations.Operating(opening, threads=2)(load)
+        found[name] = prepared.ceiling()
+        prepared.close()
+    assert found["memory"].amount == found["disk"].amount == 800 / 2**30
+    assert (found["server"].name, found["server"].amount) == ("loopback_round_trips_per_s", 0.5)
+    assert found["elsewhere"] is None
+    prepared = operations.Operating(openings["memory"])(replace(load, operation="get miss"))
+    assert prepared.ceiling().amount == 0  # nothing is found: no share is told
+    prepared.close()
+
+
+def test_prepared_data_are_held_against_a_pass_over_them(source):
+    """Whatever keeps it, the matrix is read once; without a cache the CSV is read too."""
+    matrix = dataset.from_csv(source.csv).nbytes
+    assert dataset.in_npy(source).ceiling.amount == dataset.in_parquet(source).ceiling.amount == matrix / 2**30
+    assert dataset.no_cache(source).ceiling.amount == (matrix + source.csv.stat().st_size) / 2**30

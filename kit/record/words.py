@@ -237,11 +237,15 @@ def _work(value: float, unit: str) -> str:
     """Return an amount of work with the prefix that reads best: 0.0012 GiB is `1.23 MiB`."""
     kind = next((kind for kind in ("FLOP", "OP", "B") if unit.endswith(kind)), None)
     if kind is None or not 0 < value < 1e30:
-        return f"{number(value)} {unit}".strip()
+        return _whole(value, unit)
     prefixes, rest, step = _PREFIXES[kind]
     value *= step ** (prefixes.find(unit[0]) if unit != kind else 0)
     power = max(0, min(len(prefixes) - 1, int(math.log(value * 1.0005, step))))
-    return f"{number(value / step**power)} {prefixes[power] + rest if power else kind}"
+    return f"{number(value / step**power)} {prefixes[power] + rest}" if power else _whole(value, kind)
+
+
+def _whole(value: float, unit: str) -> str:
+    return f"{int(value):,} {unit}".strip() if value == value // 1 < 1e6 else f"{number(value)} {unit}".strip()
 
 
 # ------------------------------------------------------------------------------------------------ parts of a record

@@ -1,7 +1,7 @@
 """Work behind a cache as a variant of a comparison, and the gate: cached answers equal uncached ones."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kit.errors import UserError
-from kit.measure.work import Prepared, Reading, engaged, fell_back
+from kit.measure.work import Ceiling, Prepared, Reading, engaged, fell_back
+from kit.record import words
 from kit.record.document import Engagement
 from kit.techniques.caching.layers.work import Opening, Work
 from kit.techniques.caching.stores import MISS, Store, key
@@ -187,7 +188,7 @@ class _Asking:
         return hasattr(self.ask, "fill")
 
     def prepared(self) -> Prepared:
-        return Prepared(self.read, self.prove, self.close)
+        return Prepared(self.read, self.prove, self.close, ceiling=self.bound)
 
     def _fill(self) -> None:
         """Bring the cache to where the requests ahead leave it: what another process left in a shared one goes."""
@@ -233,6 +234,19 @@ class _Asking:
             costs["bytes_an_item"] = store.bytes / len(store)
         troubles = sum(store.troubles.values()) if store else 0
         return engaged(hits=self.hits, misses=self.misses, troubles=troubles, costs=costs)
+
+    def bound(self) -> Ceiling | None:
+        """Return what bounds a request: the work of the requests that missed; where all have hit, handing over."""
+        asked = self.hits + self.misses
+        missed = self.misses / asked if self.cached and asked else 1.0
+        if not missed:
+            size = int(np.asarray(self.ask(self.checked[0])).nbytes)
+            return self.ask.store.bound(size) if self.ask.store else None
+        bound = self.work.bound()
+        if bound is None or missed == 1:
+            return bound
+        note = f"{bound.note}, in the {words.percent(missed)} of requests that missed"
+        return replace(bound, amount=missed * bound.amount, note=note)
 
     def close(self) -> None:
         if self.ask.store:

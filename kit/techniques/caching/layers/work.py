@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kit.errors import UserError
+from kit.measure.work import TIME, Ceiling
 from kit.techniques.caching import stores
 from kit.techniques.caching.stores import keys
 
@@ -20,7 +21,8 @@ class Work:
 
     items: number of different items that can be asked for. answer: an item's number → its answer, worked out.
     inputs: an item's number → what the answer depends on beside the version, for the key. version: what changes
-    whenever answers may. close: frees what must be freed.
+    whenever answers may. close: frees what must be freed. bound: which of the machine's ceilings bounds an answer that
+    is worked out, and how much of it that takes; None where nobody knows.
     """
 
     items: int
@@ -28,6 +30,7 @@ class Work:
     inputs: Callable[[int], Any]
     version: str
     close: Callable[[], None] = lambda: None
+    bound: Callable[[], Ceiling | None] = lambda: None
 
 
 Opening = Callable[[], Work]
@@ -57,7 +60,17 @@ def prediction(model: Path, inputs: dict[str, np.ndarray], threads: int = 1) -> 
         answer=lambda item: session.run(wanted, sample(item))[0][0],
         inputs=sample,
         version=f"{content(model)} onnxruntime {onnxruntime.__version__}",
+        bound=lambda: _products(model, sample(0), threads),
     )
+
+
+def _products(model: Path, sample: dict[str, np.ndarray], threads: int) -> Ceiling:
+    """Return the products of a prediction, by what ONNX Runtime ran."""
+    from kit.techniques.quantization.engines import on_cpu, proof
+
+    ran = proof.profiled(model, sample, on_cpu.session_options(threads), on_cpu.CPU)
+    product = "matrix_product_int8_gop_per_s" if ran.share("INT8") else "matrix_product_fp32_gflop_per_s"
+    return Ceiling(product, 2 * ran.multiplications / 1e9, "multiplications and additions of the model's products")
 
 
 def content(model: Path) -> str:
@@ -146,7 +159,16 @@ def features(flights: Path, aircraft: list[str], threads: int = 1) -> Work:
         inputs=lambda item: aircraft[item],
         version=f"{stores.key(None, FEATURES).hex()} {keys.content(flights)}",
         close=connection.close,
+        bound=lambda: _of_one(connection, len(aircraft)),
     )
+
+
+def _of_one(connection: Any, aircraft: int) -> Ceiling:
+    """Return what `FEATURES` must read of an aircraft: five columns of its flights."""
+    ((flights,),) = connection.execute("select count(*) from flights").fetchall()
+    rows = flights / max(1, aircraft)
+    note = f"five columns of an aircraft's {rows:.0f} flights, the mean, once; not the index"
+    return Ceiling("memory_copy_gib_per_s", rows * 5 * 4 / 2**30, note)
 
 
 def departures(folder: Path | str = "data") -> tuple[Path, list[str], np.ndarray]:
@@ -174,4 +196,5 @@ def waiting(seconds: float, items: int = 1000) -> Work:
         time.sleep(seconds)
         return np.array([item])
 
-    return Work(items, answer, lambda item: item, f"waits {seconds}")
+    waits = Ceiling(TIME, seconds, "the waiting itself")
+    return Work(items, answer, lambda item: item, f"waits {seconds}", bound=lambda: waits)

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import cloudpickle
 import numpy as np
 
 from kit.errors import UserError
-from kit.measure.work import Prepared, Reading, engaged
+from kit.measure.work import Ceiling, Prepared, Reading, engaged
 from kit.record.document import Engagement
 from kit.techniques.caching.stores.keys import key
 from kit.techniques.caching.stores.store import MISS, Store
@@ -93,7 +94,16 @@ class Operating:
             if store is not None:
                 store.close()
 
-        return Prepared(read, prove, close)
+        return Prepared(read, prove, close, ceiling=partial(self._bound, load, store))
+
+    def _bound(self, load: Load, store: Store | None) -> Ceiling | None:
+        """Return what bounds an operation: of a store on a server the users' round trips, which go on side by side."""
+        with self.opening() if store is None else nullcontext(store) as one:
+            bound = one.bound(0 if load.operation == "get miss" else 4 * max(1, load.value_bytes // 4))
+        users = self.threads * self.processes
+        if bound is None or "round_trips" not in bound.name or users == 1:
+            return bound
+        return replace(bound, amount=bound.amount / users, note=f"{bound.note}; {users} users side by side")
 
 
 Span = tuple[float, float, int, int]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kit.errors import UserError
+from kit.measure.work import Ceiling
 from kit.techniques.caching.stores.entry import Found, alike, unpack
 
 Key = bytes | str
@@ -69,6 +70,12 @@ class Store:
     def __len__(self) -> int:
         """Number of entries, with those that have expired and have not been asked for since."""
         raise NotImplementedError
+
+    def bound(self, num_bytes: int) -> Ceiling | None:
+        """Return which ceiling bounds a hit on, or a put of, a value of so many bytes; None where it can't be told."""
+        where = "from memory, not from the disk" if self.shared else "though a hit in this process hands out a view"
+        note = f"the {num_bytes:,} bytes of a value, read once, {where}"
+        return Ceiling("memory_copy_gib_per_s", num_bytes / 2**30, note)
 
     def close(self) -> None:
         """Let go of files and connections."""
