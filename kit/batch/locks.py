@@ -3,15 +3,20 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_GLANCE_S = 0.5
+
 
 @contextmanager
-def machine_to_ourselves(say: Any) -> Iterator[int]:
+def machine_to_ourselves(say: Any, glance: Callable[[], None] | None = None) -> Iterator[int]:
     """Hold the machine, of which there is one: two runs at once would measure each other.
+
+    say: told once if it has to be waited for. glance: called about twice a second meanwhile, and may raise.
 
     Yield the lock's file descriptor, to be left open in the run's process: the lock then lasts as long as any of the
     two. The lock lies in the folder for temporary files; the system lets go of it when its holders die.
@@ -20,7 +25,9 @@ def machine_to_ourselves(say: Any) -> Iterator[int]:
     try:
         if not lock(descriptor, wait=False):
             say("waiting for another run on this machine to end")
-            lock(descriptor, wait=True)
+            while not lock(descriptor, wait=glance is None):
+                glance()
+                time.sleep(_GLANCE_S)
         yield descriptor
     finally:
         os.close(descriptor)

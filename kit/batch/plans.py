@@ -7,6 +7,7 @@ A plan is a TOML file:
     [[run]]                            # as many as wanted, the same notebook as often as wanted
     notebook = "01_dataframes"         # a name in notebooks/, or a path, which may be relative to this file
     timeout = 120                      # for these runs only; optional
+    resources = { gpu = 1 }            # what a worker of a cluster must declare to get these runs; optional
 
     [run.parameters]                   # the notebook's parameters; what is not set keeps its default
     rows = 1_000_000
@@ -18,7 +19,7 @@ A plan is a TOML file:
 
 import itertools
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,14 @@ class Run:
     """One execution of one notebook with one set of parameters.
 
     given: what is set, by name; the rest keeps its default. values: all parameters. timeout: seconds, or None.
+    resources: what a worker of a cluster must declare to get it; on one machine it says nothing.
     """
 
     notebook: Notebook
     given: dict[str, Any]
     values: dict[str, Any]
     timeout: float | None = None
+    resources: dict[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -57,6 +60,7 @@ class Entry:
     parameters: dict[str, Any]
     grid: dict[str, list[Any]]
     timeout: float | None
+    resources: dict[str, float] = field(default_factory=dict)
 
 
 def asked(names: list[str], plans: list[str], given: list[str], timeout: float | None) -> list[Run]:
@@ -80,7 +84,7 @@ def _runs(entry: Entry, given: dict[str, str], timeout: float | None) -> list[Ru
     notebook = notebooks.read(entry.notebook)
     points = [dict(zip(entry.grid, values, strict=True)) for values in itertools.product(*entry.grid.values())]
     checked = [parameters.checked(notebook, given, entry.parameters | point) for point in points]
-    return [Run(notebook, *settings, timeout or entry.timeout) for settings in checked]
+    return [Run(notebook, *settings, timeout or entry.timeout, entry.resources) for settings in checked]
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -131,7 +135,7 @@ def _find(plan: str) -> Path:
 
 
 def _entry(table: Any, timeout: float | None, folder: Path) -> Entry:
-    allowed = {"notebook": str, "timeout": int | float, "parameters": dict, "grid": dict}
+    allowed = {"notebook": str, "timeout": int | float, "resources": dict, "parameters": dict, "grid": dict}
     _only(table, allowed, "a [[run]]")
     if "notebook" not in table:
         raise UserError('a [[run]] has no notebook: write `notebook = "01_dataframes"`')
@@ -141,7 +145,11 @@ def _entry(table: Any, timeout: float | None, folder: Path) -> Entry:
             raise UserError(f"{name} stands under both parameters and grid: keep one")
         if not isinstance(values, list) or not values:
             raise UserError(f"grid.{name} is {values!r}; a grid takes lists, as {name} = [1, 2]")
-    return Entry(notebooks.find(table["notebook"], folder), given, grid, table.get("timeout", timeout))
+    resources = table.get("resources", {})
+    for name, amount in resources.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < float("inf"):
+            raise UserError(f"resources.{name} is {amount!r}; it is a number above 0, as resources = {{ gpu = 1 }}")
+    return Entry(notebooks.find(table["notebook"], folder), given, grid, table.get("timeout", timeout), resources)
 
 
 def _only(table: Any, allowed: dict[str, Any], where: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,27 @@ GRACE_S = 5.0
 _GLANCE_S = 0.5
 
 
-def execute(run: Run, claim: Claim, holding: int, watch: Callable[[], None]) -> str:
+def execute(
+    run: Run, claim: Claim, holding: int, watch: Callable[[], None], surroundings: Mapping[str, str] = os.environ
+) -> str:
     """Execute a claimed run in a process of its own, and return "" or why it failed, in one line.
 
     holding: file descriptor that the process keeps open. watch: called about twice a second.
+    surroundings: the environment that it inherits.
     However this ends, by an exception too, no process of the run is left, and nothing of it in the temporary folder: it
     has one of its own, since a kernel that is ended clears up nothing.
     """
     with tempfile.TemporaryDirectory(prefix="kit-run-", ignore_cleanup_errors=True) as scratch:
-        return _execute(run, claim, holding, watch, scratch)
+        return _execute(run, claim, holding, watch, dict(surroundings), scratch)
 
 
-def _execute(run: Run, claim: Claim, holding: int, watch: Callable[[], None], scratch: str) -> str:
+def _execute(run: Run, claim: Claim, holding: int, watch: Callable, surroundings: dict, scratch: str) -> str:
     mark = uuid4().hex
     here = {"KIT_RUN": str(claim.folder), "KIT_NOTEBOOK": run.notebook.name, MARK: mark, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "kit.batch.execute", str(claim.folder)],
         cwd=run.notebook.home,
-        env=os.environ | here | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch),
+        env=surroundings | here | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch),
         stdin=subprocess.PIPE,
         stdout=claim.log,
         stderr=claim.log,

@@ -36,12 +36,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Turn:
-    """A run whose turn it is. known: numbers of its attempts that had ended when the batch began."""
+    """A run whose turn it is. known: numbers of its attempts that had ended when the batch began.
+    machine: key of the machine that it is for, if not this one."""
 
     run: Run
     key: str
     known: set[int]
     head: str
+    machine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,44 +63,48 @@ class Batch:
             try:
                 for turn in turns:
                     outcomes.append(self._one(turn))
-                    self.screen.say(f"{turn.head}: {_in_words(outcomes[-1])}")
+                    self.screen.say(f"{turn.head}: {in_words(outcomes[-1])}")
                     if outcomes[-1].state == "cancelled":
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
                 self.screen.say("interrupted; the same command goes on from here")
         if {outcome.state for outcome in outcomes} <= {"skipped"}:
-            self._write_report()  # nothing was executed, so nothing has written it
+            self.write_report()  # nothing was executed, so nothing has written it
         return outcomes + [Outcome(run.label, "cancelled") for run in asked[len(outcomes) :]]
 
     def _turns(self, asked: list[Run]) -> list[Turn]:
         keys = [key(run) for run in asked]
-        known = [self._ended(run.notebook.name, k) for run, k in zip(asked, keys, strict=True)]
+        known = [self.ended(run.notebook.name, k) for run, k in zip(asked, keys, strict=True)]
         heads = [f"[{n}/{len(asked)}] {run.label}" for n, run in enumerate(asked, 1)]
         return [Turn(*parts) for parts in zip(asked, keys, known, heads, strict=True)]
 
-    def _ended(self, notebook: str, key: str) -> set[int]:
+    def ended(self, notebook: str, key: str) -> set[int]:
+        """Return the numbers of the attempts at a run that have ended."""
         return {a.number for a in self.runs.attempts(notebook, key) if a.status.state != "running"}
 
     def _one(self, turn: Turn) -> Outcome:
         """Execute one run unless it is finished, alone on this machine; its failure, of whatever kind, is its own."""
         try:
-            if done := self._done(turn, self._attempts(turn)):
+            if done := self.done(turn):
                 return done
             with machine_to_ourselves(lambda text: self.screen.say(f"{turn.head}: {text}")) as holding:
                 claim = self._claim(turn)
                 if isinstance(claim, Outcome):
                     return claim
                 outcome = self._fill(turn, claim, holding)
-                self._write_report()  # before others may measure: it takes a core
+                self.write_report()  # before others may measure: it takes a core
                 return outcome
         except (UserError, OSError) as error:
             return Outcome(turn.run.label, "failed", note=str(error))
+
+    def done(self, turn: Turn) -> Outcome | None:
+        """Return the outcome if there is nothing to do: it is finished, or failed in another batch since ours began."""
+        return self._done(turn, self._attempts(turn))
 
     def _attempts(self, turn: Turn) -> list[Attempt]:
         return self.runs.attempts(turn.run.notebook.name, turn.key)
 
     def _done(self, turn: Turn, attempts: list[Attempt]) -> Outcome | None:
-        """Return the outcome if there is nothing to do: it is finished, or failed in another batch since ours began."""
         if self.force:
             return None
         for attempt in reversed(attempts):
@@ -110,32 +116,41 @@ class Batch:
         return None
 
     def _claim(self, turn: Turn) -> Claim | Outcome:
-        """Take the next free folder, unless a batch on another machine is at this run, or one did it meanwhile."""
-        while True:
-            attempts = self._attempts(turn)
-            if done := self._done(turn, attempts):
-                return done
-            if not self.force and any(attempt.alive for attempt in attempts):
-                self.screen.show(f"{turn.head}: waiting for the same run, which is under way on another machine")
-                time.sleep(1)
-                continue
-            for attempt in attempts:
-                self.runs.bury(attempt)
-            if claim := self.runs.claim(turn.run, turn.key, 1 + max((a.number for a in attempts), default=0)):
-                return claim
+        """Take the next free folder; wait for a batch on another machine that is at this run."""
+        while (claim := self.claim(turn)) is None:
+            time.sleep(1)
+        return claim
+
+    def claim(self, turn: Turn) -> Claim | Outcome | None:
+        """Take the next free folder; None while another batch is at this run, the outcome if one did it meanwhile."""
+        attempts = self._attempts(turn)
+        if done := self._done(turn, attempts):
+            return done
+        if not self.force and any(attempt.alive for attempt in attempts):
+            self.screen.show(f"{turn.head}: waiting for the same run, which is under way on another machine")
+            return None
+        for attempt in attempts:
+            self.runs.bury(attempt)
+        number = 1 + max((a.number for a in attempts), default=0)
+        return self.runs.claim(turn.run, turn.key, number, turn.machine) or self.claim(turn)
 
     def _fill(self, turn: Turn, claim: Claim, holding: int) -> Outcome:
         """Execute the notebook of a claimed folder, and keep what came of it."""
-        began = time.monotonic()
+        began, interrupted, error = time.monotonic(), False, ""
         try:
             self._measure_ceilings(turn, claim.folder)
             self.screen.show(f"{turn.head}: running")
             began = time.monotonic()
-            error = processes.execute(turn.run, claim, holding, self._watch(turn, claim)) or _faulty(claim.folder)
-            state = "failed" if error else "finished"
+            error = processes.execute(turn.run, claim, holding, self._watch(turn, claim))
         except KeyboardInterrupt:
-            state, error = "cancelled", "interrupted"
-        seconds, note = round(time.monotonic() - began, 3), error or _verdicts(claim.folder)
+            interrupted = True
+        return self.end(turn, claim, time.monotonic() - began, error, interrupted)
+
+    def end(self, turn: Turn, claim: Claim, seconds: float, error: str, interrupted: bool = False) -> Outcome:
+        """Keep what came of a run whose folder is filled, and return how it ended. error: why it failed, or nothing."""
+        error = "interrupted" if interrupted else error or _faulty(claim.folder)
+        state = "cancelled" if interrupted else "failed" if error else "finished"
+        seconds, note = round(seconds, 3), error or _verdicts(claim.folder)
         if problem := self._keep(turn, claim, state, seconds, error):
             state, note = "failed" if state == "finished" else state, problem
         return Outcome(turn.run.label, state, seconds, note, self._log(claim.kept))
@@ -171,7 +186,8 @@ class Batch:
         relative = os.path.relpath(f"{folder}/log.txt")
         return f"{folder}/log.txt" if relative.startswith("..") else relative
 
-    def _write_report(self) -> None:
+    def write_report(self) -> None:
+        """Write the report anew, if one is wanted."""
         if self.report is None:
             return
         from kit import report
@@ -185,7 +201,14 @@ class Batch:
 def execute(asked: list[Run], runs: Runs, force: bool = False, report: str | None = None) -> int:
     """Execute the runs asked for, print a table of how they ended, and return the exit status: 0, 1 if any failed,
     130 if interrupted. The arguments are those of `Batch`."""
-    outcomes = Batch(runs, Screen(), force, report).execute(asked)
+    batch = Batch(runs, Screen(), force, report)
+    if any(run.resources for run in asked):
+        batch.screen.say("resources that a plan asks for count on a cluster only: here they are ignored")
+    return summary(batch.execute(asked))
+
+
+def summary(outcomes: list[Outcome]) -> int:
+    """Print how the runs of a batch ended, and return its exit status."""
     _print(outcomes)
     states = {outcome.state for outcome in outcomes}
     return 130 if "cancelled" in states else int("failed" in states)
@@ -254,7 +277,8 @@ def _print(outcomes: list[Outcome]) -> None:
     table("", ["run", "result", "seconds", *heads], [row + end for row, end in zip(rows, ends, strict=True)])
 
 
-def _in_words(outcome: Outcome) -> str:
+def in_words(outcome: Outcome) -> str:
+    """Return how a run ended, in a line."""
     seconds = f" in {outcome.seconds:.1f} s" if outcome.seconds is not None and outcome.state != "skipped" else ""
     return f"{outcome.state}{seconds}" + (f": {outcome.note}" if outcome.note else "")
 

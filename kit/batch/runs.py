@@ -30,7 +30,7 @@ import kit
 from kit.batch.locks import is_locked, lock
 from kit.batch.plans import Run
 from kit.errors import UserError
-from kit.record.masking import masked
+from kit.record.masking import impersonal
 from kit.record.store import clean, now
 
 
@@ -113,14 +113,16 @@ class Runs:
         except (OSError, msgspec.DecodeError) as error:
             return Status(state="failed", error=f"status.json can't be read: {error}", **_UNKNOWN)
 
-    def claim(self, run: Run, key: str, number: int) -> Claim | None:
-        """Make the folder of an attempt, holding the notebook's source and its status; None if somebody else has it."""
+    def claim(self, run: Run, key: str, number: int, machine: str | None = None) -> Claim | None:
+        """Make the folder of an attempt, holding the notebook's source and its status; None if somebody else has it.
+
+        machine: key of the machine that will execute it, if not this one."""
         status = Status(
             state="running",
             notebook=run.notebook.name,
             parameters=clean(run.values),
             kit=version(),
-            machine=machine_key(),
+            machine=machine or machine_key(),
             started=now(),
         )
         folder = f"{self.root}/{run.notebook.name}/{key if number == 1 else f'{key}.{number}'}"
@@ -149,6 +151,14 @@ class Runs:
             self.files.makedirs(there.rpartition("/")[0], exist_ok=True)
             self.files.put_file(str(path), there)
         shutil.rmtree(claim.folder)
+
+    def drop(self, claim: Claim) -> None:
+        """Give a claimed folder back, as if it had never been: nothing came of it."""
+        claim.log.close()
+        shutil.rmtree(claim.folder, ignore_errors=True)
+        if self.staged:
+            with self._asking():
+                self.files.rm(claim.kept, recursive=True)
 
     def bury(self, attempt: Attempt) -> None:
         """Say of an attempt that died with its batch what it could not say itself. At a URL nobody can know."""
@@ -240,7 +250,7 @@ def _tidy(log: Path) -> None:
     with suppress(OSError), tempfile.TemporaryFile() as cleaned, open(log, "r+b") as file:
         while lines := file.readlines(2**20):
             text = b"".join(lines).decode(errors="surrogateescape")
-            cleaned.write(masked(text).encode(errors="surrogateescape"))
+            cleaned.write(impersonal(text).encode(errors="surrogateescape"))
         cleaned.seek(0)
         file.seek(0)
         shutil.copyfileobj(cleaned, file)
