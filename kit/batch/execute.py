@@ -15,7 +15,7 @@ from typing import ClassVar, NoReturn
 
 from kit.batch.processes import FAILED, end_descendants
 from kit.record import words
-from kit.record.masking import masked
+from kit.record.masking import impersonal
 
 _MISLEADING = ("Input Notebook", "Output Notebook", "Unable to parse line", "Passed unknown parameter")
 """Lines of papermill's that say nothing true here: it reads parameters line by line, and we have checked them."""
@@ -43,7 +43,7 @@ class _WithoutSecrets(logging.Formatter):
     """Papermill logs all that a notebook prints: whatever that is, a log is read by others."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        return impersonal(super().format(record))
 
 
 def _end_with_the_batch() -> None:
@@ -83,7 +83,7 @@ def _execute(notebook: Path, given: dict[str, object]) -> None:
             kernel_manager_class=Kernel,
         )
     except PapermillExecutionError as error:
-        print(masked(plain("\n".join(error.traceback))), file=sys.stderr)
+        print(impersonal(plain("\n".join(error.traceback))), file=sys.stderr)
         fail(f"{error.ename}: {error.evalue}")
     except DeadKernelError:
         fail(_death(Kernel.code))

@@ -234,6 +234,11 @@ def _take(folder: Path, run: Run, status: Status) -> Claim | None:
     return Claim(folder, str(folder), status, log)
 
 
+def draft(folder: Path, run: Run, status: Status) -> Claim:
+    """Return a folder that belongs to no runs as a claim, filled as one."""
+    return Claim(folder, str(folder), status, _draft(folder, run, status))
+
+
 def _draft(folder: Path, run: Run, status: Status) -> BinaryIO:
     log = open(folder / "log.txt", "ab")  # noqa: SIM115 (whoever claims the folder closes it)
     with suppress(OSError):  # a file system without locks

@@ -61,7 +61,7 @@ _SIGNS = tuple(
 
 
 def masked(text: str) -> str:
-    """Return `text` without secrets, and with `~` for the home folder.
+    """Return `text` without secrets.
 
     >>> masked("s3://key:secret@bucket/x?X-Amz-Signature=0abc")
     's3://***@bucket/x?X-Amz-Signature=***'
@@ -69,8 +69,12 @@ def masked(text: str) -> str:
     if any(sign in text for sign in _SIGNS):
         text = _by_looks(text)
     known = _known()
-    text = known.sub(MASK, text) if known else text
-    home = _home()
+    return known.sub(MASK, text) if known else text
+
+
+def impersonal(text: str) -> str:
+    """Return `text` without secrets, and with `~` for the home folder: for what is kept and given to others."""
+    home, text = _home(), masked(text)
     return home.sub("~", text) if home and "/" in text else text
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from kit.errors import UserError
 from kit.record.document import VERSION, Chart, Record, Table
-from kit.record.masking import MASK, is_secret, masked
+from kit.record.masking import MASK, impersonal, is_secret
 
 LARGEST_BYTES = 256 * 2**20
 """A file above this is not read: no comparison writes such a record."""
@@ -37,7 +37,7 @@ def clean(value: Any) -> Any:
     {'url': 's3://***@bucket/x', 'loss': None, 'api_key': '***'}
     """
     if isinstance(value, str):
-        return masked(value.encode("utf-8", "replace").decode())  # file names may hold half characters
+        return impersonal(value.encode("utf-8", "replace").decode())  # file names may hold half characters
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
