@@ -1,1 +1,30 @@
-"""Two sets of runs: what became faster, slower, stayed the same, or cannot be told. Reads records, executes nothing."""
+"""Two sets of runs: what became faster, slower, the same, or cannot be told; and a comparison over its dates."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kit.compare.found import Changes
+
+
+def changes(a: str, b: str, runs: str = "runs") -> "Changes":
+    """Return what became faster, slower or the same from A to B, by intervals.
+
+    a, b: a folder of runs, a run, a record, a JSON of pytest-benchmark, or a URL of one; or a commit, a machine's key
+    (both from four characters on) or a day as 2026-11-23, which are looked up in `runs`. Raise UserError where one
+    names nothing, or where both have no comparison in common.
+    """
+    from kit.compare import found
+
+    return found.between(str(a), str(b), str(runs))
+
+
+def main(a: str, b: str, place: str, out: str | None = None, fail_on_slower: bool = False) -> int:
+    """Print what changed from A to B, write it into `out` if that is given, and return the exit status: 1 if it shall
+    fail on what became slower, failed, or answers wrongly now, and something did."""
+    from kit.compare import found, tell
+
+    told = found.between(a, b, place)
+    tell.terminal(told)
+    if out:
+        print(f"\n{found.write(told, out)}")
+    return 1 if fail_on_slower and told.worse else 0

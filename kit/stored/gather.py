@@ -12,6 +12,7 @@ import msgspec
 from kit.errors import UserError
 from kit.record import store, words
 from kit.record.document import Record
+from kit.stored import pytest_json
 
 NOT_RECORDS = ("status.json", "progress.json", "parameters.json", "ceilings.json")
 """Files of a run that are JSON and no record, where a folder of records is named itself."""
@@ -171,14 +172,36 @@ def read_records(
     seen = set()
     for file in files:
         try:
-            record, size = read(file)
+            found = [read(file)]
         except UserError as error:
-            reason = words.shown(error, 400).removeprefix(f"{words.shown(file.name)}: ")
-            unreadable.append(Unreadable(file.shown, reason))
-            continue
-        if (copy := (record.id, size)) not in seen:
-            seen.add(copy)
-            yield file, record
+            found = [(record, file.size) for record in foreign(file)]
+            if not found:
+                reason = words.shown(error, 400).removeprefix(f"{words.shown(file.name)}: ")
+                unreadable.append(Unreadable(file.shown, reason))
+        for record, size in found:
+            if (copy := (record.id, size)) not in seen:
+                seen.add(copy)
+                yield file, record
+
+
+def foreign(file: File) -> list[Record]:
+    """Return the records in a file of pytest-benchmark; none if it is no such file."""
+    try:
+        text = file.read(store.LARGEST_BYTES)
+        return pytest_json.records(text, file.name) if pytest_json.is_one(text) else []
+    except UserError:
+        return []
+
+
+def again(file: File, identity: str) -> Record:
+    """Return the record of that id in a file that was read before. Raise UserError if it has gone since."""
+    try:
+        return read_record(file)[0]
+    except UserError:
+        for record in foreign(file):
+            if record.id == identity:
+                return record
+        raise
 
 
 def _depth(value: Any) -> int:

@@ -1,0 +1,139 @@
+"""What two records allow to compare: by their machines, what these could do at the time, versions and parameters."""
+
+import math
+from dataclasses import dataclass
+
+from kit.record import words
+from kit.record.document import Machine, Record
+from kit.stored import choose
+
+AGREE = 0.10
+"""Probes of one machine agree if they differ by no more. On a shared machine the same program's times were called
+different in 2 % of pairs of sessions whose probes agreed to this (see `judged`)."""
+MOST_TOLERANT = 0.30
+"""However much the probes of a machine scatter, what differs by more does not agree."""
+PROBES = ("memory_copy_gib_per_s", "matrix_product_fp32_gflop_per_s")
+"""What every session measures, and what no cache of files and no other program's port is in the way of."""
+MOST_SAID = 8
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What may be claimed of two records."""
+
+    same_machine: bool
+    probes: float | None
+    """By what the probes differ, as a log: no change of times under it is believed. Null: times aren't comparable."""
+    why_not: str
+    """Why times aren't comparable."""
+    untold: str
+    """What is said of times that aren't comparable: `cannot be told` on the same machine, else `not comparable`."""
+    baseline: str
+    """Why the baseline is another one, so that speed-ups aren't comparable; empty if it is the same."""
+    said: tuple[str, ...]
+    """What else differs, a clause each."""
+
+
+def ground(a: Record, b: Record, scatter: dict[str, float] | None = None) -> Ground:
+    """Return what A and B allow to compare. scatter: how the probes of this machine scatter, see `scatter`."""
+    same = a.machine.key == b.machine.key
+    probes, why = _probes(a.machine, b.machine, scatter or {}) if same else (None, _machines(a.machine, b.machine))
+    threads = a.how.threads != b.how.threads
+    if threads:
+        probes, why = None, f"{a.how.threads} threads before, {b.how.threads} after"
+    untold = "cannot be told" if same and not threads else "not comparable"
+    return Ground(same, probes, why, untold, _baseline(a, b), tuple(_differences(a, b)))
+
+
+def _machines(a: Machine, b: Machine) -> str:
+    return f"another machine: {name(a)} before, {name(b)} after"
+
+
+def name(machine: Machine) -> str:
+    """Return a machine in a few words: `2 cores of AMD EPYC`."""
+    gpus = "".join(f" + {gpu.name}" for gpu in machine.gpus[:2])
+    return words.shown(f"{machine.cores} {'core' if machine.cores == 1 else 'cores'} of {machine.cpu}{gpus}", 70)
+
+
+def _probes(a: Machine, b: Machine, scatter: dict[str, float]) -> tuple[float | None, str]:
+    gaps = {probe: _gap(a.ceilings.get(probe), b.ceilings.get(probe)) for probe in PROBES}
+    known = {probe: gap for probe, gap in gaps.items() if gap is not None}
+    if not known:
+        return None, "what the machine could do was not probed in both sessions"
+    for probe, gap in known.items():
+        if abs(gap) > min(max(AGREE, 2 * scatter.get(probe, 0.0)), MOST_TOLERANT):
+            what = words.shown(probe.replace("_", " ").split(" gi")[0].split(" gf")[0])
+            return None, f"the machine was in another state: its {what} went at {words.times(math.exp(gap))}"
+    return max(abs(gap) for gap in known.values()), ""
+
+
+def _gap(a: float | None, b: float | None) -> float | None:
+    return math.log(b / a) if a and b and a > 0 and b > 0 else None
+
+
+def scatter(records: list[Record]) -> dict[str, float]:
+    """Return by how much the probes of one machine scatter between sessions, as logs: their median distance from their
+    median; nothing under four sessions."""
+    from statistics import median
+
+    found = {}
+    for probe in PROBES:
+        rates = [record.machine.ceilings.get(probe) for record in records]
+        logs = [math.log(rate) for rate in rates if rate and rate > 0]
+        if len(logs) >= 4:
+            found[probe] = median(abs(log - median(logs)) for log in logs)
+    return found
+
+
+def _baseline(a: Record, b: Record) -> str:
+    before, after = a.asked.baseline, b.asked.baseline
+    if before != after:
+        return f"the baseline was {words.shown(before, 40)} and is {words.shown(after, 40)}"
+    sources = a.asked.sources.get(before), b.asked.sources.get(after)
+    if all(sources) and sources[0] != sources[1]:
+        return f"the code of the baseline, {words.shown(before, 40)}, changed"
+    return ""
+
+
+def _differences(a: Record, b: Record) -> list[str]:
+    """Return what differs beside the machine, what matters most first."""
+    said = []
+    names = choose.differing([a.asked.parameters, b.asked.parameters])[:MOST_SAID]
+    pairs = [(n, a.asked.parameters.get(n), b.asked.parameters.get(n)) for n in names]
+    said += [f"{words.shown(n, 40)}: {_value(before)} → {_value(after)}" for n, before, after in pairs]
+    said += versions(a, b)
+    if a.git != b.git:
+        said.append(f"commit {_commit(a)} → {_commit(b)}")
+    if a.how.kit != b.how.kit and "ml-scaling-kit" not in {**a.versions, **b.versions}:
+        said.append(f"kit {a.how.kit} → {b.how.kit}")
+    if a.machine.python != b.machine.python:
+        said.append(f"Python {a.machine.python} → {b.machine.python}")
+    if a.machine.system != b.machine.system:
+        said.append(f"{a.machine.system} → {b.machine.system}")
+    if a.how.threads != b.how.threads:
+        said.append(f"threads {a.how.threads} → {b.how.threads}")
+    return [words.shown(text) for text in said]
+
+
+def _value(parameter) -> str:
+    return "—" if parameter is None else words.shown(choose.value(parameter), 40)
+
+
+def _commit(record: Record) -> str:
+    if record.git is None:
+        return "unknown"
+    return record.git.commit[:7] + (" with changes" if record.git.dirty else "")
+
+
+def versions(a: Record, b: Record) -> list[str]:
+    """Return the packages whose versions differ: `pandas 3.0.5 → 3.0.6`."""
+    names = [n for n in {**a.versions, **b.versions} if a.versions.get(n) != b.versions.get(n)]
+    said = [f"{n} {a.versions.get(n, 'none')} → {b.versions.get(n, 'none')}" for n in names]
+    return [*said[:MOST_SAID], *([f"{len(said) - MOST_SAID} more packages"] if len(said) > MOST_SAID else [])]
+
+
+def unfit(record: Record) -> str:
+    """Return why nothing may be claimed of a record at all; empty if it may."""
+    if not record.how.isolated and record.extra.get("tool") is None:
+        return "it was measured in one process (isolate=False), for debugging"
+    return ""

@@ -1,0 +1,101 @@
+"""Finds what changed between two sides, and writes it down."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from kit.compare import rows, sides
+from kit.compare.rows import WORSE, Pair, Row
+from kit.errors import UserError
+from kit.record import store
+from kit.stored.gather import Unreadable
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of every variant that both sides measured. Shows itself as tables in a notebook."""
+
+    a: str
+    """What stands before, in words."""
+    b: str
+    pairs: list[Pair]
+    """Each comparison that both sides asked, the most important first."""
+    gone: list[str]
+    """Comparisons that only A has."""
+    new: list[str]
+    identical: list[str]
+    """Comparisons whose newest run is the same one on both sides."""
+    unreadable: list[Unreadable]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every variant at every size."""
+        return [row for pair in self.pairs for row in pair.rows]
+
+    @property
+    def worse(self) -> list[Row]:
+        """What became slower, failed, or answers wrongly now: what `--fail-on slower` fails on."""
+        return [row for row in self.rows if row.verdict in WORSE]
+
+    def __repr__(self) -> str:
+        from io import StringIO
+
+        from rich.console import Console
+
+        from kit.compare import tell
+
+        text = StringIO()
+        tell.terminal(self, Console(file=text, width=100, highlight=False))
+        return text.getvalue().rstrip()
+
+    def _repr_html_(self) -> str:
+        from kit.compare import tell
+
+        return tell.fragment(self)
+
+
+def between(a: str, b: str, place: str) -> Changes:
+    """Return what changed from A to B; see `kit.compare.changes`."""
+    before, after = sides.both(a, b, place)
+    found = rows.paired(before, after)
+    if not found.pairs:
+        raise UserError(_nothing(store.clean(a), store.clean(b), found))
+    unreadable = before.unreadable + after.unreadable
+    return Changes(before.in_words(), after.in_words(), found.pairs, found.gone, found.new, found.identical, unreadable)
+
+
+def _nothing(a: str, b: str, found: rows.Paired) -> str:
+    if found.identical:
+        return f"{a} and {b} hold the same runs: {_some(found.identical)}; give another run of it on one side"
+    return (
+        f"{a} and {b} have no comparison in common: before {_some(found.gone)}, after {_some(found.new)}; give runs of "
+        "the same notebooks"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
+
+
+def write(changes: Changes, out: str) -> Path:
+    """Write `report.md` and `index.html` into the folder `out`, each at once; return the path of the page."""
+    from kit.compare import tell
+
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _put(folder / "report.md", tell.markdown(changes))
+        _put(folder / "index.html", tell.page(changes))
+    except OSError as error:
+        raise UserError(f"{out}: it can't be written there: {error.strerror or error}; give another folder") from None
+    return folder / "index.html"
+
+
+def _put(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        partial.write_bytes(text.encode("utf-8", "replace"))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
