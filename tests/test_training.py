@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import cloudpickle
 import pytest
@@ -13,9 +14,10 @@ import torch
 from kit import Comparison, UserError
 from kit.measure.exhibits import Exhibits
 from kit.techniques.training import models, parity, show, strategies
+from kit.techniques.training.ranks.board import Rendezvous
 from kit.techniques.training.ranks.launch import Launch, RankFailed
 from kit.techniques.training.task import Task
-from kit.techniques.training.variants import where
+from kit.techniques.training.variants import Where, _Work, where
 from kit.techniques.training.world import World, backend
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # ranks need not import this file, and pytest with it
@@ -297,6 +299,40 @@ def test_engagement(compared):
     assert found.facts["holds"] == "100 %"
     assert "all-reduce" in found.facts["collectives"]
     assert {"sent_mib", "waiting_share", "peak_mib", "state_mib", "step_gflop", "silent_step_s"} <= set(found.costs)
+
+
+def test_a_step_is_held_against_the_matrix_product(compared):
+    """All ranks together have the operations of one step to do, however they share them; also where the batch grows."""
+    result, _ = compared
+    step = result["DDP"].variant.engagement.costs["step_gflop"]
+    assert {result[name].variant.reach.ceiling for name in ("DDP", "weak")} == {"matrix_product_fp32_gflop_per_s"}
+    assert result["DDP"].variant.reach.amount == result["1 process"].variant.reach.amount == pytest.approx(step)
+    assert result["weak"].variant.reach.amount == pytest.approx(step)
+    assert result["DDP × tensor"].variant.reach is None  # of which no speed is claimed
+
+
+def held_against(device="cpu", nnodes=1, **how):
+    """What two ranks of a strategy are held against whose step takes 4 GFLOP."""
+    launch = SimpleNamespace(order=lambda *_, **__: [{"step_flops": 4e9}], job=SimpleNamespace(device=device))
+    here = Where((1, 2), device, 2, Rendezvous(nnodes, 0, "127.0.0.1:29500" if nnodes > 1 else ""))
+    found = _Work(launch, TASK, here.spread(strategies.ddp, 2, **how)).ceiling()
+    return found.name, found.amount
+
+
+def test_each_place_is_held_against_its_own_ceiling():
+    """In BF16 its product counts; a GPU or a machine has its share of a step to do, and one rank's batch no more."""
+    assert held_against() == ("matrix_product_fp32_gflop_per_s", 4)
+    assert held_against(precision="bf16") == ("matrix_product_bf16_gflop_per_s", 4)
+    assert held_against(precision="fp16") == held_against()  # gradients travel so, products do not
+    assert held_against("cuda") == ("device_matrix_product_fp32_gflop_per_s", 2)
+    assert held_against(nnodes=2) == ("matrix_product_fp32_gflop_per_s", 2)
+    assert held_against(weak=True) == ("matrix_product_fp32_gflop_per_s", 2)
+
+
+def test_a_linear_layer_is_counted_by_hand():
+    """Forward is one product and the weights' gradient another: 2 · 12 · 5 operations a sample each."""
+    inputs, targets = torch.randn(3, 12), torch.tensor([0, 1, 2])
+    assert models.flops(torch.nn.Linear(12, 5), inputs, targets) == 2 * 3 * (2 * 12 * 5)
 
 
 def test_source_is_the_strategy(compared):

@@ -222,6 +222,18 @@ def test_a_search_that_never_comes_there_is_not_fast():
     assert reading.metrics["trials"] == 12
 
 
+def test_a_race_is_held_against_its_trials():
+    """At best all of a search's time goes into trials: those until its target was reached, or all it is counted with."""
+    one = racing.race(slope(cost=lambda at: 1.0), 8)
+    prepared = Racing("random")(one)
+    reading = prepared.call(1)
+    in_trials = reading.metrics[prepared.ceiling.amount]
+    assert in_trials == int(in_trials) and 0 < reading.seconds - in_trials < 0.5  # each trial takes a second
+    never = racing.Race(slope(cost=lambda at: 1e-6), trials=4, target=-1.0, mean_s=10.0)
+    given_up = Racing("random")(never).call(1)
+    assert given_up.seconds - 1 < given_up.metrics[prepared.ceiling.amount] < given_up.seconds
+
+
 def test_a_search_is_judged_by_data_that_no_trial_saw():
     """The gate asks the problem's last word, not the losses of trials, and of the search's own setting."""
     sound, unsound = (racing.race(slope(final=final), 8) for final in (lambda s: s["x"], lambda s: 1 - s["x"]))

@@ -620,6 +620,8 @@ def test_a_search_as_a_variant_reads_itself_and_proves_its_processes(variant):
         assert first.metrics["trials/s"] == pytest.approx(10 / first.seconds)
         assert 0 < first.metrics["utilisation"] <= 1
         assert min(first.metrics.values()) > 0
+        busy = first.metrics[prepared.ceiling.amount]  # at best all of the workers' time goes into trials
+        assert busy == pytest.approx(first.metrics["utilisation"] * first.seconds)
         proof = prepared.engagement()
         workers = 1 if variant is variants.alone else 2
         assert (proof.state, proof.facts["processes"]) == ("engaged", workers)

@@ -10,7 +10,7 @@ import cloudpickle
 from kit.errors import UserError
 from kit.machine.fingerprint import allowed_threads
 from kit.measure.memory import MIB
-from kit.measure.work import Prepared, Reading, engaged, fell_back
+from kit.measure.work import Ceiling, Prepared, Reading, engaged, fell_back
 from kit.record import words
 from kit.record.document import Engagement
 from kit.techniques.training.ranks import board
@@ -98,10 +98,13 @@ class Where:
         """Return why no speed may be claimed of so many ranks, or nothing if each has a place."""
         return f"oversubscribed: {ranks} ranks on {self._places()}" if ranks > self.places else ""
 
+    def machines(self, ranks: int) -> int:
+        """Return on how many machines so many ranks run: one rank alone has one, however many there are."""
+        return self.rendezvous.nnodes if ranks > 1 else 1
+
     def _threads(self, ranks: int) -> int:
-        """Return each rank's share of its machine's threads; one rank alone has one machine, however many there are."""
-        machines = self.rendezvous.nnodes if ranks > 1 else 1
-        return max(1, allowed_threads() * machines // ranks)
+        """Return each rank's share of its machine's threads."""
+        return max(1, allowed_threads() * self.machines(ranks) // ranks)
 
     def _places(self) -> str:
         name = {"cpu": "core", "cuda": "GPU"}[self.device]
@@ -167,10 +170,23 @@ class _Work:
         self.launch, self.task, self.variant = launch, task, variant
         self.crowded = variant.here.crowded(variant.ranks)
         self.built = launch.order("begin", strategy=packed(variant.strategy), task=task)
+        self.per_task = variant.ranks if variant.weak else 1
         self.checked: dict[str, Any] = {}
 
     def prepared(self) -> Prepared:
-        return Prepared(self.call, self.engagement, self.launch.close, correctness_only=self.crowded)
+        close, ceiling = self.launch.close, self.ceiling()
+        return Prepared(self.call, self.engagement, close, correctness_only=self.crowded, ceiling=ceiling)
+
+    def ceiling(self) -> Ceiling:
+        """Return which product bounds a step, and the operations of a step that one machine, or one GPU, has to do."""
+        low = "bf16" if self.variant.precision == "bf16" else "fp32"
+        on_gpu, ranks = self.launch.job.device == "cuda", self.variant.ranks
+        places = ranks if on_gpu else self.variant.here.machines(ranks)
+        gflop = self.built[0]["step_flops"] / 1e9 / self.per_task / places
+        kind = "GPUs" if on_gpu else "machines"
+        who = f"the share of one of {places} {kind}" if places > 1 else "all ranks together"
+        note = f"matrix products of a step, forward and backward, attention in full; {who}"
+        return Ceiling(f"{'device_' * on_gpu}matrix_product_{low}_gflop_per_s", gflop, note)
 
     def call(self) -> Reading:
         trained = self.launch.order("train")[0]
@@ -182,8 +198,7 @@ class _Work:
         step_s = trained["seconds"] / self.task.steps
         items = self.task.batch * self.built[0]["items_per_sample"]
         answer = {"losses": trained["losses"], "precision": self.variant.precision, **self.checked}
-        per_task = self.variant.ranks if self.variant.weak else 1
-        return Reading(step_s / per_task, {f"{self.built[0]['item']}_per_s": items / step_s}, answer)
+        return Reading(step_s / self.per_task, {f"{self.built[0]['item']}_per_s": items / step_s}, answer)
 
     def engagement(self) -> Engagement:
         """Return what the ranks did and hold: the proof that work was spread, and what it cost."""

@@ -15,9 +15,9 @@ from zlib import crc32
 import numpy as np
 
 from kit.errors import UserError
-from kit.measure.work import Prepared, Reading, engaged
+from kit.measure.work import TIME, Ceiling, Prepared, Reading, engaged
 from kit.record.document import Quality
-from kit.techniques.tuning.clock import History, simulate
+from kit.techniques.tuning.clock import Ended, History, simulate
 from kit.techniques.tuning.judged import FRESH, last_loss
 from kit.techniques.tuning.problem import Problem, Setting
 from kit.techniques.tuning.searches import SEARCHES
@@ -30,6 +30,8 @@ TARGETS = 101
 """Random searches whose median is the target, where trials cost nothing."""
 EXPLORED = 300
 """Trials of a random search, where they cost nothing, that show which parameters matter."""
+IN_TRIALS = "in trials s"
+"""The metric of a search's seconds that went into trials: what an ideal search would take for the same trials."""
 JUDGED = 5
 """Searches whose settings are judged on data that no trial saw, where that costs nothing; else one."""
 
@@ -125,7 +127,8 @@ class Racing:
             last["one"] = history
             reached = history.reached(race.target)
             seconds = reached.ended_s if reached else max(history.span_s, most * race.mean_s)
-            return Reading(seconds, _metrics(history, race, reached is not None), lambda: judged(history))
+            metrics = _metrics(history, race, reached is not None) | {IN_TRIALS: in_trials_s(history, reached, seconds)}
+            return Reading(seconds, metrics, lambda: judged(history))
 
         def judged(first: History) -> Found:
             more = range(1, JUDGED) if problem.simulated else ()
@@ -142,7 +145,17 @@ class Racing:
                 costs={"sampler ms a trial": 1e3 * history.sampler_s / max(1, len(history.trials))},
             )
 
-        return Prepared(call, proof, seeded=True)
+        return Prepared(
+            call, proof, seeded=True, ceiling=Ceiling(TIME, IN_TRIALS, "trials; the rest is the search's own")
+        )
+
+
+def in_trials_s(history: History, reached: Ended | None, seconds: float) -> float:
+    """Return how many of a race's seconds went into trials and not into the search itself. Of one that never reached
+    its target, what it is counted with beyond its own end is the time of random trials."""
+    if reached is None:
+        return history.work_s + max(0.0, seconds - history.span_s)
+    return sum(trial.work_s for trial in history.trials if trial.ended_s <= reached.ended_s)
 
 
 def luck(search: str, seed: int) -> int:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from uuid import uuid4
 
-from kit.measure.work import Prepared, Reading, engaged, fell_back
+from kit.measure.work import TIME, Ceiling, Prepared, Reading, engaged, fell_back
 from kit.record.document import Engagement, Quality
 from kit.techniques.tuning.workers import progress
 from kit.techniques.tuning.workers.search import Found, Hands, conduct, hands, search_alone
@@ -19,6 +19,9 @@ from kit.techniques.tuning.workers.worker import ProblemOpening, open_problem
 
 JOURNAL, SQLITE, PROXY = "", "sqlite", "grpc"
 """Storages that a variant makes for itself and removes: a journal file, an SQLite file, Optuna's proxy before one."""
+IN_TRIALS = "in trials s"
+BUSY = Ceiling(TIME, IN_TRIALS, "trials, the mean of the workers; the rest is the search, its storage, and waiting")
+"""What workers could do at best: nothing but trials. That they slow each other down within these is not told by it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def alone(work: Work) -> Prepared:
         last[:] = [search_alone(problem, work.sampler, work.trials, seed)]
         return reading(last[0])
 
-    return Prepared(call, lambda: _proof(last[0], "in memory"), seeded=work.seeded)
+    return Prepared(call, lambda: _proof(last[0], "in memory"), seeded=work.seeded, ceiling=BUSY)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class OnStorage:
                 return reading(last[0])
 
             close = opened.pop_all().close
-        return Prepared(call, lambda: _proof(last[0], self._kind), close, seeded=work.seeded)
+        return Prepared(call, lambda: _proof(last[0], self._kind), close, seeded=work.seeded, ceiling=BUSY)
 
     def _place(self, opened: ExitStack) -> Callable[[str], str]:
         """Make the storage ready. Return what gives the address of a search by its name."""
@@ -99,7 +102,8 @@ def reading(found: Found) -> Reading:
     """Return a search as a reading. Its answer: how many trials count, and under how many different numbers, which must
     both be what was asked for.
 
-    Metrics: trials a second; utilisation: the share of the workers' time that went into trials; storage and sampler ms
+    Metrics: trials a second; utilisation: the share of the workers' time that went into trials, and the seconds of a
+    worker that it comes to; storage and sampler ms
     a trial: what a worker spends on either between two trials, waiting for its turn at the storage included.
     """
     counted = found.counted
@@ -109,6 +113,7 @@ def reading(found: Found) -> Reading:
         {
             "trials/s": len(counted) / found.seconds if found.seconds else 0.0,
             "utilisation": found.utilisation,
+            IN_TRIALS: found.utilisation * found.seconds,
             "storage ms a trial": per_trial * found.storage_s,
             "sampler ms a trial": per_trial * (found.asked_s - found.storage_s),
         },
