@@ -73,7 +73,9 @@ def test_a_comparison_says_what_share_its_variants_reached(tmp_path, monkeypatch
     monkeypatch.setenv("KIT_PROBE_S", "0")
 
     def half_at_work():
-        return Prepared(lambda: Reading(0.2, {"at work s": 0.1}, 1), ceiling=Ceiling(TIME, "at work s", "half of it"))
+        return Prepared(
+            lambda: Reading(0.2, {"at work s": 0.1}, 1), ceiling=Ceiling(TIME, "at work s", "sums, the rest waits")
+        )
 
     comparison = Comparison("halves", baseline="quiet", seconds=0.2, isolate=False)
     comparison.variant("quiet", lambda: lambda: 1)
@@ -81,8 +83,8 @@ def test_a_comparison_says_what_share_its_variants_reached(tmp_path, monkeypatch
     result = comparison.run()
     quiet, half = result.record.points[0].variants
     assert quiet.reach is None
-    assert (half.reach.share, half.reach.note) == (pytest.approx(0.5), "half of it")
-    assert "50 % of its time" in repr(result)
+    assert (half.reach.share, half.reach.note) == (pytest.approx(0.5), "sums, the rest waits")
+    assert "50 % of its time in sums" in repr(result)
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_a_search_that_never_comes_there_is_not_fast():
 
 
 def test_a_race_is_held_against_its_trials():
-    """At best all of a search's time goes into trials: those until its target was reached, or all it is counted with."""
+    """At best all of a search's time is its trials': until its target was reached, or all that it is counted with."""
     one = racing.race(slope(cost=lambda at: 1.0), 8)
     prepared = Racing("random")(one)
     reading = prepared.call(1)

@@ -198,10 +198,13 @@ def ceiling(name: str, per_second: float | None) -> tuple[str, str]:
 
 
 def reach(found: Reach | None) -> str:
-    """Return a share of a ceiling for a cell: `41 % of memory copy`; `—` where none is known."""
+    """Return a share of a ceiling for a cell: `41 % of memory copy`, `97 % of its time in trials`; `—` where none is
+    known."""
     if found is None or found.share is None:
         return "—"
     label, _ = ceiling_name(found.ceiling)
+    if found.ceiling == _ITS_TIME and (work := re.split("[,;]", shown(found.note))[0]):
+        label += f" in {work}"
     why = _above(found)
     return f"{percent(found.share)} of {label}" + (f": {why[0]}" if why and why[0] else "")
 
