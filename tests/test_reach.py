@@ -85,6 +85,8 @@ def test_a_comparison_says_what_share_its_variants_reached(tmp_path, monkeypatch
     assert quiet.reach is None
     assert (half.reach.share, half.reach.note) == (pytest.approx(0.5), "sums, the rest waits")
     assert "50 % of its time in sums" in repr(result)
+    assert result["half"].reach == "50 % of its time in sums: 100 ms of 200 ms; counted: sums, the rest waits"
+    assert result["quiet"].reach == ""
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

@@ -47,6 +47,12 @@ class Outcome:
         """Median wall-clock seconds of one warm call; None where no speed is claimed."""
         return self.variant.warm_s
 
+    @property
+    def reach(self) -> str:
+        """What share of this machine's best it reached, with the arithmetic; empty where that is not known."""
+        arithmetic = words.reach_arithmetic(self.variant)
+        return f"{words.reach(self.variant.reach)}: {arithmetic}" if arithmetic else ""
+
     def __repr__(self) -> str:
         return f"{self._sentence}."
 
@@ -201,7 +207,7 @@ def _html_row(row: words.Row) -> str:
 def _html_cell(name: str, text: str, row: words.Row) -> str:
     if name == "engagement" and row.arithmetic:  # told when pointed at
         proof, share = text.removesuffix(row.reach), escape(row.reach)
-        return f'<td class="wide">{escape(proof)}<span class="why" title="{escape(row.arithmetic)}">{share}</span></td>'
+        return f'<td class="wide">{escape(proof)}<abbr class="why" title="{escape(row.arithmetic)}">{share}</abbr></td>'
     wide = ' class="wide"' if name in ("engagement", "quality", "verdict") and len(text) > 24 else ""
     return f"<td{wide}>{escape(text)}</td>"
 
