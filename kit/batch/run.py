@@ -59,7 +59,7 @@ class Batch:
     def execute(self, asked: list[Run]) -> list[Outcome]:
         """Execute the runs and return how each ended; those that an interruption did not let begin are cancelled."""
         turns, outcomes = self._turns(asked), []
-        with _interruptible():
+        with interruptible():
             try:
                 for turn in turns:
                     outcomes.append(self._one(turn))
@@ -214,13 +214,13 @@ def summary(outcomes: list[Outcome]) -> int:
     return 130 if "cancelled" in states else int("failed" in states)
 
 
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible(interrupt: Callable[..., None] = _interrupt) -> Iterator[None]:
     """Have Ctrl-C, SIGTERM and a closed terminal (unless under `nohup`) end a batch in the same orderly way."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     numbers = [signal.SIGINT, signal.SIGTERM]
     numbers += [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
     before = {number: signal.signal(number, interrupt) for number in numbers}
