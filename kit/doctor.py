@@ -1,4 +1,4 @@
-"""`kit doctor`: what this machine is, which libraries are there, and which variants of which notebook will run."""
+"""`kit doctor`: what this machine is, what it can do at best, and which variants of which notebook will run."""
 
 import ast
 import json
@@ -6,17 +6,31 @@ from pathlib import Path
 
 import msgspec
 
-from kit.machine import capabilities, fingerprint
+from kit.machine import capabilities, ceilings, fingerprint
+from kit.record import words
+
+VARIANTS = 3
+"""In the comparison of which is told what it could see."""
 
 
 def main(notebooks: dict[str, Path], as_json: bool = False, measure: bool = False) -> int:
-    """Print the examination as tables, or as one JSON document. Return the exit status, 0."""
+    """Print the examination as tables, or as one JSON document; with `measure` the ceilings and the noise of now.
+    Return the exit status, 0."""
     found = examine(notebooks)
+    if not as_json:
+        _print(found)
+    if measure:
+        _measure(found, as_json)
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
-    else:
-        _print(found)
     return 0
+
+
+def plan(notebook: str | None, place: str, resolve: float | None, seconds: float | None, variants: int) -> int:
+    """Print which difference can be seen in which time. Return the exit status, 0. See `kit.planning.main`."""
+    from kit import planning
+
+    return planning.main(notebook, place, resolve, seconds, variants)
 
 
 def examine(notebooks: dict[str, Path]) -> dict:
@@ -80,6 +94,43 @@ def _state(needs) -> dict:
     if missing is None:
         return {"will": "run", "because": "", "remedy": "", "broken": False}
     return {"will": "skip", "because": missing.reason, "remedy": missing.remedy, "broken": missing.broken}
+
+
+def _measure(found: dict, as_json: bool) -> None:
+    """Measure the ceilings, then the noise, and print each as soon as it is known, or add it to what was found."""
+    from kit import planning
+    from kit.measure import planner
+
+    threads = fingerprint.allowed_threads()
+    best = ceilings.examined(ceilings.every(), threads)
+    if not as_json:
+        _print_ceilings(best, threads)
+    now = planning.measured_now()
+    noise = planning.assumed(now, now.call_s, VARIANTS)
+    seen = {seconds: planner.resolvable(noise, seconds) for seconds in planning.BUDGETS_S}
+    if not as_json:
+        _print_noise(planning.noise_in_words(now), seen, now.call_s)
+    found["ceilings"] = {name: {"rate": one.rate, "reason": one.reason} for name, one in best.items()}
+    found["noise"] = planning.noise_as_data(now)
+    found["seen"] = [{"seconds": seconds, "difference": difference} for seconds, difference in seen.items()]
+
+
+def _print_ceilings(best: dict[str, ceilings.Found], threads: int) -> None:
+    from kit.batch.screen import table
+
+    rows = [[*words.ceiling(name, one.rate), one.reason] for name, one in best.items()]
+    table("", ["at best, by " + words.count(threads, "threads"), "", "because"], rows)
+
+
+def _print_noise(sentences: list[str], seen: dict[float, float | None], call_s: float) -> None:
+    from kit.planning import READY_S, in_percent, tell
+
+    for sentence in sentences:
+        tell(sentence)
+    told = [f"with {s:g} s a comparison you can see {in_percent(d) if d else 'nothing'}" for s, d in seen.items()]
+    tell(f"{told[0].capitalize()}, {', '.join(text.replace(' a comparison you can see', '') for text in told[1:])}.")
+    call = words.duration(call_s)
+    tell(f"That is, {VARIANTS} variants with calls of {call} in processes ready in {READY_S:g} s; for others: kit plan")
 
 
 def _print(found: dict) -> None:
