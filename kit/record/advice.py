@@ -3,10 +3,14 @@
 Pure functions over `document.py`'s types, like `words.py`, whose promises they share.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kit.record import words
-from kit.record.document import Point, Record, Variant
+from kit.record.document import Point, Record, Table, Variant
+
+WHAT_TO_DO = "What to do"
+"""Title of the table in which a technique answers its own questions; reports set it beside the recommendation."""
 
 FEWEST_ROUNDS = 10
 """Under this number nothing is resolved (see `measure.statistics`)."""
@@ -23,6 +27,11 @@ class Advice:
     variant: str
     change: tuple[str, ...]
     """What could change it, a clause each: what is open, what was skipped or failed, and what to do to know."""
+
+
+def answers(told: Mapping[str, str], note: str = "") -> Table:
+    """Return a technique's own answers, by question, as the table that reports look for."""
+    return Table(WHAT_TO_DO, ["question", "answer"], [[question, answer] for question, answer in told.items()], note)
 
 
 def of(record: Record) -> Advice:

@@ -196,10 +196,6 @@ def _sources(record: Record) -> list[tuple[str, str]]:
     return [(words.listing(sharing), code) for code, sharing in names.items() if code.strip()]
 
 
-WHAT_TO_DO = "What to do"
-"""Title of the table in which a technique answers its own questions."""
-
-
 def section(
     record: Record, brief: Brief, shelf: Shelf, label: str, where: str, look: dict, page: str, price: Price | None
 ) -> Section:
@@ -240,7 +236,7 @@ def section(
         own_tables=[
             _own_table(e)
             for e in record.exhibits[:MOST_EXHIBITS]
-            if isinstance(e, document.Table) and e.title != WHAT_TO_DO
+            if isinstance(e, document.Table) and e.title != advice.WHAT_TO_DO
         ],
         charts=[words.shown(e.title, 160) for e in charts(record)],
         more_exhibits=max(0, len(record.exhibits) - MOST_EXHIBITS),
@@ -293,7 +289,7 @@ def _priced(record: Record, point: Point, price: Price) -> str:
 
 def _answers(record: Record) -> list[list[str]]:
     """Return what a technique itself says to do: question and answer."""
-    found = [e for e in record.exhibits if isinstance(e, document.Table) and e.title == WHAT_TO_DO]
+    found = [e for e in record.exhibits if isinstance(e, document.Table) and e.title == advice.WHAT_TO_DO]
     return [[words.cell(cell) for cell in row[:2]] for table in found[:1] for row in table.rows[:20] if len(row) >= 2]
 
 

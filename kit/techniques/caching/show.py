@@ -8,6 +8,7 @@ import numpy as np
 from kit.errors import UserError
 from kit.measure.result import Result
 from kit.record import words
+from kit.record.advice import answers
 from kit.record.document import Chart, Quality, Series, Table, Variant
 from kit.techniques.caching.advice import NORMAL, Advice, Costs, Standing, amount_a_day, saving, savings
 from kit.techniques.caching.curves import Curve, Curves
@@ -387,19 +388,17 @@ def advised(found: Curves, chosen: Advice, costs: Costs, store: str) -> Table:
     share = [words.percent(end) for end in chosen.hit_ratio_interval]
     items = f"{words.count(chosen.capacity, 'items')}, " if found.unit == "items" else ""
     alone = "" if items else " of values, what keys and bookkeeping weigh not counted"
-    return Table(
-        "What to do",
-        ["question", "answer"],
-        [
-            ["does a cache pay?", chosen.pays],
-            ["which policy?", chosen.policy],
-            ["how large?", f"{items}{words.mib(chosen.memory_mib)}{alone}"],
-            ["which store?", store],
-            ["hit ratio", f"{words.percent(chosen.hit_ratio)} [{', '.join(share)}]"],
-            ["pays from a hit ratio of", words.percent(chosen.break_even)],
-            ["saves a day", saving(chosen)],
-            ["at", words.count(round(costs.requests_a_day), "requests a day")],
-        ],
+    return answers(
+        {
+            "does a cache pay?": chosen.pays,
+            "which policy?": chosen.policy,
+            "how large?": f"{items}{words.mib(chosen.memory_mib)}{alone}",
+            "which store?": store,
+            "hit ratio": f"{words.percent(chosen.hit_ratio)} [{', '.join(share)}]",
+            "pays from a hit ratio of": words.percent(chosen.break_even),
+            "saves a day": saving(chosen),
+            "at": words.count(round(costs.requests_a_day), "requests a day"),
+        },
         "In brackets the 95 % interval: what another such stretch of the same traffic would show, and costs that are "
         "measured again.",
     )

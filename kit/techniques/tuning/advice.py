@@ -1,6 +1,6 @@
 """What to do: which search, how many workers, whether tuning pays at all, and what an hour of it brings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -112,11 +112,6 @@ def pays(outcomes: Sequence[Outcome]) -> str:
 
 def _told(one: Outcome) -> str:
     return one.judged.in_words().partition(": ")[2]
-
-
-def told(answers: Mapping[str, str]) -> Table:
-    """Return the advice in one row a question."""
-    return Table("What to do", ["question", "answer"], [[question, answer] for question, answer in answers.items()])
 
 
 @dataclass(frozen=True)
