@@ -37,15 +37,20 @@ class Ground:
 def ground(a: Record, b: Record, scatter: dict[str, float] | None = None) -> Ground:
     """Return what A and B allow to compare. scatter: how the probes of this machine scatter, see `scatter`."""
     same = a.machine.key == b.machine.key
-    probes, why = _probes(a.machine, b.machine, scatter or {}) if same else (None, _machines(a.machine, b.machine))
-    threads = a.how.threads != b.how.threads
-    if threads:
+    threads = a.how.threads != b.how.threads and 0 not in (a.how.threads, b.how.threads)
+    if not same:
+        probes, why = None, _machines(a.machine, b.machine)
+    elif threads:
         probes, why = None, f"{a.how.threads} threads before, {b.how.threads} after"
+    else:
+        probes, why = _probes(a.machine, b.machine, scatter or {})
     untold = "cannot be told" if same and not threads else "not comparable"
-    return Ground(same, probes, why, untold, _baseline(a, b), tuple(_differences(a, b)))
+    return Ground(same, probes, why, untold, _baseline(a, b), tuple(differences(a, b)))
 
 
 def _machines(a: Machine, b: Machine) -> str:
+    if not a.memory_mib or not b.memory_mib:
+        return "a JSON of pytest-benchmark does not tell the whole machine"
     return f"another machine: {name(a)} before, {name(b)} after"
 
 
@@ -95,7 +100,7 @@ def _baseline(a: Record, b: Record) -> str:
     return ""
 
 
-def _differences(a: Record, b: Record) -> list[str]:
+def differences(a: Record, b: Record) -> list[str]:
     """Return what differs beside the machine, what matters most first."""
     said = []
     names = choose.differing([a.asked.parameters, b.asked.parameters])[:MOST_SAID]
@@ -104,13 +109,13 @@ def _differences(a: Record, b: Record) -> list[str]:
     said += versions(a, b)
     if a.git != b.git:
         said.append(f"commit {_commit(a)} → {_commit(b)}")
-    if a.how.kit != b.how.kit and "ml-scaling-kit" not in {**a.versions, **b.versions}:
+    if a.how.kit != b.how.kit and a.how.kit and b.how.kit and "ml-scaling-kit" not in {**a.versions, **b.versions}:
         said.append(f"kit {a.how.kit} → {b.how.kit}")
     if a.machine.python != b.machine.python:
         said.append(f"Python {a.machine.python} → {b.machine.python}")
     if a.machine.system != b.machine.system:
         said.append(f"{a.machine.system} → {b.machine.system}")
-    if a.how.threads != b.how.threads:
+    if a.how.threads != b.how.threads and 0 not in (a.how.threads, b.how.threads):
         said.append(f"threads {a.how.threads} → {b.how.threads}")
     return [words.shown(text) for text in said]
 
@@ -126,14 +131,19 @@ def _commit(record: Record) -> str:
 
 
 def versions(a: Record, b: Record) -> list[str]:
-    """Return the packages whose versions differ: `pandas 3.0.5 → 3.0.6`."""
-    names = [n for n in {**a.versions, **b.versions} if a.versions.get(n) != b.versions.get(n)]
-    said = [f"{n} {a.versions.get(n, 'none')} → {b.versions.get(n, 'none')}" for n in names]
+    """Return the packages whose versions differ where both tell them: `pandas 3.0.5 → 3.0.6`."""
+    names = [n for n in a.versions if n in b.versions and a.versions[n] != b.versions[n]]
+    said = [f"{n} {a.versions[n]} → {b.versions[n]}" for n in names]
     return [*said[:MOST_SAID], *([f"{len(said) - MOST_SAID} more packages"] if len(said) > MOST_SAID else [])]
+
+
+def alone(record: Record) -> bool:
+    """Return whether its variants were measured one after the other, so that none is held against another."""
+    return record.extra.get("tool") is not None
 
 
 def unfit(record: Record) -> str:
     """Return why nothing may be claimed of a record at all; empty if it may."""
-    if not record.how.isolated and record.extra.get("tool") is None:
+    if not record.how.isolated and not alone(record):
         return "it was measured in one process (isolate=False), for debugging"
     return ""

@@ -179,8 +179,9 @@ def _rows(before: list[Record], after: list[Record], size, on: Ground) -> list[R
     a, b = _point(before[0], size), _point(after[0], size)
     names = [variant.name for variant in b.variants if words.find(a, variant.name)]
     baseline = after[0].asked.baseline
-    moved = _baseline_moved(before, after, size, on)
-    return [_row(before, after, size, name, on, moved, name == baseline) for name in names]
+    alone = comparable.alone(before[0]) or comparable.alone(after[0])
+    moved = "" if alone else _baseline_moved(before, after, size, on)
+    return [_row(before, after, size, name, on, moved, name == baseline and not alone) for name in names]
 
 
 def _baseline_moved(before: list[Record], after: list[Record], size, on: Ground) -> str:
@@ -229,12 +230,11 @@ def _verdict(a: Variant, b: Variant, speedup, time, on: Ground, moved: str, is_b
     if speedup is not None:
         return speedup.verdict, "speed-up", ""
     if time is not None:
-        return time.verdict, "time", UNPAIRED
-    return "cannot be told", "", "" if on.why_not else TOO_FEW
+        return time.verdict, "time", ""
+    return on.untold, "", "" if on.why_not else TOO_FEW
 
 
 TOO_FEW = "fewer than 10 rounds on a side"
-UNPAIRED = "it was not measured in turns with its baseline, so it is judged by its time"
 
 
 def _state(a: Variant, b: Variant) -> tuple[Verdict, str] | None:
@@ -308,7 +308,7 @@ def _changed(before: list[Level | None], after: list[Level | None], floor: float
 
 
 def in_words(change: Change) -> str:
-    """Return a change in words: `1.3× [1.2, 1.4] slower`; where none was told, speed after ÷ before: `0.97× [0.9, 1.1]`."""
+    """Return a change in words: `1.3× [1.2, 1.4] slower`; where none is told, the ratio alone: `0.97× [0.9, 1.1]`."""
     if change.verdict not in ("faster", "slower"):
         return words.with_interval(change.ratio, change.low, change.high)
     if change.ratio >= 1:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
 from kit.errors import UserError
 from kit.record import store, words
@@ -64,7 +65,13 @@ class Side:
         parts = [f"{many} of {span}"]
         parts += [f"commit {words.listing(sorted(commits), 3)}"] if commits and self.kind != "commit" else []
         parts += [f"{len(machines)} machines"] if len(machines) > 1 else []
-        return words.shown(f"{self.kind} {words.shown(store.clean(self.name), 60)}: ".lstrip() + ", ".join(parts), 200)
+        return words.shown(f"{self.kind} {_short(self.name)}: ".lstrip() + ", ".join(parts), 200)
+
+
+def _short(name: str) -> str:
+    """Return a name as it was given, of a path from the root only its end: what is published names no one's folders."""
+    path = PurePath(name)
+    return words.shown("/".join(path.parts[-2:]) if path.is_absolute() else store.clean(name), 60)
 
 
 def _with_repeats(group: list[Held]) -> list[Held]:
@@ -101,8 +108,6 @@ def _nothing(side: Side) -> str:
 
 def _is_place(name: str) -> bool:
     """Return whether a name is a URL or a path: what could be a commit, machine or day and is no file is neither."""
-    from pathlib import Path
-
     return "://" in name or Path(name).exists() or not (HEX.fullmatch(name) or DAY.fullmatch(name))
 
 

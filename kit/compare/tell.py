@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.compare import comparable
 from kit.compare.rows import ORDER, WORSE, Pair, Row, in_words
 from kit.record import words
 
@@ -57,6 +58,8 @@ def grounds(pair: Pair) -> list[str]:
     on, said = pair.ground, []
     if on.baseline:
         said.append(f"Baseline changed: {on.baseline}.")
+    if comparable.alone(pair.b):
+        said.append("Each was measured by itself, not in turns with the others, so it is judged by its time.")
     if on.why_not:
         said.append(f"Times are not comparable: {on.why_not}.")
     if on.said:
@@ -184,11 +187,17 @@ def markdown(changes: "Changes") -> str:
 
 def sentence(changes: "Changes") -> str:
     """Return the one line that matters most."""
-    worse = [row for row in changes.rows if row.verdict in WORSE]
-    better = [row for row in changes.rows if row.verdict == "faster"]
-    if worse:
-        return f"Worse: {tally(changes)}"
-    return f"Faster: {tally(changes)}" if better else f"Nothing became slower: {tally(changes)}"
+    moved = changes.worse or [row for row in changes.rows if row.verdict == "faster"]
+    if not moved:
+        return f"Nothing was seen to become slower: {tally(changes)}"
+    named = f"{moved[0].variant} {_became(moved[0])}"
+    return f"{named}; in all {tally(changes)}" if len(changes.rows) > 1 else named
+
+
+def _became(row: Row) -> str:
+    if row.verdict in ("slower", "faster"):
+        return f"became {in_words(row.change)}"
+    return "answers wrongly now" if row.verdict == "broke" else "fails now"
 
 
 def _fitting(rows: list[tuple[Row, Pair]], most: int) -> str:
@@ -197,11 +206,11 @@ def _fitting(rows: list[tuple[Row, Pair]], most: int) -> str:
     return f"{text}\n\nThe rest stands in `index.html`."
 
 
-def _markdown_table(rows: list[tuple[Row, Pair]]) -> str:
+def _markdown_table(rows: list[tuple[Row, Pair]], of_one: bool = False) -> str:
     lines = ["| verdict | variant | change [interval] | time | |", "| --- | --- | --- | --- | --- |"]
     for row, pair in rows:
         verdict, change, seconds = cells(row)
-        name = f"{safe(where(row, pair))}<br><sub>{safe(heading(pair))}</sub>"
+        name = safe(where(row, pair)) + ("" if of_one else f"<br><sub>{safe(heading(pair))}</sub>")
         strong = f"**{verdict}**" if row.verdict in WORSE else verdict
         lines.append(f"| {strong} | {name} | {safe(change)} | {safe(seconds)} | {safe('; '.join(row.notes))} |")
     return "\n".join(lines)
@@ -211,7 +220,7 @@ def _folded(pair: Pair) -> str:
     counts = Counter(row.verdict for row in pair.rows)
     counted = ", ".join(f"{counts[v]} {MARKS[v]}" for v in ORDER if counts[v])
     said = "\n".join(f"- {safe(text)}" for text in grounds(pair))
-    table = _markdown_table([(row, pair) for row in pair.rows])
+    table = _markdown_table([(row, pair) for row in pair.rows], of_one=True)
     return f"<details><summary>{safe(heading(pair))}: {counted}</summary>\n\n{table}\n\n{said}\n\n</details>"
 
 
