@@ -474,9 +474,10 @@ def test_behind_a_cache_only_what_missed_must_be_worked_out():
 def test_where_all_hit_only_the_value_is_handed_over():
     """Without a miss no work is necessary, and the value's bytes are all that is left."""
     asked = cached.Requests(partial(work.waiting, 0.0), np.zeros(8, int), warm=4, a_reading=4)
-    prepared = cached.Cached(partial(in_memory.own, items=10))(asked)
-    prepared.call()
-    assert prepared.ceiling().amount * 2**30 == np.array([0]).nbytes
+    for variant in (cached.Cached(partial(in_memory.own, items=10)), cached.Memoized(10)):
+        prepared = variant(asked)
+        prepared.call()
+        assert prepared.ceiling().amount * 2**30 == np.array([0]).nbytes
 
 
 def test_stores_are_held_against_what_they_must_move(tmp_path):

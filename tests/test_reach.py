@@ -150,6 +150,13 @@ def test_more_than_all_is_told_plainly():
     assert "above 100 %: the ceiling is what one library reached" in arithmetic(faster, 0.35)
 
 
+def test_next_to_nothing_is_called_so():
+    """Nobody compares thousandths of a percent; the arithmetic has them all the same."""
+    found = Reach(ceiling="memory_copy_gib_per_s", amount=1e-6, share=0.000_007)
+    assert words.reach(found) == "under 0.1 % of memory copy"
+    assert "1.05 KiB in" in arithmetic(found, 0.35)
+
+
 @pytest.mark.parametrize("share", [1e-300, 1e300, -1.0, 0.0])
 @pytest.mark.parametrize("amount", [1e-300, 1e300, -1.0])
 def test_absurd_records_are_told_without_an_error(share, amount):

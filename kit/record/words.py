@@ -206,7 +206,8 @@ def reach(found: Reach | None) -> str:
     if found.ceiling == _ITS_TIME and (work := re.split("[,;]", shown(found.note))[0]):
         label += f" in {work}"
     why = _above(found)
-    return f"{percent(found.share)} of {label}" + (f": {why[0]}" if why and why[0] else "")
+    share = "under 0.1 %" if 0 < found.share < 0.001 else percent(found.share)
+    return f"{share} of {label}" + (f": {why[0]}" if why and why[0] else "")
 
 
 def reach_arithmetic(variant: Variant) -> str:

@@ -15,6 +15,7 @@ from kit.record.document import Engagement
 from kit.techniques.caching.layers.work import Opening, Work
 from kit.techniques.caching.stores import MISS, Store, key
 from kit.techniques.caching.stores.entry import alike
+from kit.techniques.caching.stores.store import handed_over
 
 CHECKED = 32
 """Items whose cached answers are held against uncached ones."""
@@ -240,8 +241,8 @@ class _Asking:
         asked = self.hits + self.misses
         missed = self.misses / asked if self.cached and asked else 1.0
         if not missed:
-            size = int(np.asarray(self.ask(self.checked[0])).nbytes)
-            return self.ask.store.bound(size) if self.ask.store else None
+            size = getattr(self.ask(self.checked[0]), "nbytes", 0)
+            return handed_over(size) if self.ask.store is None else self.ask.store.bound(size)
         bound = self.work.bound()
         if bound is None or missed == 1:
             return bound

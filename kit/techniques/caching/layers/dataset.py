@@ -190,7 +190,8 @@ def _reading(
     mib = _bytes(Path(file)) / 2**20 if file else None
     if parsed:
         moved, what = moved + _bytes(parsed), "the CSV and the prepared matrix"
-    least = Ceiling("memory_copy_gib_per_s", moved / 2**30, f"{what}, read once, files from the page cache")
+    cached = ", from the page cache" if parsed or file else ""
+    least = Ceiling("memory_copy_gib_per_s", moved / 2**30, f"{what}, read once{cached}")
     return Prepared(read, lambda: engaged(cache=where, costs={"cache_mib": mib}), ceiling=least)
 
 

@@ -73,9 +73,7 @@ class Store:
 
     def bound(self, num_bytes: int) -> Ceiling | None:
         """Return which ceiling bounds a hit on, or a put of, a value of so many bytes; None where it can't be told."""
-        where = "from memory, not from the disk" if self.shared else "though a hit in this process hands out a view"
-        note = f"the {num_bytes:,} bytes of a value, read once, {where}"
-        return Ceiling("memory_copy_gib_per_s", num_bytes / 2**30, note)
+        return handed_over(num_bytes, "from memory, not from the disk" if self.shared else HERE)
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -117,6 +115,15 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+HERE = "though a hit in this process hands out a view"
+
+
+def handed_over(num_bytes: int, how: str = HERE) -> Ceiling:
+    """Return what a value of so many bytes is held against on its way out of memory: a copy of it."""
+    note = f"the {num_bytes:,} bytes of a value, read once, {how}"
+    return Ceiling("memory_copy_gib_per_s", num_bytes / 2**30, note)
 
 
 def as_bytes(key: Key) -> bytes:
