@@ -155,7 +155,8 @@ def test_runs_are_kept_at_a_url(project):
     assert first.returncode == 0
     (status,) = statuses(project, "01_first", "far")
     assert status["state"] == "finished"
-    assert sorted(path.name for path in status["folder"].iterdir()) == ["log.txt", "notebook.ipynb", "status.json"]
+    kept = ["ceilings.json", "log.txt", "notebook.ipynb", "status.json"]
+    assert sorted(path.name for path in status["folder"].iterdir()) == kept
     assert f"{url}/01_first/{status['folder'].name}/log.txt" in first.stdout
     assert "skipped" in kit(project, "run", "01", "--runs", url).stdout
     assert executed(project) == ["01_first"]

@@ -157,7 +157,8 @@ class Batch:
 
     def _measure_ceilings(self, turn: Turn, folder: Path) -> None:
         """Leave in the run's folder what this machine can do at best now. It never costs the run."""
-        self.screen.show(f"{turn.head}: measuring what this machine can do at best")
+        if not ceilings.at_hand():
+            self.screen.show(f"{turn.head}: measuring what this machine can do at best")
         try:
             ceilings.leave(folder)
         except Exception as error:

@@ -16,6 +16,7 @@ from kit.measure import statistics
 from kit.measure.point import Measurement
 from kit.measure.process import SpawnedWorker
 from kit.measure.rounds import CONTROL, Rules
+from kit.record import intervals
 from kit.record.document import Point, Session
 
 LUCK = 0.02
@@ -68,7 +69,7 @@ def of_session(
     ratios = {
         name: found
         for name in session.variants
-        if name != baseline and len(found := statistics.log_ratios(base, session.readings[name].wall_s)) == len(base)
+        if name != baseline and len(found := intervals.log_ratios(base, session.readings[name].wall_s)) == len(base)
     }
     if CONTROL not in ratios:
         return None

@@ -12,7 +12,7 @@ import numpy as np
 from kit.measure import statistics
 from kit.measure.noise import Noise
 from kit.measure.rounds import MAX_STARTS, OVERTIME, RENEWAL_SHARE
-from kit.record import words
+from kit.record import intervals, words
 
 CHANCE = 0.9
 """How often a difference is called that "can be seen"."""
@@ -91,7 +91,7 @@ def _look(control: np.ndarray, variant: np.ndarray, n: int, starts: tuple[int, .
     so_far = [start for start in starts if start < n]
     low, high, _ = _interval(variant[:, :n], so_far)
     own_low, own_high, own = _interval(control[:, :n], so_far)
-    luck = statistics.LUCK_OF_A_START / statistics.effective_starts(so_far, n)
+    luck = statistics.LUCK_OF_A_START / intervals.effective_starts(so_far, n)
     biased = statistics.UNSTABLE_FACTOR * np.maximum(np.abs(own_low), np.abs(own_high))
     return low, high, np.where((own_low > luck) | (own_high < -luck), biased, np.maximum(luck, np.abs(own)))
 
@@ -99,7 +99,7 @@ def _look(control: np.ndarray, variant: np.ndarray, n: int, starts: tuple[int, .
 def _interval(ratios: np.ndarray, starts: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return low, high and median of each draw, shape (draws,)."""
     n = ratios.shape[1]
-    ends = statistics.sign_test_interval(np.arange(n), 1 - statistics.ALPHA / statistics.MAX_LOOKS)
+    ends = intervals.sign_test_interval(np.arange(n), 1 - statistics.ALPHA / statistics.MAX_LOOKS)
     ordered = np.sort(ratios, axis=1)
     low, high = (ordered[:, int(end)] for end in ends)
     if len(starts) >= statistics.MIN_SETS:

@@ -107,6 +107,16 @@ def _is_rate(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
+def at_hand() -> bool:
+    """Return whether `leave` would take no time: all was measured of late, or nothing is to be measured."""
+    now = time.monotonic()
+    return _budget_s() == 0 or all(_is_fresh(name, usable_cores(), now) for name in every())
+
+
+def _is_fresh(name: str, threads: int, now: float) -> bool:
+    return (name, threads) in _remembered and now - _remembered[name, threads][0] <= REMEMBERED_S
+
+
 def leave(folder: Path) -> None:
     """Measure all ceilings, with all cores, and leave them in a run's folder for `of_session` to find, whole or not at
     all. What this process measured within ten minutes is good enough for the next run."""
@@ -122,8 +132,7 @@ def measured(names: Iterable[str], threads: int) -> dict[str, float | None]:
     What this process has measured within ten minutes is not measured again.
     """
     asked, now = list(dict.fromkeys(names)), time.monotonic()
-    new = [n for n in asked if (n, threads) not in _remembered or now - _remembered[n, threads][0] > REMEMBERED_S]
-    for name, found in examined(new, threads).items():
+    for name, found in examined([name for name in asked if not _is_fresh(name, threads, now)], threads).items():
         _remembered[name, threads] = now, found
     return {name: _remembered[name, threads][1].rate for name in asked}
 
