@@ -33,10 +33,15 @@ def environment(home: Path) -> dict[str, str]:
     return os.environ | {"HOME": str(home), "TMPDIR": str(home / "tmp"), "KIT_PROBE_S": "0"}
 
 
-def kit(project: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run `kit` in a project, to its end."""
+def kit(project: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """Run `kit` in a project, to its end. prefix: a command that runs it, as in another network namespace."""
     return subprocess.run(
-        [*KIT, *arguments], cwd=project, env=environment(project / "home"), capture_output=True, text=True, timeout=120
+        [*prefix, *KIT, *arguments],
+        cwd=project,
+        env=environment(project / "home"),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 

@@ -1,5 +1,6 @@
 """A real Dask cluster for tests: a scheduler and workers as processes of their own, each with a place of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -29,15 +30,23 @@ class Cluster:
         deadline = time.monotonic() + 60
         while not file.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        import json
-
         self.address = json.loads(file.read_text())["address"]
         return self
 
-    def worker(self, project: Path, *options: str, host: str = "127.0.0.1", prefix: tuple[str, ...] = (), **changes: str):
+    def worker(
+        self, project: Path, *options: str, host: str = "127.0.0.1", prefix: tuple[str, ...] = (), **changes: str
+    ):
         """Start a worker that stands in `project`, and return its process. changes: of its environment."""
         command = [*prefix, *WORKER, self.address, "--host", host, *options]
         return self._spawn(command, f"worker{len(self.processes)}", project, **changes)
+
+    def wait(self) -> None:
+        """Return when all workers that live have joined."""
+        logs = {self.folder / f"worker{n}.log": process for n, process in enumerate(self.processes) if n}
+        deadline = time.monotonic() + 60
+        while any(p.poll() is None and "Registered to" not in log.read_text() for log, p in logs.items()):
+            assert time.monotonic() < deadline, "a worker did not join"
+            time.sleep(0.05)
 
     def _spawn(self, command: list[str], name: str, cwd: Path | None = None, **changes: str) -> subprocess.Popen:
         own = self.folder / name

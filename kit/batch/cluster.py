@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from uuid import uuid4
 
-from kit.batch import processes, remote
+from kit.batch import remote
 from kit.batch.plans import Run
 from kit.batch.run import Batch, Outcome, Turn, in_words, interruptible, summary
 from kit.batch.runs import Claim, Runs, version
@@ -30,9 +30,11 @@ MOST_TRIES = 3
 PATIENCE_S = 30.0
 """For a first worker to come, and for one that takes the place of one that was lost."""
 
-_CONNECT_S = 10
+_CONNECT_S = 5
 _ANSWER_S = 10.0
-"""For workers to say what they are before the first run is sent, and to end what is interrupted."""
+"""For workers to say what they are before the first run is sent."""
+_END_S = 30.0
+"""For workers to end what is interrupted and to hand back what they have of it."""
 _GATHER_S = 120
 _GLANCE_S = 0.2
 
@@ -51,15 +53,20 @@ def execute(todo: list[Run], runs: Runs, address: str, force: bool = False, repo
 
 def _connect(address: str) -> Any:
     from distributed import Client
+    from distributed.comm import get_address_host_port
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say is said here, in one sentence
     try:
+        get_address_host_port(address)
         return Client(address, timeout=_CONNECT_S, set_as_default=False)
+    except ValueError:
+        problem = "it is no address that Dask knows"
     except Exception as error:
-        raise UserError(
-            f"no Dask scheduler answers at {clean(address)} ({words.shown(clean(str(error)), 200)}): "
-            "start one with `dask scheduler`, and give its address as tcp://HOST:8786"
-        ) from None
+        problem = words.shown(clean(str(error)).partition("\n")[0], 200) or type(error).__name__
+    raise UserError(
+        f"no Dask scheduler answers at {clean(address)} ({problem}): "
+        "start one with `dask scheduler`, and give its address as tcp://HOST:8786"
+    )
 
 
 @dataclass(eq=False)
@@ -338,7 +345,7 @@ class _Cluster:
         names, addresses = [under.name for under in self.under], [under.worker.address for under in self.under]
         with suppress(Exception):
             self.client.run(remote.cancel, names, workers=addresses, wait=False, on_error="ignore")
-            deadline = time.monotonic() + _ANSWER_S + processes.GRACE_S
+            deadline = time.monotonic() + _END_S
             while self.under and time.monotonic() < deadline:
                 self._meet_workers()
                 self._collect()

@@ -67,8 +67,8 @@ def about(asked: list[Run]) -> About:
     return About(PROCESS, runs.version(), runs.machine_key(), [runs.key(_landed(run)) for run in asked])
 
 
-def cancel(names: list[str]) -> None:
-    """Have these runs end as Ctrl-C ends one, keeping what they have measured."""
+async def cancel(names: list[str]) -> None:
+    """Have these runs end as Ctrl-C ends one, keeping what they have measured. (Only a coroutine is not waited for.)"""
     _cancelled.update(names)
 
 
