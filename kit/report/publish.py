@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
+from kit.compare.history import Collector
 from kit.errors import UserError
 from kit.record import store, words
 from kit.record.document import Record
@@ -29,12 +30,13 @@ def publish(runs: list[str], out: str, asked_prices: list[str]) -> Path:
     found = gather.find(runs)
     folder = _folder(out)
     unreadable: list[Unreadable] = []
-    shelf = Shelf()
+    shelf, past = Shelf(), Collector()
     with _replacing(folder / "results.parquet") as partial:
         rows = table.Writer(partial)
         try:
             for file, record in index.read_records(runs, found.records, unreadable):
                 shelf.add(file, record)
+                past.add(record)
                 rows.add(record)
         finally:
             rows.close()
@@ -44,6 +46,7 @@ def publish(runs: list[str], out: str, asked_prices: list[str]) -> Path:
     told = _read_again(newest[:MOST_SECTIONS])
     notebooks = _write_notebooks(folder, found, [brief for brief, _ in told], failed, unreadable)
     report = _report(shelf, told, newest, notebooks, failed, unreadable, costs)
+    _tell_histories(report.sections, told, past)
     _put(folder / "report.md", markdown.page(report))
     _put(folder / "index.html", pages.index(report))
     return folder / "index.html"
@@ -93,6 +96,19 @@ def _report(shelf, told, newest, notebooks, failed, unreadable, costs) -> pages.
         numbers=view.numbers(records),
         variants=sum(len(section.tables[0].rows) for section in sections if section.tables),
     )
+
+
+def _tell_histories(sections: list[view.Section], told: list[tuple[Brief, Record]], past: Collector) -> None:
+    """Add to each section what became of its comparison over the dated runs; only the first ones are drawn."""
+    from kit.record import figures, style
+
+    found = {history.key: history for history in past.histories()}
+    look = figures.looks(*(record for _, record in told)) if found else {}
+    for place, (section, (brief, _)) in enumerate(zip(sections, told, strict=True)):
+        if history := found.get((*brief.question, brief.machine)):
+            section.history.extend(history.sentences)
+            if place < MOST_DRAWN:
+                section.timeline.append(view.Drawn(style.to_svg(history.figure(look), themed=True)))
 
 
 def _machines(shelf: Shelf) -> list[pages.OnMachine]:

@@ -161,6 +161,9 @@ class Section:
     """Titles of the technique's own charts."""
     more_exhibits: int
     written: str
+    history: list[str] = field(default_factory=list)
+    """What became of each variant over the dated runs, a sentence each."""
+    timeline: list[Drawn] = field(default_factory=list)
     figures: list[Drawn] = field(default_factory=list)
 
 
