@@ -1,13 +1,15 @@
 """A comparison as a person writes it: a name, a baseline, sizes, variants; `run()` measures and keeps the record."""
 
+import contextlib
 import difflib
 import inspect
 import math
-import os
 import secrets
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -20,14 +22,15 @@ import msgspec
 from kit import places
 from kit.errors import UserError
 from kit.machine import capabilities, ceilings, fingerprint
-from kit.measure import answers, reach, statistics
+from kit.measure import answers, outlook, reach, statistics
+from kit.measure.notebook import notebook_name, notebook_parameters, records_folder, run_folder
 from kit.measure.point import Check, Measurement, Skipped
 from kit.measure.process import InProcessWorker, SpawnedWorker, Start
 from kit.measure.progress import Progress
 from kit.measure.result import Result
 from kit.measure.rounds import CONTROL, Rules
 from kit.measure.worker import one_line
-from kit.record import store
+from kit.record import store, words
 from kit.record.document import Asked, How, Point, Record, Scaling, Variant
 
 
@@ -43,14 +46,21 @@ class Declared:
 class Comparison:
     """One measured question: several variants, one workload, at one size or several.
 
-    >>> comparison = Comparison("sum", baseline="loop", size=10_000, unit="numbers", seconds=5)
+    Declare variants with `.variant(…)`, measure with `.run(…)`, which returns a `Result` and keeps a record of it.
+    A comparison shows itself: what will run here, what will be skipped and why, and what it may cost.
+
+    >>> comparison = Comparison("sum", baseline="loop", size=10_000, unit="numbers", seconds=0.2, seed=1)
     >>> @comparison.variant("loop")
-    ... def loop(numbers):
-    ...     return lambda: sum(n for n in numbers)
+    ... def loop(numbers):                             # once, in a process of its own, not timed
+    ...     return lambda: sum(n for n in numbers)     # once a round, timed; it returns the answer
     >>> @comparison.variant("built in")
     ... def built_in(numbers):
     ...     return lambda: sum(numbers)
-    >>> result = comparison.run(range(10_000))   # doctest: +SKIP
+    >>> result = comparison.run(range(10_000))
+    >>> list(result), result.record.complete, comparison.result is result
+    (['loop', 'built in'], True, True)
+
+    Of a run that is interrupted (■ in JupyterLab, Ctrl-C) what was measured is kept in `.result`.
     """
 
     def __init__(
@@ -74,13 +84,16 @@ class Comparison:
     ):
         """
         name: what is compared, in a word. baseline: the variant that the others are measured against.
-        size or sizes: where on the scaling curve; unit: what a size counts, as "rows".
-        seconds: time budget of the rounds at one size; preparation comes on top, and up to three times as much is
+        size or sizes: where on the scaling curve, none by default; unit: what a size counts, as "rows". title: the
+            question, in a line.
+        seconds: time budget of the rounds at one size, 20; preparation comes on top, and up to three times as much is
             spent where ten rounds need it.
         quality: check(answer, baseline's answer) -> Quality or bool; default: equal answers; None: no check.
-        target: differences up to this may be called "same", as 0.03 for 3 %.
+        target: differences up to this may be called "same", 0.03 for 3 %.
         threads: allowed to every variant, set before its imports; default: all usable cores.
-        limit_s: longest time for one call or one preparation. isolate=False: no processes, for debugging.
+        seed: of the order in the rounds and of work that draws on chance; default: a random one, kept in the record.
+        limit_s: longest time for one call or one preparation, 60. max_rounds: at one size, 1,000.
+        isolate=False: no processes, for debugging.
         only: names of the variants to measure beside the baseline; empty: all that are declared.
 
         Raises UserError if an argument makes no sense.
@@ -91,14 +104,13 @@ class Comparison:
         if quality is not None and not callable(quality):
             raise UserError(f"comparison {name!r} got quality={quality!r}; it takes a function of two answers, or None")
         self.name, self.baseline, self.unit, self.title = name, baseline, unit, title
-        self.sizes = _plain_sizes(name, size, sizes)
+        self.sizes, self.only = _plain_sizes(name, size, sizes), tuple(only)
         self.result: Result | None = None
         """The newest result; after an interruption, what was measured until then."""
         self._takes_sizes = sizes is not None
         self._quality, self._isolate = quality, isolate
-        self._only = tuple(only)
         self._declared: dict[str, Declared] = {}
-        self._how = How(
+        self.how = How(
             kit=metadata.version("ml-scaling-kit"),
             seed=int(seed) if seed is not None else secrets.randbits(32),
             seconds=float(seconds),
@@ -119,7 +131,12 @@ class Comparison:
         function: called once in the variant's own process with the arguments of `run`; it prepares and returns the
         callable to time (or `Prepared`). needs: names of capabilities (see `kit doctor`) or of importable modules;
         where one is missing, the variant is skipped, with the reason. skip: why it can't take part with this data, in a
-        sentence; it is then recorded as skipped.
+        sentence; it is then recorded as skipped. A cell that declares may be run twice.
+
+        Raises UserError if another function has this name.
+
+        >>> comparison = Comparison("sum", baseline="loop")
+        >>> _ = comparison.variant("GPU", lambda: lambda: 42, needs="cupy")
         """
         if not isinstance(name, str):
             raise UserError(f'a variant of {self.name!r} has no name; write @comparison.variant("its name")')
@@ -141,8 +158,13 @@ class Comparison:
         return {name: declared.function for name, declared in self._variants.items()}
 
     @property
+    def declared(self) -> dict[str, Declared]:
+        """All variants that were declared, by name, each with its function, what it needs, and why it is skipped."""
+        return dict(self._declared)
+
+    @property
     def _variants(self) -> dict[str, Declared]:
-        wanted = (self.baseline, *self._only) if self._only else self._declared
+        wanted = (self.baseline, *self.only) if self.only else self._declared
         return {name: declared for name, declared in self._declared.items() if name in wanted}
 
     def run(self, *arguments: Any) -> Result:
@@ -151,32 +173,66 @@ class Comparison:
         With `size=`: the arguments go to every variant's function. With `sizes=`: give one function of the size that
         returns the argument (or a tuple of them); without it the variants get the size itself.
         A variant that fails costs only itself. Ctrl-C ends the workers; what was measured is kept in `.result` and in
-        the record, and KeyboardInterrupt goes on to the caller.
+        the record, which is then not complete, and KeyboardInterrupt goes on to the caller.
+
+        Raises UserError if the baseline is not declared or cannot run here, or `only=` names an unknown variant.
+
+        >>> comparison = Comparison("sleep", baseline="short", sizes=[1, 2], unit="ms", seconds=0.1, isolate=False)
+        >>> @comparison.variant("short")
+        ... def short(seconds):
+        ...     import time
+        ...     return lambda: time.sleep(seconds)
+        >>> comparison.run(lambda ms: ms / 1000)["short"].verdict
+        'baseline'
         """
         self._check_declarations(arguments)
         measurements: list[Measurement] = []
         progress = Progress(self.name, self.unit, run_folder())
+        ceiling: dict[str, float | None] = {}
         complete = False
         try:
-            ceiling = ceilings.of_session(run_folder(), self._how.threads)
+            progress.preparing(self.sizes[0], "what this machine can do at best")
+            ceiling = ceilings.of_session(run_folder(), self.how.threads)
             for number, size in enumerate(self.sizes):
-                measurement = self._measurement(size, arguments, self._how.seed + 1000 * number, progress)
+                measurement = self._measurement(size, arguments, self.how.seed + 1000 * number, progress)
                 measurements.append(measurement)
                 measurement.run()
+            ceiling = self._with_lacking(ceiling, measurements)
             complete = True
-        except KeyboardInterrupt:
-            if measurements:
-                print(f"interrupted: what was measured is kept in the result and in {records_folder(self.name)}")
-            raise
         finally:
-            progress.done()
-            if measurements:
-                self.result = self._keep([m.point() for m in measurements], ceiling, complete)
+            with undisturbed():
+                self._end(measurements, ceiling, complete, progress)
         return self.result
+
+    def __repr__(self) -> str:
+        return outlook.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return outlook.as_html(self)
+
+    def __dir__(self) -> list[str]:
+        return ["baseline", "declared", "how", "name", "only", "result", "run", "sizes", "title", "unit", "variant",
+                "variants"]  # fmt: skip
+
+    def _end(self, measurements: list, ceiling: dict, complete: bool, progress: Progress) -> None:
+        """Keep what was measured, whole or not, and say where it is."""
+        if measurements:
+            self.result = self._keep([m.point() for m in measurements], ceiling, complete)
+        outcome = self._outcome(complete) if measurements else "ended before anything was measured"
+        progress.done(outcome)
+        if measurements and not complete:
+            print(f"{self.name} {outcome}")
+
+    def _outcome(self, complete: bool) -> str:
+        name, path = f"{_name_of(self)}.result", _from_project(self.result.path)
+        if complete:
+            return f"measured: {name} shows it; it is kept in {path}"
+        how = "interrupted" if isinstance(sys.exception(), KeyboardInterrupt) else "ended early"
+        return f"{how}: what was measured is kept: {name} shows it (also .plot(), .sentence), and {path} holds it"
 
     def _measurement(self, size, arguments: tuple, seed: int, progress: Progress) -> Measurement:
         packed = self._pack(self._arguments_at(size, arguments))
-        rules = Rules(self._how.seconds, self._how.target, self._how.max_rounds)
+        rules = Rules(self.how.seconds, self.how.target, self.how.max_rounds)
         return Measurement(
             size, packed, self.baseline, rules=rules, seed=seed, start=self._start(), check=self._quality,
             progress=progress,
@@ -185,7 +241,7 @@ class Comparison:
     def _start(self) -> Start:
         if not self._isolate:
             return InProcessWorker
-        return partial(SpawnedWorker, self._how.threads, self._how.limit_s)
+        return partial(SpawnedWorker, self.how.threads, self.how.limit_s)
 
     def _check_declarations(self, arguments: tuple) -> None:
         names = ", ".join(self._variants) or "none"
@@ -202,7 +258,7 @@ class Comparison:
             raise UserError(f"the baseline {self.baseline!r} cannot run here: {missing.reason}; {missing.remedy}")
 
     def _check_only(self) -> None:
-        for unknown in (name for name in self._only if name not in self._declared):
+        for unknown in (name for name in self.only if name not in self._declared):
             near = difflib.get_close_matches(unknown, self._declared, n=1, cutoff=0)
             nearest = f"nearest: {near[0]!r}" if near else "it has none"
             raise UserError(f"comparison {self.name!r} has no variant {unknown!r} for only=; {nearest}")
@@ -235,9 +291,12 @@ class Comparison:
             raise UserError(f"the baseline {self.baseline!r} cannot run: {packed[self.baseline].reason}")
         return packed
 
+    def _with_lacking(self, ceiling: dict, measurements: list[Measurement]) -> dict[str, float | None]:
+        """Return the ceilings with those that only a variant of these knew to ask for."""
+        lacking = reach.names([m.point() for m in measurements]) - set(ceiling)
+        return ceiling | (ceilings.measured(lacking, self.how.threads) if lacking else {})
+
     def _keep(self, points: list[Point], ceiling: dict[str, float | None], complete: bool) -> Result:
-        lacking = reach.names(points) - set(ceiling)
-        ceiling = ceiling | (ceilings.measured(lacking, self._how.threads) if lacking and complete else {})
         points = reach.with_shares(points, ceiling)
         record = Record(
             id=store.new_id(),
@@ -256,11 +315,11 @@ class Comparison:
             machine=msgspec.structs.replace(fingerprint.machine(), ceilings=ceiling),
             versions=fingerprint.versions(),
             git=fingerprint.git(),
-            how=self._how,
+            how=self.how,
             points=points,
             scaling=self._scaling(points) if self._takes_sizes and len(points) > 1 else {},
         )
-        return Result(record, store.write(record, records_folder(self.name)))
+        return Result(record, store.write(record, records_folder()))
 
     def _scaling(self, points: list[Point]) -> dict[str, Scaling]:
         found = {}
@@ -270,7 +329,7 @@ class Comparison:
                 sizes = [float(point.size) for point in points]
                 seconds = [_seconds(point, variant) for point, variant in zip(points, at, strict=True)]
                 effects, verdicts = [v.effect for v in at], [v.verdict for v in at]
-                found[name] = statistics.scaling(sizes, seconds, effects, verdicts, self._how.seed)
+                found[name] = statistics.scaling(sizes, seconds, effects, verdicts, self.how.seed)
         return found
 
 
@@ -316,30 +375,32 @@ def _written_as(function: Callable) -> str:
     return getattr(function, "__qualname__", type(function).__qualname__)
 
 
-def run_folder() -> Path | None:
-    """Return the folder of the run that executes this notebook, or None where nobody runs it in batch."""
-    return Path(os.environ["KIT_RUN"]) if os.environ.get("KIT_RUN") else None
+def _name_of(comparison: Comparison) -> str:
+    """Return the name that a notebook knows a comparison by."""
+    known = vars(sys.modules["__main__"]).items()
+    return next((name for name, value in known if value is comparison and not name.startswith("_")), "comparison")
 
 
-def records_folder(comparison: str) -> Path:
-    """Return where records go: into the run's folder, or under `runs/interactive/` of the project."""
-    if folder := run_folder():
-        return folder / "records"
-    return places.project() / "runs" / "interactive" / (notebook_name() or "outside") / "records"
+def _from_project(path: Path) -> str:
+    inside = path.is_relative_to(places.project())
+    return words.shown(store.clean(str(path.relative_to(places.project()) if inside else path)), 400)
 
 
-def notebook_name() -> str:
-    """Return the name of the notebook that this is: as the runner says, else as Jupyter says, else empty."""
-    told = os.environ.get("KIT_NOTEBOOK") or os.environ.get("JPY_SESSION_NAME", "")
-    return Path(told).name.removesuffix(".ipynb")
-
-
-def notebook_parameters() -> dict[str, Any]:
-    """Return the notebook's parameters with their values now: the annotated plain names of `__main__`."""
-    main = sys.modules["__main__"]
-    names = getattr(main, "__annotations__", {}) if "get_ipython" in vars(main) else {}
-    plain = str | int | float | bool | list | tuple | dict | None
-    return {name: vars(main)[name] for name in names if isinstance(vars(main).get(name, names), plain)}
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C until the block is done; where an interruption is under way already, it is the same wish."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    under_way = isinstance(sys.exception(), KeyboardInterrupt)
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+    if pressed and not under_way:
+        raise KeyboardInterrupt
 
 
 def source(function: Callable) -> str:

@@ -79,8 +79,23 @@ def _pair(session: Session, name: str, to: str, target: float) -> Pair | None:
 
 
 class Result:
-    """The finding of one comparison. Shows itself as a table; `result["Polars"]` is one variant at the largest size,
-    `result.at(1_000_000)["Polars"]` at another, `result.plot()` draws, `result.sentence` says it."""
+    """What one comparison found. It shows itself as a table.
+
+    `result["Polars"]` is one variant at the largest size (`.verdict`, `.speedup`, `.interval`, `.seconds`, `.reason`),
+    `result.at(1_000_000)["Polars"]` at another. `.plot()` draws, `.sentence` says it, `.record` holds every reading.
+
+    A stored record makes the same result again: `Result(kit.read(path))`.
+
+    >>> from kit import Comparison
+    >>> comparison = Comparison("sum", baseline="loop", seconds=0.1, isolate=False)
+    >>> for name in ("loop", "built in"):
+    ...     _ = comparison.variant(name, lambda: lambda: sum(range(1000)))
+    >>> result = comparison.run()
+    >>> list(result), result["loop"].verdict
+    (['loop', 'built in'], 'baseline')
+    >>> Result(result.record).record is result.record
+    True
+    """
 
     def __init__(self, record: Record, path: Path | None = None):
         """record: what was found; path: where it was written."""
@@ -94,8 +109,14 @@ class Result:
     def __iter__(self) -> Iterator[str]:
         return (variant.name for variant in self._largest().variants)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    def __dir__(self) -> list[str]:
+        return ["add", "at", "noise_floor", "paired", "path", "plot", "record", "sentence"]
+
     def at(self, size: float) -> "Result":
-        """Return the result at one size alone."""
+        """Return the result at one size alone. Raise UserError with the sizes there are for another one."""
         points = [point for point in self.record.points if point.size == size]
         if not points:
             sizes = ", ".join(words.count(p.size) for p in self.record.points if p.size is not None)
