@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID, PAPER, BASELINE, BAND = "#1c2026", "#5c6570", "#e4e7eb", "#ffffff", "#7f8792", "#eceef1"
-PALETTE = ("#2271b5", "#c9560c", "#0e8a67", "#8f55b5", "#a8770f", "#148fa6", "#bf4578", "#6b7234")
-"""Told apart by people with any common colour blindness, and at least 3:1 against white and near-black paper."""
+INK, MUTED, GRID, PAPER, BASELINE, BAND = "#1c2026", "#5c6570", "#e4e7eb", "#ffffff", "#6d7580", "#eceef1"
+PALETTE = ("#2271b5", "#c1530c", "#0d8463", "#8f55b5", "#996c0e", "#127f94", "#bf4578", "#6b7234")
+"""Told apart by people with any common colour blindness, at least 4.5:1 against white paper, since names
+are written in them, and 3:1 against near-black, where the page has lighter ones."""
 MARKERS = "osD^vPX*"
 
 THEME = {
