@@ -105,14 +105,17 @@ def _measure(found: dict, as_json: bool) -> None:
     best = ceilings.examined(ceilings.every(), threads)
     if not as_json:
         _print_ceilings(best, threads)
-    now = planning.measured_now()
+    found["ceilings"] = {name: {"rate": one.rate, "reason": one.reason} for name, one in best.items()}
+    found["noise"], found["seen"] = None, []
+    if (now := planning.measured_now()) is None:
+        return None if as_json else print(f"This machine is {planning.TOO_BUSY}.")
     noise = planning.assumed(now, now.call_s, VARIANTS)
     seen = {seconds: planner.resolvable(noise, seconds) for seconds in planning.BUDGETS_S}
     if not as_json:
         _print_noise(planning.noise_in_words(now), seen, now.call_s)
-    found["ceilings"] = {name: {"rate": one.rate, "reason": one.reason} for name, one in best.items()}
     found["noise"] = planning.noise_as_data(now)
     found["seen"] = [{"seconds": seconds, "difference": difference} for seconds, difference in seen.items()]
+    return None
 
 
 def _print_ceilings(best: dict[str, ceilings.Found], threads: int) -> None:

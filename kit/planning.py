@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.errors import UserError
-from kit.measure import planner
+from kit.measure import planner, statistics
 from kit.measure.noise import Noise, Now, now, of_session
 from kit.record import words
 from kit.record.document import Point, Record
@@ -18,6 +18,8 @@ BUDGETS_S = (5.0, 20.0, 60.0, 300.0)
 CALLS_S = (0.01, 0.1, 1.0)
 READY_S = 1.0
 """What is assumed that a variant's process takes to be ready, where no run tells: its imports and its preparation."""
+
+TOO_BUSY = "too busy to tell how noisy it is: ten rounds of a few milliseconds did not fit in 18 s"
 
 
 def main(notebook: str | None, place: str, resolve: float | None, seconds: float | None, variants: int) -> int:
@@ -40,21 +42,19 @@ def tell(text: str, indent: str = "") -> None:
 # ------------------------------------------------------------------------------------------------ this machine, now
 
 
-def measured_now() -> Now:
-    """Measure how noisy this machine is now, and say on a terminal that this takes some seconds."""
+def measured_now() -> Now | None:
+    """Measure how noisy this machine is now, and say on a terminal that this takes some seconds; None if it is too busy
+    even for that."""
     from kit.machine import fingerprint
 
     waiting = "measuring how noisy this machine is now …"
     if sys.stderr.isatty():
         print(waiting, end="", file=sys.stderr, flush=True)
     try:
-        found = now(fingerprint.allowed_threads())
+        return now(fingerprint.allowed_threads())
     finally:
         if sys.stderr.isatty():
             print("\r" + " " * len(waiting) + "\r", end="", file=sys.stderr, flush=True)
-    if found is None:
-        raise UserError("this machine is too busy to be planned on: ten rounds of 5 ms of work did not fit in 18 s")
-    return found
 
 
 def noise_in_words(found: Now) -> list[str]:
@@ -63,11 +63,12 @@ def noise_in_words(found: Now) -> list[str]:
 
     noise, session, cores = found.noise, found.session, fingerprint.usable_cores()
     loads, steals = ([x for x in told if x is not None] for told in (session.load, session.steal))
-    sets = "one set" if len(session.starts) == 1 else f"{len(session.starts)} sets"
+    sets = words.count(len(session.starts), "sets")
+    believed = "" if len(session.starts) >= statistics.MIN_SETS else ", as is believed where few were seen"
     told = [
         f"{len(session.order)} rounds of {words.duration(found.call_s)} of work against itself, in {sets} of "
         f"processes: half of the rounds lie within {words.plus_minus(noise.scatter)}, fresh processes differ by about "
-        f"{words.percent(noise.luck)}."
+        f"{words.percent(noise.luck)}{believed}."
     ]
     if session.noise and session.noise_floor is not None:
         speed = words.with_interval(session.noise.speedup, session.noise.low, session.noise.high)
@@ -126,14 +127,16 @@ def need(noise: Noise, difference: float, sessions: int = 1) -> tuple[float | No
         best = f"; {in_percent(found.best)} can be seen" if found.best else ""
         return None, f"no time is enough: {found.why}{best}"
     seconds = found.seconds * sessions
-    sets = "1 set" if len(found.starts) == 1 else f"{len(found.starts)} sets"
-    return seconds, f"needs {seconds:g} s ({words.count(found.rounds, 'rounds')} in {sets} of processes)"
+    taken = f"{words.count(found.rounds, 'rounds')} in {words.count(len(found.starts), 'sets')} of processes"
+    return seconds, f"needs {seconds:g} s ({taken})"
 
 
 def _print_for_machine(resolve: float | None, seconds: float | None, variants: int) -> None:
     from kit.batch.screen import table
 
     found = measured_now()
+    if found is None:
+        raise UserError(f"this machine is {TOO_BUSY}; end what else it does, or name a notebook that has run here")
     for line in noise_in_words(found):
         tell(line)
     budgets = [seconds] if seconds else [] if resolve else list(BUDGETS_S)
@@ -234,7 +237,7 @@ def _print_met(met: Met, resolve: float | None, seconds: float | None) -> float 
 def met_by(record: Record) -> Iterator[Met]:
     """Yield what each size of a record met. Where memory allowed only pairs, the session that scattered most."""
     how = record.how
-    for point in record.points:
+    for point in record.points if how.seconds > 0 else ():
         budget = how.seconds / max(1, len(point.sessions))
         found = [
             of_session(point, s, record.asked.baseline, budget, how.target, how.max_rounds) for s in point.sessions

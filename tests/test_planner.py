@@ -272,6 +272,23 @@ def test_a_session_too_short_tells_nothing(world):
     assert noises.of_session(point, point.sessions[0], "base", 1, 0.03, 9) is None
 
 
+def test_a_session_that_no_kit_wrote_tells_nothing(world):
+    """Whatever a record lacks or makes up, there is no noise to plan by, and no traceback."""
+    here = world(1)
+    point = here.point(here.play(2))
+    session = point.sessions[0]
+    odd = [
+        change(session, readings={}),
+        change(session, variants=["base", CONTROL, "nobody"]),
+        change(session, readings=session.readings | {"base": change(session.readings["base"], wall_s=[])}),
+        change(session, variants=["base"]),
+    ]
+    assert [noises.of_session(point, one, "base", 2, 0.03, 1000) for one in odd] == [None] * 4
+    assert noises.of_session(point, session, "nobody", 2, 0.03, 1000) is None
+    torn = noises.of_session(point, change(session, starts=[5, 5, -3, 10**9]), "base", 2, 0.03, 1000)
+    assert planner.resolvable(torn, 2) is not None
+
+
 @pytest.fixture(scope="module")
 def measured():
     """How noisy this machine is, really measured once, in few seconds."""

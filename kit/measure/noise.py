@@ -63,7 +63,8 @@ def of_session(
 
     baseline: its name; seconds, target, max_rounds: the rules of the session.
     """
-    if len(session.order) < statistics.MIN_ROUNDS:
+    known = {variant.name for variant in point.variants} | {CONTROL}
+    if len(session.order) < statistics.MIN_ROUNDS or not {baseline, *session.variants} <= known & set(session.readings):
         return None
     base = session.readings[baseline].wall_s
     ratios = {
@@ -71,7 +72,7 @@ def of_session(
         for name in session.variants
         if name != baseline and len(found := intervals.log_ratios(base, session.readings[name].wall_s)) == len(base)
     }
-    if CONTROL not in ratios:
+    if CONTROL not in ratios or len(base) < statistics.MIN_ROUNDS:
         return None
     scatters = {name: np.median(np.abs(_residuals(found, session.starts))) for name, found in ratios.items()}
     noisiest = max((name for name in ratios if name != CONTROL), key=scatters.get, default=CONTROL)
@@ -89,8 +90,7 @@ def of_session(
 
 
 def _sets(ratios: np.ndarray, starts: Sequence[int]) -> list[np.ndarray]:
-    cuts = [start for start in starts if start < len(ratios)]
-    return np.split(ratios, cuts[1:])
+    return np.split(ratios, sorted({start for start in starts if 0 < start < len(ratios)}))
 
 
 def _residuals(ratios: np.ndarray, starts: Sequence[int]) -> np.ndarray:
