@@ -338,6 +338,19 @@ def test_doctor_measures_for_people(measured, monkeypatch, capsys):
     assert "With 5 s a comparison you can see " in told
 
 
+def test_a_machine_too_busy_to_measure_is_told(monkeypatch, capsys):
+    """Where not even ten rounds fitted, doctor says so after its ceilings, and a plan is refused with what to do."""
+    monkeypatch.setattr(doctor.capabilities, "CAPABILITIES", {})
+    monkeypatch.setenv(ceilings.BUDGET, "0")
+    monkeypatch.setattr(planning, "now", lambda threads: None)
+    assert doctor.main({}, measure=True) == 0
+    assert "This machine is too busy to tell how noisy it is" in capsys.readouterr().out
+    assert doctor.main({}, as_json=True, measure=True) == 0
+    assert json.loads(capsys.readouterr().out)["noise"] is None
+    assert cli.main(["plan"]) == 2
+    assert "end what else it does, or name a notebook" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options", [[], ["--resolve", "20%"], ["--seconds", "7"], ["--resolve", "20%", "--seconds", "7"]]
 )
