@@ -21,7 +21,7 @@ _IN_JUPYTER = """<style>
 .kit th { font-weight: 500; color: var(--muted, inherit); }
 .kit p { max-width: 60em; margin: .3em 0; line-height: 1.5; }
 .kit svg { max-width: 46em; width: 100%; height: auto; display: block; margin: .8em 0; }
-.kit .progress { display: flex; align-items: center; gap: 1em; font-variant-numeric: tabular-nums; padding: .3em 0; }
+.kit .kit-progress { display: flex; align-items: center; gap: 1em; font-variant-numeric: tabular-nums; padding: .3em 0; }
 .kit progress { flex: none; width: 12em; height: .6em; accent-color: var(--jp-brand-color1, #1f77b4); }
 .kit progress[hidden] { display: none; }
 </style>"""

@@ -25,7 +25,11 @@ _SCRIPT = """<script>
 for (const place of document.querySelectorAll('[data-kit-progress="ID"]')) {
   if (place.watched) continue;
   place.watched = true;
-  if (SAVE) place.closest('.jp-NotebookPanel')?.querySelector('[data-command="docmanager:save"]')?.click();
+  if (SAVE) {
+    const focused = document.activeElement;
+    place.closest('.jp-NotebookPanel')?.querySelector('[data-command="docmanager:save"]')?.click();
+    focused?.focus({preventScroll: true});
+  }
   const [bar, line, link] = ['progress', 'span', 'a'].map((name) => place.querySelector(name));
   let missed = 0;
   const look = async () => {
@@ -73,7 +77,7 @@ class Page:
         name = uuid4().hex[:12]
         script = _SCRIPT.replace("ID", name).replace("SAVE", "true" if save else "false")
         shown = (
-            f'<div class="progress" role="status" data-kit-progress="{name}" data-kernel="{KERNEL}">'
+            f'<div class="kit-progress" role="status" data-kit-progress="{name}" data-kernel="{KERNEL}">'
             f'<progress max="1" value="{share:.3f}"></progress><span>{escape(line)}</span>'
             f'<a href="{self._link}" hidden>{escape(self._link)}</a></div>'
         )
