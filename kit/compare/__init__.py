@@ -20,11 +20,11 @@ def changes(a: str, b: str, runs: str = "runs") -> "Changes":
 
 def main(a: str, b: str, place: str, out: str | None = None, fail_on_slower: bool = False) -> int:
     """Print what changed from A to B, write it into `out` if that is given, and return the exit status: 1 if it shall
-    fail on what became slower, failed, or answers wrongly now, and something did."""
+    fail on what became slower, failed, or answers wrongly now, and something did beyond chance (`Changes.failing`)."""
     from kit.compare import found, tell
 
     told = found.between(a, b, place)
     tell.terminal(told)
     if out:
         print(f"\n{found.write(told, out)}")
-    return 1 if fail_on_slower and told.worse else 0
+    return 1 if fail_on_slower and told.failing else 0

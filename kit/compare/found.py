@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from kit.compare import rows, sides
+from kit.compare import judged, rows, sides
 from kit.compare.rows import WORSE, Pair, Row
 from kit.errors import UserError
 from kit.record import store
@@ -35,8 +35,15 @@ class Changes:
 
     @property
     def worse(self) -> list[Row]:
-        """What became slower, failed, or answers wrongly now: what `--fail-on slower` fails on."""
+        """What became slower, failed, or answers wrongly now."""
         return [row for row in self.rows if row.verdict in WORSE]
+
+    @property
+    def failing(self) -> list[Row]:
+        """What `--fail-on slower` fails on: what failed, what answers wrongly now, and what became slower by more than
+        one of so many rows would be by chance in one case of twenty."""
+        needed = judged.needed_strength(sum(row.change is not None for row in self.rows))
+        return [row for row in self.worse if row.verdict != "slower" or row.change.strength >= needed]
 
     def __repr__(self) -> str:
         from io import StringIO

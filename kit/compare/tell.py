@@ -80,6 +80,11 @@ def unpaired(changes: "Changes") -> list[str]:
         for names, side in ((changes.gone, "before"), (changes.new, "after"))
         if names
     ]
+    if doubtful := [row for row in changes.worse if row not in changes.failing]:
+        said.append(
+            f"{words.listing(row.variant for row in doubtful)}: slower, but among {len(changes.rows)} rows one such is "
+            "by chance more often than once in twenty; --fail-on slower does not fail on it. More runs would tell."
+        )
     if changes.identical:
         said.append(f"The same run on both sides: {words.listing(changes.identical, 10)}.")
     said += [f"{file.file} can't be read: {file.reason}." for file in changes.unreadable[:MOST_SAID]]

@@ -1,0 +1,314 @@
+"""`kit compare`: what changed is told by intervals, what can't be compared is labelled, and nothing is hidden."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from record_factory import Made, machine, make_record
+
+from kit import compare
+from kit.compare import judged, tell
+from kit.errors import UserError
+from kit.record import store
+from kit.record.document import Git, Quality, Record
+
+ROOT = Path(__file__).parents[1]
+COMMITS = {"a": "a" * 39 + "1", "b": "b" * 39 + "2"}
+
+
+def record(side: str, ratio: float = 2.0, *, seed: int | None = None, **changes) -> Record:
+    """One run of one size, in sets of fresh processes: Polars `ratio` times as fast as pandas, DuckDB three times."""
+    variants = changes.pop("variants", {"pandas": Made(), "Polars": Made(ratio=ratio), "DuckDB": Made(ratio=3)})
+    asked = {"sizes": [100_000], "rounds": 60, "noise": 0.02, "parameters": {"rows": 100_000}} | changes
+    made = make_record(variants, seed=seed or {"a": 1, "b": 2}[side], id=f"{side}-{seed or 0}", **asked)
+    points = [msgspec.structs.replace(p, sessions=[_in_sets(s) for s in p.sessions]) for p in made.points]
+    made = msgspec.structs.replace(made, points=points, git=Git(commit=COMMITS[side], dirty=False))
+    return with_probes(made)
+
+
+def _in_sets(session):
+    return msgspec.structs.replace(session, starts=[0, 15, 30, 45])
+
+
+def with_probes(made: Record, copy: float = 8.4, product: float = 90.0) -> Record:
+    rates = {"memory_copy_gib_per_s": copy, "matrix_product_fp32_gflop_per_s": product}
+    return msgspec.structs.replace(made, machine=msgspec.structs.replace(made.machine, ceilings=rates))
+
+
+def times(made: Record, factor: float, *names: str) -> Record:
+    """Every reading of these variants (of all, if none is named) took `factor` times as long."""
+
+    def slower(variant_name, readings):
+        if names and variant_name not in names:
+            return readings
+        return msgspec.structs.replace(readings, wall_s=[s * factor for s in readings.wall_s])
+
+    def session(one):
+        return msgspec.structs.replace(one, readings={n: slower(n, r) for n, r in one.readings.items()})
+
+    points = [msgspec.structs.replace(p, sessions=[session(s) for s in p.sessions]) for p in made.points]
+    return msgspec.structs.replace(made, points=points)
+
+
+def edited(made: Record, name: str, **changes) -> Record:
+    """The record with these fields of one variant."""
+    points = [
+        msgspec.structs.replace(
+            p, variants=[msgspec.structs.replace(v, **changes) if v.name == name else v for v in p.variants]
+        )
+        for p in made.points
+    ]
+    return msgspec.structs.replace(made, points=points)
+
+
+@pytest.fixture
+def put(tmp_path, monkeypatch):
+    """Return a function that writes records into the folder of a side; the working directory holds the sides."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(side: str, *records: Record) -> str:
+        for one in records:
+            store.write(one, tmp_path / side / "01_dataframes" / one.id / "records")
+        return side
+
+    return write
+
+
+def rows(changes) -> dict[str, tuple[str, str]]:
+    return {row.variant: (row.verdict, row.by) for row in changes.rows}
+
+
+def test_slower_and_same_are_told(put):
+    """A variant that became 1.3 times slower is told so, within an interval that holds 1.3; the others are not."""
+    changes = compare.changes(put("a", record("a")), put("b", record("b", ratio=2.0 / 1.3)))
+    assert rows(changes)["Polars"] == ("slower", "speed-up")
+    polars = next(row for row in changes.rows if row.variant == "Polars")
+    assert polars.change.low < 1 / 1.3 < polars.change.high < 1
+    assert rows(changes)["DuckDB"][0] in ("same", "cannot be told")
+    assert changes.rows[0] is polars, "what matters most comes first"
+
+
+def test_a_thing_against_itself_is_never_called(put):
+    """Repeated runs of the same thing are called neither faster nor slower."""
+    for seed in range(3, 11):
+        changes = compare.changes(put(f"a{seed}", record("a")), put(f"b{seed}", record("b", seed=seed)))
+        assert not {row.verdict for row in changes.rows} & {"faster", "slower"}
+
+
+def test_a_slow_machine_does_not_make_a_variant_slower(put):
+    """Where the whole session took twice as long, the change against the baseline of the same run is none."""
+    changes = compare.changes(
+        put("a", record("a")), put("b", with_probes(times(record("b"), 2.0), copy=4.2, product=45.0))
+    )
+    assert not [row for row in changes.rows if row.verdict in ("faster", "slower")]
+    assert changes.pairs[0].ground.probes is None
+    assert "in another state" in changes.pairs[0].ground.why_not
+
+
+def test_other_machines_compare_by_speed_up_alone(put):
+    """On another machine times are labelled as not comparable, and the speed-up over the baseline is compared."""
+    on = machine(cpu="Other CPU", cores=64)
+    changes = compare.changes(put("a", record("a")), put("b", record("b", ratio=4.0, on=on)))
+    polars = next(row for row in changes.rows if row.variant == "Polars")
+    assert (polars.verdict, polars.by, polars.time) == ("faster", "speed-up", None)
+    assert "another machine" in " ".join(polars.notes)
+    assert rows(changes)["pandas"] == ("not comparable", "")
+    assert "another machine" in repr(changes)
+
+
+def test_a_baseline_that_changed_is_said(put):
+    """If the baseline itself became faster on one machine, it is said, and variants are judged by their times."""
+    changes = compare.changes(put("a", record("a")), put("b", times(record("b"), 1 / 3, "pandas", "A/A")))
+    verdicts = rows(changes)
+    assert verdicts["pandas"] == ("faster", "time")
+    assert verdicts["Polars"][1] == "time" and verdicts["Polars"][0] != "slower"
+    assert "the baseline itself is" in repr(changes)
+
+
+def test_changed_code_of_the_baseline_is_said(put):
+    """If the baseline's code changed, speed-ups are not compared, and on another machine nothing is claimed."""
+    other = record("b", ratio=4.0, on=machine(cpu="Other CPU"))
+    sources = other.asked.sources | {"pandas": "def pandas_(tables): ..."}
+    other = msgspec.structs.replace(other, asked=msgspec.structs.replace(other.asked, sources=sources))
+    changes = compare.changes(put("a", record("a")), put("b", other))
+    assert {row.verdict for row in changes.rows} == {"not comparable"}
+    assert "Baseline changed: the code of the baseline, pandas, changed." in tell.grounds(changes.pairs[0])
+
+
+def test_broken_answers_are_worse_than_slow(put, capsys):
+    """A variant whose answer is wrong now is told first, and fails the gate even if it is faster."""
+    broken = Quality(state="broken", measure="equal tables", note="3 rows differ")
+    after = edited(record("b", ratio=8.0), "Polars", quality=broken, verdict="invalid")
+    a, b = put("a", record("a")), put("b", after)
+    assert compare.changes(a, b).rows[0].verdict == "broke"
+    assert compare.main(a, b, "runs", None, fail_on_slower=True) == 1
+    assert "3 rows differ" in capsys.readouterr().out
+    assert rows(compare.changes(b, a))["Polars"][0] == "mended"
+
+
+def test_memory_and_quality_that_changed_are_told(put):
+    """Memory that doubled and a quality that fell are notes of the row."""
+    held = Quality(state="held", measure="accuracy", value=0.98, bound=0.97)
+    before = edited(record("a"), "Polars", quality=held)
+    memory = before.points[0].variants[1].memory
+    more = msgspec.structs.replace(memory, peak_mib=2 * (memory.peak_mib + memory.standing_mib))
+    after = edited(record("b"), "Polars", quality=msgspec.structs.replace(held, value=0.975), memory=more)
+    notes = next(r for r in compare.changes(put("a", before), put("b", after)).rows if r.variant == "Polars").notes
+    assert "accuracy 0.9800 → 0.9750" in notes
+    assert any(note.startswith("memory ") and "→" in note for note in notes)
+
+
+@pytest.mark.parametrize(("ratio", "status"), [(2.0, 0), (1.2, 1), (4.0, 0)])
+def test_exit_status_for_ci(put, ratio, status):
+    """`--fail-on slower` gives exit 1 where something became slower, and 0 otherwise; without it always 0."""
+    a, b = put("a", record("a")), put("b", record("b", ratio=ratio))
+    command = [sys.executable, "-m", "kit.cli", "compare", a, b]
+    assert subprocess.run([*command, "--fail-on", "slower"], capture_output=True).returncode == status
+    assert compare.main(a, b, "runs", None, fail_on_slower=False) == 0
+
+
+def test_the_gate_counts_rows(put, capsys, monkeypatch):
+    """A row that only just counts as slower does not fail the gate among many rows, and that is said."""
+    assert judged.needed_strength(1) == pytest.approx(1.0)
+    a, b = put("a", record("a")), put("b", record("b", ratio=1.2))
+    clear = compare.changes(a, b).worse[0].change
+    assert clear.strength > judged.needed_strength(3)
+    monkeypatch.setattr(judged, "needed_strength", lambda rows: clear.strength * 1.01)
+    assert compare.main(a, b, "runs", None, fail_on_slower=True) == 0
+    assert "by chance more often than once in twenty" in " ".join(capsys.readouterr().out.split())
+
+
+def test_commits_machines_and_days_are_looked_up(put):
+    """A and B may be the start of a commit, a machine's key or a day among the kept runs."""
+    on = machine(cpu="Other CPU", cores=64)
+    put("runs", record("a", written="2026-11-20T10:00:00Z"), record("b", ratio=1.0, on=on))
+    for a, b in (("aaaa", "bbbb"), (record("a").machine.key, on.key), ("2026-11-20", "2026-11-23")):
+        assert rows(compare.changes(a, b, "runs"))["Polars"][0] == "slower"
+    with pytest.raises(UserError, match=r"cccc is no file, and no commit, machine or day .* commits aaaaaaa and bbbb"):
+        compare.changes("cccc", "aaaa", "runs")
+
+
+def test_an_ambiguous_start_is_refused(put):
+    """A start of two commits names none; the sentence says which they are."""
+    twin = msgspec.structs.replace(record("a", seed=7), git=Git(commit="aaaa" + "9" * 36, dirty=False))
+    put("runs", record("a"), twin, record("b"))
+    with pytest.raises(UserError, match="aaaa could be commit aaaa"):
+        compare.changes("aaaa", "bbbb", "runs")
+
+
+def test_repeated_runs_are_taken_together(put):
+    """Several runs of one clean commit are one side, and narrow the interval."""
+    one = compare.changes(put("a", record("a")), put("b", record("b", ratio=1.8)))
+    many_a = put("as", *(record("a", seed=s) for s in range(11, 15)))
+    many_b = put("bs", *(record("b", ratio=1.8, seed=s) for s in range(21, 25)))
+    many = compare.changes(many_a, many_b)
+    assert many.pairs[0].repeats == (4, 4)
+
+    def width(changes):
+        change = next(row for row in changes.rows if row.variant == "Polars").change
+        return change.high / change.low
+
+    assert width(many) < width(one)
+
+
+def test_parameters_that_differ_are_paired_and_labelled(put):
+    """A comparison whose parameters differ is paired with what remains, and the parameter is named."""
+    other = {"rows": 100_000, "groups": 10}
+    changes = compare.changes(put("a", record("a")), put("b", record("b", parameters=other)))
+    assert "groups: — → 10" in " ".join(tell.grounds(changes.pairs[0]))
+    both = put("both", record("b", parameters=other), record("b", seed=5))
+    assert "groups" not in " ".join(tell.grounds(compare.changes("a", both).pairs[0]))
+
+
+def test_what_only_one_side_has_is_named(put):
+    """Comparisons and variants of one side alone are named, not dropped."""
+    extra = record("a", seed=9, comparison="joins")
+    fewer = record("b", variants={"pandas": Made(), "Polars": Made(ratio=2)})
+    text = repr(compare.changes(put("a", record("a"), extra), put("b", fewer)))
+    assert "Only before: 01_dataframes joins." in text and "Only before: DuckDB." in text
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ("a", "a", "A and B are both 'a'"),
+        ("nowhere", "a", "there is no such folder"),
+        ("empty", "a", "there is no record in it"),
+        ("a", "copy", "hold the same runs: 01_dataframes delays"),
+        ("a", "else", "have no comparison in common: before 01_dataframes delays, after 01_dataframes joins"),
+    ],
+)
+def test_mistakes_are_one_sentence(put, tmp_path, a, b, said):
+    """Each mistake a user can make exits with 2 and one sentence."""
+    put("a", record("a"))
+    put("copy", record("a"))
+    put("else", record("b", comparison="joins"))
+    (tmp_path / "empty").mkdir()
+    done = subprocess.run([sys.executable, "-m", "kit.cli", "compare", a, b], capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_terminal_fits_80_columns(put, capsys):
+    """No row is wider than 80 characters, whatever the names are."""
+    long = {"a baseline with a very long name indeed": Made(), "another variant whose name is long, too": Made(ratio=2)}
+    a, b = (put(side, record(side, variants=long, comparison="c" * 90)) for side in "ab")
+    compare.main(a, b, "runs")
+    lines = capsys.readouterr().out.splitlines()
+    indented = [line for line in lines if line.startswith("  ")]
+    assert len(indented) > 4 and all(len(line) <= 80 for line in indented)
+
+
+HOSTILE = "<script>alert(1)</script> | @everyone `x` [l](http://evil) \u202e"
+
+
+def test_what_is_written_is_escaped_and_fits(put, tmp_path):
+    """The Markdown fits a comment on GitHub and neither file lets a record's text act."""
+    variants = {"pandas": Made(), **{f"{HOSTILE} {n}": Made(ratio=2 + n / 100) for n in range(300)}}
+    slow = {name: Made(ratio=made.ratio / 2) if made.ratio != 1 else made for name, made in variants.items()}
+    a = put("a", record("a", variants=variants, title=HOSTILE, rounds=20))
+    b = put("b", record("b", variants=slow, title=HOSTILE, rounds=20))
+    compare.main(a, b, "runs", str(tmp_path / "out"))
+    markdown, page = (tmp_path / "out" / name for name in ("report.md", "index.html"))
+    text = markdown.read_text()
+    assert 1_000 < len(text) < 60_000
+    assert "<script" not in text and "@everyone" not in text and "http://evil" not in text and "\u202e" not in text
+    html = page.read_text()
+    assert "<script" not in html and "&lt;script" in html and "\u202e" not in html
+    assert "default-src 'none'" in html
+    assert not re.search(r"(?:src|href)=\"(?!data:)", html)
+
+
+def test_it_shows_itself_in_a_notebook(put):
+    """In a notebook the changes are tables, escaped."""
+    a = put("a", record("a", comparison="<i>x</i>"))
+    html = compare.changes(a, put("b", record("b", comparison="<i>x</i>")))._repr_html_()
+    assert "<table>" in html and "<i>" not in html and "&lt;i&gt;" in html
+
+
+def test_one_record_file_and_a_url_are_sides(put, tmp_path):
+    """A side may be one record's file, or a URL of any kind that fsspec knows."""
+    import fsspec
+
+    put("a", record("a"))
+    file = next((tmp_path / "a").rglob("*.json"))
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/compare-test/records/x.json", json.dumps(msgspec.to_builtins(record("b", ratio=1.2))).encode())
+    try:
+        assert rows(compare.changes(str(file), "memory://compare-test"))["Polars"][0] == "slower"
+    finally:
+        memory.rm("/compare-test", recursive=True)
+
+
+def test_compare_stays_light(put):
+    """`kit compare` imports no engine, no plotting and no notebook library."""
+    a, b = put("a", record("a")), put("b", record("b"))
+    heavy = "{'torch', 'dask', 'pandas', 'polars', 'matplotlib', 'papermill', 'pyarrow'}"
+    check = f"from kit.cli import main; main(['compare', {a!r}, {b!r}, '-o', 'out'])\nimport sys\n"
+    check += f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

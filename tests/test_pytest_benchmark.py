@@ -1,0 +1,224 @@
+"""pytest-benchmark's findings are records too: read from its JSON, or kept by the kit's plugin."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit import compare, report
+from kit.errors import UserError
+from kit.record import store
+from kit.stored import gather, pytest_json
+
+SUITE = """
+import pytest
+
+@pytest.mark.benchmark(group="sums")
+def test_builtin(benchmark):
+    assert benchmark(sum, range(100)) == 4950
+
+@pytest.mark.benchmark(group="sums")
+def test_loop(benchmark):
+    def loop():
+        total = 0
+        for n in range(100):
+            total += n
+        return total
+    assert benchmark(loop) == 4950
+
+@pytest.mark.parametrize("n", [10, 100])
+def test_sorted(benchmark, n):
+    benchmark(sorted, list(range(n)))
+
+def test_plain():
+    pass
+"""
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    (folder / "test_suite.py").write_text(SUITE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-max-time=0.02", *options]
+    return subprocess.run([*command, "test_suite.py"], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory) -> Path:
+    """A folder in which a suite of benchmarks ran twice, once with pytest-benchmark's JSON and both times kept."""
+    folder = tmp_path_factory.mktemp("suite")
+    for name in ("before", "after"):
+        done = run(folder, "-p", "kit.pytest_plugin", "--kit-runs", name, f"--benchmark-json={name}.json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "kit: 3 records in" in done.stdout
+    return folder
+
+
+def records(place: Path) -> list:
+    unreadable: list = []
+    found = [record for _, record in gather.read_records(gather.find([str(place)]).records, unreadable)]
+    assert not unreadable
+    return sorted(found, key=lambda record: record.asked.comparison)
+
+
+@pytest.mark.parametrize("place", ["before", "before.json"])
+def test_a_group_is_a_comparison(suite, place):
+    """A group is one comparison with its tests as variants; every other test is one of its own."""
+    found = records(suite / place)
+    assert [r.asked.comparison for r in found] == [
+        "sums",
+        "test_suite.py::test_sorted[100]",
+        "test_suite.py::test_sorted[10]",
+    ]
+    assert [v.name for v in found[0].points[0].variants] == ["test_builtin", "test_loop"]
+    assert found[1].asked.parameters == {"n": 100}
+
+
+@pytest.mark.parametrize("place", ["before", "before.json"])
+def test_no_speed_up_is_claimed(suite, place):
+    """What did not take turns has times with intervals, no noise floor, and no verdict of faster or slower."""
+    sums = records(suite / place)[0]
+    point = sums.points[0]
+    assert [v.verdict for v in point.variants] == ["baseline", "unresolved"]
+    assert all(v.effect is None and v.warm_s > 0 for v in point.variants)
+    assert all(s.noise is None and s.noise_floor is None and not s.order for s in point.sessions)
+    assert "one test after the other" in point.variants[1].reason
+    assert sums.exhibits[0].columns == ["test", "median", "from", "to", "rounds"]
+    for variant, session in zip(point.variants, point.sessions, strict=True):
+        seconds = session.readings[variant.name].wall_s
+        assert 10 <= len(seconds) <= pytest_json.MOST_READINGS
+        assert min(seconds) <= variant.warm_s <= max(seconds)
+
+
+def test_the_plugin_and_the_json_agree(suite):
+    """The median that the plugin keeps is the one that pytest-benchmark writes."""
+    written = {b["name"]: b["stats"]["median"] for b in json.loads((suite / "before.json").read_text())["benchmarks"]}
+    kept = {v.name: v.warm_s for r in records(suite / "before") for v in r.points[0].variants}
+    assert kept == pytest.approx(written)
+
+
+def test_the_plugin_probes_the_machine(suite):
+    """Kept records know their machine and what it could do in that session; no host's name is in them."""
+    import platform
+
+    for record in records(suite / "before"):
+        assert record.machine.ceilings["memory_copy_gib_per_s"] > 0
+        assert record.versions["pytest-benchmark"]
+    text = b"".join(path.read_bytes() for path in (suite / "before").rglob("*.json"))
+    host = platform.node()
+    assert len(host) < 4 or not re.search(rb"\b" + re.escape(host.encode()) + rb"\b", text)
+
+
+def test_two_sessions_are_compared_by_times(suite, monkeypatch):
+    """Two kept sessions are compared by times where the probes agree; two plain JSONs can't be told, and show both."""
+    monkeypatch.chdir(suite)
+    kept = compare.changes("before", "after")
+    assert {row.by for row in kept.rows} <= {"time", ""}
+    plain = compare.changes("before.json", "after.json")
+    assert {row.verdict for row in plain.rows} == {"cannot be told"}
+    assert all(all(row.seconds) for row in plain.rows)
+    assert "was not probed in both sessions" in repr(plain).replace("\n  ", " ")
+
+
+def test_a_slower_test_is_told(suite, tmp_path, monkeypatch):
+    """A test that takes three times as long is told as slower, if the machine was in the same state."""
+    import msgspec
+
+    for name, factor in (("same", 1.0), ("slower", 3.0)):
+        for record in records(suite / "before"):
+            point = record.points[0]
+            sessions = [_times(session, factor) for session in point.sessions]
+            changed = msgspec.structs.replace(
+                record, id=f"{name}-{record.id}", points=[msgspec.structs.replace(point, sessions=sessions)]
+            )
+            store.write(changed, tmp_path / name / "records")
+    monkeypatch.chdir(tmp_path)
+    verdicts = {row.verdict for row in compare.changes("same", "slower").rows}
+    assert "slower" in verdicts and "faster" not in verdicts
+    assert compare.main("same", "slower", "runs", None, True) == 1
+
+
+def _times(session, factor: float):
+    import msgspec
+
+    readings = {
+        name: msgspec.structs.replace(one, wall_s=[s * factor for s in one.wall_s])
+        for name, one in session.readings.items()
+    }
+    return msgspec.structs.replace(session, readings=readings)
+
+
+def test_the_report_reads_them(suite, tmp_path):
+    """`kit report` writes a page of what pytest-benchmark found."""
+    assert "test_loop" in report.write([str(suite / "before")], str(tmp_path / "report")).read_text()
+
+
+def test_a_json_without_readings_keeps_its_times(suite):
+    """A JSON saved without readings has medians and intervals from its quartiles, and no reading is made up."""
+    document = json.loads((suite / "before.json").read_text())
+    for benchmark in document["benchmarks"]:
+        del benchmark["stats"]["data"]
+    sums = pytest_json.records(json.dumps(document).encode())[0]
+    assert sums.points[0].sessions[0].readings["test_builtin"].wall_s == []
+    assert sums.points[0].variants[0].warm_s > 0
+    assert "—" not in sums.exhibits[0].rows[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}",
+        b'{"machine_info": 1, "benchmarks": []}',
+        b'{"machine_info": {}, "benchmarks": [{"name": "x"}]}',
+        b'{"machine_info": {}, "benchmarks": [{"name": "x", "fullname": "x", "stats": {"median": NaN}}]}',
+        b'{"machine_info": {}, "benchmarks": ' + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_json_of_it_is_refused(text, tmp_path):
+    """What is no JSON of pytest-benchmark is refused in one sentence, and counted as unreadable."""
+    with pytest.raises(UserError):
+        pytest_json.records(text)
+    (tmp_path / "x.json").write_bytes(text)
+    unreadable: list = []
+    assert not list(gather.read_records(gather.find([str(tmp_path)]).records, unreadable))
+    assert len(unreadable) == 1
+
+
+def test_hostile_json_is_read_as_text(tmp_path):
+    """Whatever a JSON names itself is text; machine facts of odd types are passed over."""
+    hostile = {
+        "machine_info": {"cpu": ["x"], "system": 3, "node": "secret-host"},
+        "commit_info": {"id": 7},
+        "datetime": "<b>",
+        "benchmarks": [
+            {"name": "<script>evil()", "fullname": "<script>evil()", "stats": {"median": 1e-3, "data": [1e-3] * 20}}
+        ],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(hostile))
+    record = records(tmp_path)[0]
+    assert record.git is None and record.machine.cores == 1
+    assert b"secret-host" not in store.write(record, tmp_path / "out").read_bytes()
+    html = report.write([str(tmp_path / "x.json")], str(tmp_path / "report")).read_text()
+    assert "<script>evil" not in html
+
+
+def test_nothing_is_left_without_the_option(tmp_path):
+    """Without `--kit-runs` the plugin does nothing; with it and no benchmark it says so and writes nothing."""
+    assert run(tmp_path, "-p", "kit.pytest_plugin").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} <= {"test_suite.py", "__pycache__", ".benchmarks"}
+    done = run(tmp_path, "-p", "kit.pytest_plugin", "--kit-runs", "runs", "-k", "plain")
+    assert done.returncode == 0 and "no record was written" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failed_test_is_a_failed_variant(tmp_path):
+    """A test that fails after it was timed is kept as failed: its time is no claim."""
+    (tmp_path / "test_bad.py").write_text("def test_bad(benchmark):\n    assert benchmark(sum, [1]) == 2\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "kit.pytest_plugin", "test_bad.py"]
+    done = subprocess.run(
+        [*command, "--kit-runs", "runs", "--benchmark-max-time=0.02"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    variant = records(tmp_path / "runs")[0].points[0].variants[0]
+    assert (variant.state, variant.warm_s, variant.reason) == ("failed", None, "its test failed")
