@@ -118,17 +118,23 @@ def in_percent(difference: float) -> str:
     return f"{words.number(planner.rounded_up(100 * difference), 2).removesuffix('.0')} %"
 
 
-def need(noise: Noise, difference: float, sessions: int = 1) -> tuple[float | None, str]:
-    """Return the seconds that a difference needs, and in words; None if no time is enough.
+@dataclass(frozen=True)
+class Need:
+    """What a difference needs. seconds: None if no time is enough; said: in words; why: no time is enough."""
 
-    sessions: so many times the plan is carried out, where memory allowed only pairs."""
+    seconds: float | None
+    said: str
+    why: str = ""
+
+
+def need(noise: Noise, difference: float, sessions: int = 1) -> Need:
+    """Return what a difference, as 0.03, needs; sessions: plans of it in a row, where memory allowed only pairs."""
     found = planner.needed(noise, difference)
     if isinstance(found, planner.Unreachable):
-        best = f"; {in_percent(found.best)} can be seen" if found.best else ""
-        return None, f"no time is enough: {found.why}{best}"
-    seconds = found.seconds * sessions
+        best = f"{in_percent(found.best)} can be seen" if found.best else "nothing can be seen"
+        return Need(None, f"no time is enough; {best}", found.why)
     taken = f"{words.count(found.rounds, 'rounds')} in {words.count(len(found.starts), 'sets')} of processes"
-    return seconds, f"needs {seconds:g} s ({taken})"
+    return Need(found.seconds * sessions, f"{found.seconds * sessions:g} s ({taken})")
 
 
 def _print_for_machine(resolve: float | None, seconds: float | None, variants: int) -> None:
@@ -141,12 +147,18 @@ def _print_for_machine(resolve: float | None, seconds: float | None, variants: i
         tell(line)
     budgets = [seconds] if seconds else [] if resolve else list(BUDGETS_S)
     heads = [f"seen in {budget:g} s" for budget in budgets] + ([f"for {words.percent(resolve)}"] if resolve else [])
-    rows = []
+    rows, reasons = [], {}
     for call_s in CALLS_S:
         noise = assumed(found, call_s, variants)
-        cells = [seen(noise, budget) for budget in budgets] + ([need(noise, resolve)[1]] if resolve else [])
+        cells = [seen(noise, budget) for budget in budgets]
+        if resolve:
+            needed = need(noise, resolve)
+            cells.append(needed.said)
+            reasons |= {needed.why: None} if needed.why else {}
         rows.append([words.duration(call_s), *cells])
     table("", ["a call takes", *heads], rows)
+    for why in reasons:
+        tell(f"No time is enough: {why}.")
     _print_terms(variants)
 
 
@@ -227,10 +239,11 @@ def _print_met(met: Met, resolve: float | None, seconds: float | None) -> float 
     difference = resolve or (None if seconds else met.record.how.target)
     if difference is None:
         return None
-    needed, said = need(noise, difference, sessions)
-    given = planner.rounded_up(needed * met.factor) if needed and met.factor else None
+    needed = need(noise, difference, sessions)
+    given = planner.rounded_up(needed.seconds * met.factor) if needed.seconds and met.factor else None
     parameter = f": -p seconds={given:g}" if given else ""
-    tell(f"{words.percent(difference)} {said}{parameter}" if needed else f"{words.percent(difference)}: {said}", "  ")
+    told = f"needs {needed.said}{parameter}" if needed.seconds else f": {needed.said} ({needed.why})"
+    tell(f"{words.percent(difference)} {told}".replace(" :", ":"), "  ")
     return given
 
 
