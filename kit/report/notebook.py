@@ -1,23 +1,25 @@
 """Renders an executed notebook as a page to read: prose and results open, code folded, nothing in it trusted.
 
-What a notebook holds may be hostile. Text is escaped, markup in prose is shown as text, tables are written anew from a
-short list of elements without attributes, pictures become images from data (in which scripts don't run and nothing is
-loaded), and the page's Content-Security-Policy forbids everything else.
+What a notebook holds may be hostile. Secrets are masked, text is escaped, markup in prose is shown as text, tables are
+written anew from a short list of elements without attributes, pictures become images from data (in which scripts don't
+run and nothing is loaded), and the page's Content-Security-Policy forbids everything else. All of it is read in time
+that grows with its length.
 """
 
 import base64
 import binascii
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from html import escape
-from html.parser import HTMLParser
+from html import escape, unescape
 from typing import Any
 
 from markupsafe import Markup
 
 from kit.errors import UserError
 from kit.record import words
+from kit.record.masking import impersonal
 
 LONGEST_TEXT = 100_000
 """Characters of one cell's text or one output's text that are shown."""
@@ -29,7 +31,8 @@ MOST_OUTPUTS = 100
 _HEADING = re.compile(r"\s*#[ \t]+(.{1,400})")
 _ANSI = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 _UNPRINTABLE = re.compile(
-    "[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]|[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+    "[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]"
+    "|[\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 
@@ -71,7 +74,7 @@ def _text(value: Any) -> str:
     parts = value if isinstance(value, list) else [value]
     joined = "".join(part for part in parts if isinstance(part, str))
     cut = joined[:LONGEST_TEXT] + ("\n… (cut)" if len(joined) > LONGEST_TEXT else "")
-    return _UNPRINTABLE.sub("", cut)
+    return impersonal(_UNPRINTABLE.sub("", cut))
 
 
 def _cell(cell: dict, is_first: bool) -> Cell:
@@ -101,7 +104,9 @@ def code(source: str, language: str = "python") -> Markup:
     from pygments.lexers import get_lexer_by_name
 
     cut = source[:LONGEST_CODE] + ("\n# … (cut)" if len(source) > LONGEST_CODE else "")
-    text = _UNPRINTABLE.sub("", cut)
+    text = re.sub(
+        r"[ \t]+$", "", impersonal(_UNPRINTABLE.sub("", cut)), flags=re.MULTILINE
+    )  # many blanks take it minutes
     return Markup(highlight(text, get_lexer_by_name(language), HtmlFormatter(nowrap=True)))
 
 
@@ -150,7 +155,7 @@ def _output(output: dict) -> Markup:
 def plain(text: str) -> str:
     """Return terminal output as it looks at the end: colours stripped, of overwritten lines the last state."""
     kept = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in _ANSI.sub("", text).split("\n")]
-    return _UNPRINTABLE.sub("", "\n".join(kept))
+    return impersonal(_UNPRINTABLE.sub("", "\n".join(kept)))
 
 
 def _raw(value: Any) -> str:
@@ -194,13 +199,17 @@ def _display(data: dict) -> Markup:
     return Markup()
 
 
-def _svg_text(value: Any) -> str:
+def _whole(value: Any) -> str:
     parts = value if isinstance(value, list) else [value]
     return "".join(part for part in parts if isinstance(part, str))[:LARGEST_PICTURE]
 
 
+def _svg_text(value: Any) -> str:
+    return impersonal(_whole(value))
+
+
 def _raw_picture(value: Any) -> str:
-    return re.sub(r"\s+", "", _svg_text(value))
+    return re.sub(r"\s+", "", _whole(value))
 
 
 def picture(encoded: str, kind: str, start: bytes) -> Markup:
@@ -230,46 +239,76 @@ def vector(svg: str) -> Markup:
 
 def markup(html: str) -> Markup:
     """Return what is safe of an HTML output, written anew: tables and text, and its SVGs as images."""
-    parts = re.split(r"(<svg\b.*?</svg>)", html, flags=re.DOTALL | re.IGNORECASE)
+    parts = _apart(_without_comments(html))
     return Markup("").join(vector(part) if part[:4].lower() == "<svg" else _tables(part) for part in parts)
+
+
+def _without_comments(html: str) -> str:
+    kept, at = [], 0
+    while (begin := html.find("<!--", at)) >= 0:
+        kept.append(html[at:begin])
+        end = html.find("-->", begin + 4)
+        at = end + 3 if end >= 0 else len(html)
+    return "".join([*kept, html[at:]])
+
+
+def _apart(html: str) -> Iterator[str]:
+    """Yield what stands between the SVGs, and each SVG; one that is never closed is no SVG."""
+    low, at = html.lower(), 0
+    if len(low) != len(html):  # a letter that is two in lower case, of which there are few
+        low = html
+    while (begin := low.find("<svg", at)) >= 0 and (end := low.find("</svg>", begin)) >= 0:
+        yield html[at:begin]
+        yield html[begin : end + 6]
+        at = end + 6
+    yield html[at:]
 
 
 _KEPT = frozenset("table caption thead tbody tfoot tr th td p b strong i em code pre sub sup ul ol li dl dt dd".split())
 _HELD = frozenset("style script title template noscript iframe object math select textarea head".split())
+_TAG = re.compile(r"""<(/?)([a-zA-Z][\w:-]*+)((?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+)>|<[!?/][^<>]*+>""")
+"""A tag, read in one pass: Python's own parser takes minutes for some kilobytes of tags that never end."""
+_SPAN = re.compile(r"""\s(colspan|rowspan|scope)\s*=\s*["']?([0-9]{1,3}|col|row)(?=["'\s/]|$)""", re.IGNORECASE)
 
 
 def _harmless(name: str, value: str) -> bool:
-    if name in ("colspan", "rowspan"):
-        return re.fullmatch(r"[0-9]{1,3}", value) is not None
-    return name == "scope" and value in ("col", "row")
+    return value.isdigit() if name in ("colspan", "rowspan") else value in ("col", "row")
 
 
-class _Safe(HTMLParser):
+class _Safe:
     """Writes anew the few elements that are kept, closed in order; of attributes only spans and scope."""
 
     def __init__(self):
-        super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self.open: list[str] = []
         self.held = 0
         self.said = False
 
-    def handle_starttag(self, tag, attrs):
+    def feed(self, html: str) -> None:
+        """Write what `html` holds. Whatever is no tag is text."""
+        at = 0
+        for found in _TAG.finditer(html):
+            self._text(html[at : found.start()])
+            at = found.end()
+            if found[2] and found[1]:
+                self._end(found[2].lower())
+            elif found[2]:
+                self._start(found[2].lower(), found[3])
+        self._text(html[at:])
+
+    def _start(self, tag: str, attributes: str) -> None:
         if tag in _HELD:
-            self.held += 1
+            self.held += not attributes.endswith("/")
         elif tag == "br" and not self.held:
             self.parts.append("<br>")
         elif tag in _KEPT and not self.held and len(self.open) < 64:
-            kept = "".join(f' {name}="{value}"' for name, value in attrs if _harmless(name, value or ""))
+            given = dict.fromkeys((name.lower(), value.lower()) for name, value in _SPAN.findall(attributes))
+            kept = {name: value for name, value in given if _harmless(name, value)}
             self.open.append(tag)
-            self.parts.append(f"<{tag}{kept}>")
+            spans = "".join(f' {name}="{value}"' for name, value in kept.items())
+            self.parts.append(f"<{tag}{spans}>")
 
-    def handle_startendtag(self, tag, attrs):
-        if tag not in _HELD:
-            self.handle_starttag(tag, attrs)
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
+    def _end(self, tag: str) -> None:
         if tag in _HELD:
             self.held = max(0, self.held - 1)
         elif tag in self.open:
@@ -277,16 +316,15 @@ class _Safe(HTMLParser):
                 self.parts.append(f"</{closed}>")
             self.parts.append(f"</{tag}>")
 
-    def handle_data(self, data):
-        if not self.held:
-            self.parts.append(escape(_UNPRINTABLE.sub("", data)))
-            self.said = self.said or bool(data.strip())
+    def _text(self, text: str) -> None:
+        if text and not self.held:
+            self.parts.append(escape(_UNPRINTABLE.sub("", unescape(text))))
+            self.said = self.said or bool(text.strip())
 
 
 def _tables(html: str) -> Markup:
-    parser = _Safe()
-    parser.feed(html[: 4 * LONGEST_TEXT])
-    parser.close()
-    closing = "".join(f"</{tag}>" for tag in reversed(parser.open))
-    inner = Markup("".join(parser.parts) + closing)
-    return Markup('<div class="scroll" tabindex="0">{}</div>').format(inner) if parser.said else Markup()
+    safe = _Safe()
+    safe.feed(html[: 4 * LONGEST_TEXT])
+    closing = "".join(f"</{tag}>" for tag in reversed(safe.open))
+    inner = Markup("".join(safe.parts) + closing)
+    return Markup('<div class="scroll" tabindex="0">{}</div>').format(inner) if safe.said else Markup()
