@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import record_factory
 
 import kit
 from kit.batch import notebooks, parameters
+from kit.record import store
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+MEASURING = [path for path in NOTEBOOKS if path.stem != "90_compare"]  # that one reads what the others left
 
 
 BROKEN = {"04_quantization": {"ONNX Runtime INT8, everything"}}
@@ -60,6 +63,13 @@ def test_code_parses(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_opens_with_its_question(path):
+    """The first lines of a notebook ask the question that it answers."""
+    title, _, rest = "".join(cells(path)[0]["source"]).partition("\n\n")
+    assert "?" in title or "?" in rest.partition("\n\n")[0]
+
+
+@pytest.mark.parametrize("path", MEASURING, ids=lambda p: p.stem)
 def test_smoke(path, tmp_path):
     """The smoke size of the notebook runs in batch, leaves whole records, and every CPU variant's answer holds but
     for those that are there to fail."""
@@ -77,3 +87,54 @@ def test_smoke(path, tmp_path):
             assert broken == BROKEN.get(path.stem, set()) & {variant.name for variant in measured}
             assert all(variant.verdict == "invalid" for variant in measured if variant.name in broken)
             assert not [v.reason for v in point.variants if v.state == "failed"]
+
+
+def explore(runs: Path, into: Path) -> str:
+    """Execute the notebook that explores stored runs, and return what its cells showed, as JSON."""
+    source = ROOT / "notebooks" / "90_compare.ipynb"
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(source),
+        str(into),
+        "-p",
+        "runs",
+        str(runs),
+        "--kernel",
+        "python3",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outputs = [output for cell in cells(into) for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    return json.dumps(outputs, ensure_ascii=False)
+
+
+def test_stored_runs_are_explored(tmp_path):
+    """What two days on two machines left is shown: a result again, the machines side by side, what changed, how noisy
+    it was; of a file that is no record it is said that it could not be read."""
+    runs = tmp_path / "runs"
+    for number, (day, machine) in enumerate([("21", {}), ("22", {}), ("22", {"cores": 8, "cpu": "Other CPU"})]):
+        on = record_factory.machine(**machine)
+        record = record_factory.make_record(written=f"2026-11-{day}T10:00:00Z", on=on, seed=number)
+        store.write(record, runs / f"01_dataframes/{number}/records")
+    (runs / "01_dataframes/0/records/broken.json").write_text("{")
+    shown = explore(runs, tmp_path / "executed.ipynb")
+    for told in (
+        "Stored in",
+        "Polars",
+        "<svg",
+        "Other CPU",
+        "noise floor",
+        "What to run next",
+        "1 file could not be read",
+    ):
+        assert told in shown
+    assert "2026-11-21" in shown and "To say what changed" not in shown
+
+
+def test_without_stored_runs_it_is_said_what_to_do(tmp_path):
+    """With nothing stored the notebook of stored runs comes to its end, and says how to make runs."""
+    shown = explore(tmp_path / "nothing", tmp_path / "executed.ipynb")
+    assert "Nothing is stored" in shown and "kit run --plan smoke" in shown

@@ -21,13 +21,16 @@ _IN_JUPYTER = """<style>
 .kit th { font-weight: 500; color: var(--muted, inherit); }
 .kit p { max-width: 60em; margin: .3em 0; line-height: 1.5; }
 .kit svg { max-width: 46em; width: 100%; height: auto; display: block; margin: .8em 0; }
-.kit .kit-progress { display: flex; align-items: center; gap: 1em; font-variant-numeric: tabular-nums; padding: .3em 0; }
+.kit .kit-progress { display: flex; align-items: center; gap: 1em;
+  padding: .3em 0; font-variant-numeric: tabular-nums; }
 .kit progress { flex: none; width: 12em; height: .6em; accent-color: var(--jp-brand-color1, #1f77b4); }
 .kit progress[hidden] { display: none; }
 </style>"""
 """Colours come from JupyterLab's theme there; elsewhere from the page, else from the figure itself."""
 
 MOST_ROWS = 200
+LONG = 48
+"""Longer cells break their lines."""
 MOST_TOLD = 20
 """Points of a chart that a terminal is told."""
 
@@ -93,13 +96,18 @@ def _html_table(table: Table) -> str:
         f'<th{m} scope="col">{escape(words.shown(c, 60))}</th>' for m, c in zip(marks, table.columns, strict=True)
     )
     body = "".join(
-        f"<tr>{''.join(f'<td{m}>{escape(words.cell(v))}</td>' for m, v in zip(marks, row, strict=True))}</tr>"
+        f"<tr>{''.join(_html_cell(m, words.cell(v)) for m, v in zip(marks, row, strict=True))}</tr>"
         for row in table.rows[:MOST_ROWS]
     )
     more = (
         f"<p>{len(table.rows) - MOST_ROWS:,} more rows stand in the record.</p>" if len(table.rows) > MOST_ROWS else ""
     )
     return f"<table><caption>{escape(words.shown(table.title))}</caption><tr>{heads}</tr>{body}</table>{more}"
+
+
+def _html_cell(mark: str, text: str) -> str:
+    wide = ' class="wide"' if len(text) > LONG else ""
+    return f"<td{mark or wide}>{escape(text)}</td>"
 
 
 def _text(exhibit: Chart | Table) -> str:

@@ -113,7 +113,7 @@ class Result:
         return list(self)
 
     def __dir__(self) -> list[str]:
-        return ["add", "at", "noise_floor", "paired", "path", "plot", "record", "sentence"]
+        return ["add", "at", "exhibits", "noise_floor", "paired", "path", "plot", "record", "sentence"]
 
     def at(self, size: float) -> "Result":
         """Return the result at one size alone. Raise UserError with the sizes there are for another one."""
@@ -173,6 +173,13 @@ class Result:
             store.exhibit(self.path, exhibits)
         self.record = store.with_exhibits(self.record, exhibits)
         return Exhibits(*exhibits, look=figures.looks(self.record))
+
+    @property
+    def exhibits(self) -> Exhibits:
+        """The charts and tables that were added to it."""
+        from kit.record import figures
+
+        return Exhibits(*self.record.exhibits, look=figures.looks(self.record))
 
     def __repr__(self) -> str:
         tables = [self._text_table(point) for point in self.record.points]
