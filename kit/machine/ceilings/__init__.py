@@ -62,8 +62,8 @@ FILE = "ceilings.json"
 BUDGET = "KIT_PROBE_S"
 """Environment variable: seconds that each probe repeats its work for; 0: nothing is measured, all is null."""
 BUDGET_S = 0.25
-LIMIT_S = 20.0
-"""Longest time without news from the probes' process, imports included."""
+LIMIT_S = 60.0
+"""Longest time without news from the probes' process: a first import from a slow disk may take most of it."""
 REMEMBERED_S = 600.0
 """A notebook with many comparisons measures once; a kernel that lives for days does not believe the first day's."""
 
