@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
+from kit import places
 from kit.errors import UserError
 from kit.record import store, words
 from kit.record.document import Point, Record, Table
@@ -20,11 +22,17 @@ class Stored:
     """What the runs at a place hold. `[i]` reads one record, the newest of its question on its machine, by its number
     in `.table`; nothing that is read is believed, and what can't be read stands in `.unreadable`."""
 
-    place: str
+    runs: str
+    """Where they are: a path or URL."""
     briefs: list[Brief]
     shelf: Shelf = field(repr=False)
     found: Found | None = field(repr=False, default=None)
     unreadable: list[Unreadable] = field(repr=False, default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """Where they are, for people."""
+        return words.shown(store.clean(self.runs), 200)
 
     def __len__(self) -> int:
         return len(self.briefs)
@@ -45,7 +53,7 @@ class Stored:
         if self.found:
             wanted = {brief.file.path for briefs in self.shelf.briefs.values() for brief in briefs}
             files = [file for file in self.found.records if file.path in wanted]
-            yield from (record for _, record in index.read_records([self.place], files, []))
+            yield from (record for _, record in index.read_records([self.runs], files, []))
 
     @property
     def days(self) -> list[str]:
@@ -108,20 +116,23 @@ class Stored:
 def stored(runs: str = "runs", notebook: str = "", comparison: str = "") -> Stored:
     """Return what the runs at a place hold; an empty or missing place is no error.
 
-    runs: a folder, a run, a record, or any fsspec URL. notebook, comparison: parts of names; only what has them.
+    runs: a folder (a relative one that is not here starts at the project's), a run, a record, or any fsspec URL.
+    notebook, comparison: parts of names; only what has them.
 
     >>> len(stored("no such folder"))
     0
     """
-    place, shelf, unreadable = words.shown(store.clean(runs), 200), Shelf(), []
+    shelf, unreadable = Shelf(), []
+    if "://" not in runs and not Path(runs).exists():  # a notebook in JupyterLab runs in its own folder
+        runs = str(places.project() / runs)
     try:
         found = gather.find([runs])
     except UserError:
-        return Stored(place, [], shelf)
+        return Stored(runs, [], shelf)
     for file, record in index.read_records([runs], found.records, unreadable):
         if notebook in record.asked.notebook and comparison in record.asked.comparison:
             shelf.add(file, record)
-    return Stored(place, shelf.newest(), shelf, found, unreadable)
+    return Stored(runs, shelf.newest(), shelf, found, unreadable)
 
 
 def _told(brief: Brief) -> str:
