@@ -33,11 +33,12 @@ def best_s(call: Callable[[], object], budget_s: float) -> float:
     busy neighbour may leave no call alone for a while."""
     call()
     times: list[float] = []
-    begun = time.perf_counter()
-    while (spent := time.perf_counter() - begun) < budget_s or not (_agree(times) or spent > 3 * budget_s):
+    begun, spent = time.perf_counter(), 0.0
+    while not times or spent < budget_s or not (_agree(times) or spent > 3 * budget_s):
         start = time.perf_counter()
         call()
-        times = sorted([*times, time.perf_counter() - start])[:2]
+        end = time.perf_counter()
+        times, spent = sorted([*times, end - start])[:2], end - begun
     return times[0]
 
 
