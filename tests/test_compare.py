@@ -263,6 +263,21 @@ def test_the_terminal_fits_80_columns(put, capsys):
     assert len(indented) > 4 and all(len(line) <= 80 for line in indented)
 
 
+def test_what_ran_on_neither_side_is_one_sentence(put):
+    """Variants that were skipped on both sides are named with the reason, and are no rows."""
+    variants = {"pandas": Made(), "cuDF": Made(state="skipped", reason="no NVIDIA driver")}
+    changes = compare.changes(*(put(side, record(side, variants=variants)) for side in "ab"))
+    assert list(rows(changes)) == ["pandas"]
+    assert "Run on neither side: cuDF: no NVIDIA driver." in tell.grounds(changes.pairs[0])
+
+
+def test_few_rounds_claim_nothing(put):
+    """Under ten rounds nothing is claimed, however large the difference looks."""
+    changes = compare.changes(put("a", record("a", rounds=8)), put("b", record("b", ratio=0.2, rounds=8)))
+    assert {row.verdict for row in changes.rows} == {"cannot be told"}
+    assert "fewer than 10 rounds" in repr(changes)
+
+
 HOSTILE = "<script>alert(1)</script> | @everyone `x` [l](http://evil) \u202e"
 
 

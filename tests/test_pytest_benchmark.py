@@ -185,6 +185,9 @@ def test_what_is_no_json_of_it_is_refused(text, tmp_path):
     assert len(unreadable) == 1
 
 
+EVIL = "<script>evil()"
+
+
 def test_hostile_json_is_read_as_text(tmp_path):
     """Whatever a JSON names itself is text; machine facts of odd types are passed over."""
     hostile = {

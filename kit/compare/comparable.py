@@ -7,11 +7,12 @@ from kit.record import words
 from kit.record.document import Machine, Record
 from kit.stored import choose
 
-AGREE = 0.10
-"""Probes of one machine agree if they differ by no more. On a shared machine the same program's times were called
-different in 2 % of pairs of sessions whose probes agreed to this (see `judged`)."""
-MOST_TOLERANT = 0.30
-"""However much the probes of a machine scatter, what differs by more does not agree."""
+AGREE = 0.25
+"""Probes of one machine agree if they differ by no more: on a shared machine of two cores half of the sessions lie
+within 0.16 of their middle. What they do differ by no change of times is believed to pass, so that of 10,589 pairs of
+sessions of one program, probes within 0.3, 0.7 % were called different."""
+LEAST_TOLERANT, MOST_TOLERANT = 0.10, 0.30
+"""Bounds of the tolerance where four sessions or more tell how the probes of this machine scatter."""
 PROBES = ("memory_copy_gib_per_s", "matrix_product_fp32_gflop_per_s")
 """What every session measures, and what no cache of files and no other program's port is in the way of."""
 MOST_SAID = 8
@@ -28,6 +29,8 @@ class Ground:
     """Why times aren't comparable."""
     untold: str
     """What is said of times that aren't comparable: `cannot be told` on the same machine, else `not comparable`."""
+    alone: bool
+    """Whether variants were measured one after the other, so that none is held against another."""
     baseline: str
     """Why the baseline is another one, so that speed-ups aren't comparable; empty if it is the same."""
     said: tuple[str, ...]
@@ -45,7 +48,7 @@ def ground(a: Record, b: Record, scatter: dict[str, float] | None = None) -> Gro
     else:
         probes, why = _probes(a.machine, b.machine, scatter or {})
     untold = "cannot be told" if same and not threads else "not comparable"
-    return Ground(same, probes, why, untold, _baseline(a, b), tuple(differences(a, b)))
+    return Ground(same, probes, why, untold, alone(a) or alone(b), _baseline(a, b), tuple(differences(a, b)))
 
 
 def _machines(a: Machine, b: Machine) -> str:
@@ -66,10 +69,14 @@ def _probes(a: Machine, b: Machine, scatter: dict[str, float]) -> tuple[float | 
     if not known:
         return None, "what the machine could do was not probed in both sessions"
     for probe, gap in known.items():
-        if abs(gap) > min(max(AGREE, 2 * scatter.get(probe, 0.0)), MOST_TOLERANT):
+        if abs(gap) > _tolerance(scatter.get(probe)):
             what = words.shown(probe.replace("_", " ").split(" gi")[0].split(" gf")[0])
             return None, f"the machine was in another state: its {what} went at {words.times(math.exp(gap))}"
     return max(abs(gap) for gap in known.values()), ""
+
+
+def _tolerance(scatter: float | None) -> float:
+    return AGREE if scatter is None else min(max(LEAST_TOLERANT, 2 * scatter), MOST_TOLERANT)
 
 
 def _gap(a: float | None, b: float | None) -> float | None:
@@ -83,7 +90,7 @@ def scatter(records: list[Record]) -> dict[str, float]:
 
     found = {}
     for probe in PROBES:
-        rates = [record.machine.ceilings.get(probe) for record in records]
+        rates = {record.machine.ceilings.get(probe) for record in records}  # the runs of a batch share a session
         logs = [math.log(rate) for rate in rates if rate and rate > 0]
         if len(logs) >= 4:
             found[probe] = median(abs(log - median(logs)) for log in logs)

@@ -67,6 +67,8 @@ class Pair:
     gone: list[str]
     """Variants and sizes that only A has, in words."""
     new: list[str]
+    skipped: dict[str, list[str]]
+    """Variants that were run on neither side, by the reason."""
 
     @property
     def sizes(self) -> list:
@@ -159,7 +161,22 @@ def _pair(mine: list[Held], theirs: list[Held], scatters: dict[str, dict[str, fl
         rows=rows,
         gone=_only(a, b),
         new=_only(b, a),
+        skipped=_skipped(a, b),
     )
+
+
+def _skipped(a: Record, b: Record) -> dict[str, list[str]]:
+    found: dict[str, dict[str, None]] = {}
+    for point in b.points:
+        before = _point(a, point.size)
+        for variant in point.variants:
+            if before and _neither(words.find(before, variant.name), variant):
+                found.setdefault(words.shown(variant.reason), {})[words.shown(variant.name, 60)] = None
+    return {reason: list(names) for reason, names in found.items()}
+
+
+def _neither(a: Variant | None, b: Variant) -> bool:
+    return a is not None and (a.state, b.state) == ("skipped", "skipped")
 
 
 def _only(record: Record, other: Record) -> list[str]:
@@ -177,11 +194,11 @@ def _point(record: Record, size) -> Point | None:
 
 def _rows(before: list[Record], after: list[Record], size, on: Ground) -> list[Row]:
     a, b = _point(before[0], size), _point(after[0], size)
-    names = [variant.name for variant in b.variants if words.find(a, variant.name)]
+    both = [(words.find(a, variant.name), variant) for variant in b.variants]
+    names = [variant.name for old, variant in both if old and not _neither(old, variant)]
     baseline = after[0].asked.baseline
-    alone = comparable.alone(before[0]) or comparable.alone(after[0])
-    moved = "" if alone else _baseline_moved(before, after, size, on)
-    return [_row(before, after, size, name, on, moved, name == baseline and not alone) for name in names]
+    moved = "" if on.alone else _baseline_moved(before, after, size, on)
+    return [_row(before, after, size, name, on, moved, name == baseline and not on.alone) for name in names]
 
 
 def _baseline_moved(before: list[Record], after: list[Record], size, on: Ground) -> str:
@@ -231,7 +248,7 @@ def _verdict(a: Variant, b: Variant, speedup, time, on: Ground, moved: str, is_b
         return speedup.verdict, "speed-up", ""
     if time is not None:
         return time.verdict, "time", ""
-    return on.untold, "", "" if on.why_not else TOO_FEW
+    return on.untold, "", "" if on.alone and on.why_not else TOO_FEW
 
 
 TOO_FEW = "fewer than 10 rounds on a side"

@@ -6,7 +6,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.compare import comparable
 from kit.compare.rows import ORDER, WORSE, Pair, Row, in_words
 from kit.record import words
 
@@ -58,7 +57,7 @@ def grounds(pair: Pair) -> list[str]:
     on, said = pair.ground, []
     if on.baseline:
         said.append(f"Baseline changed: {on.baseline}.")
-    if comparable.alone(pair.b):
+    if on.alone:
         said.append("Each was measured by itself, not in turns with the others, so it is judged by its time.")
     if on.why_not:
         said.append(f"Times are not comparable: {on.why_not}.")
@@ -67,6 +66,8 @@ def grounds(pair: Pair) -> list[str]:
         said.append(f"Different: {'; '.join(on.said[:MOST_SAID])}{more}.")
     if max(pair.repeats) > 1:
         said.append(f"{pair.repeats[0]} and {pair.repeats[1]} runs are taken together.")
+    for reason, names in pair.skipped.items():
+        said.append(f"Run on neither side: {words.listing(names)}{': ' + reason if reason else ''}.")
     for names, side in ((pair.gone, "before"), (pair.new, "after")):
         if names:
             said.append(f"Only {side}: {words.listing(names)}.")
