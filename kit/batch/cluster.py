@@ -82,6 +82,8 @@ class _Job:
     tries: int = 0
     outcome: Outcome | None = None
     said: Any = None
+    not_before: float = 0.0
+    """When it may be asked again for, if another batch was at it."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class _Cluster:
         for job in self._waiting():
             hosts = {under.worker.host for under in self.under}
             free = [w for w in self.workers.values() if w.host not in hosts and w.can_take(job.run)]
-            if free:
+            if free and time.monotonic() >= job.not_before:
                 self._send(job, min(free, key=lambda worker: (sum(worker.resources.values()), worker.address)))
 
     def _send(self, job: _Job, worker: _Worker) -> None:
@@ -245,7 +247,9 @@ class _Cluster:
             claim = Outcome(job.run.label, "failed", note=str(error))
         if isinstance(claim, Outcome):
             self._end(job, claim)
-        elif claim:
+        elif claim is None:
+            job.not_before = time.monotonic() + 5
+        else:
             name = f"kit-run-{uuid4().hex}"
             parts = (remote.shipped(job.run), claim.status, worker.about.process, name, self.topic)
             task = self._submit(worker.address, job.run.resources, name, remote.execute, *parts)
@@ -271,6 +275,7 @@ class _Cluster:
     def _collect(self) -> None:
         """Keep what came of the runs that ended, and begin those anew whose workers are gone."""
         for under in list(self.under):
+            self.batch.runs.beat(under.claim)
             gone = under.worker.address not in self.present
             if not gone and not under.task.done():
                 continue

@@ -118,7 +118,7 @@ class Batch:
     def _claim(self, turn: Turn) -> Claim | Outcome:
         """Take the next free folder; wait for a batch on another machine that is at this run."""
         while (claim := self.claim(turn)) is None:
-            time.sleep(1)
+            time.sleep(5 if self.runs.staged else 1)
         return claim
 
     def claim(self, turn: Turn) -> Claim | Outcome | None:
@@ -127,7 +127,7 @@ class Batch:
         if done := self._done(turn, attempts):
             return done
         if not self.force and any(attempt.alive for attempt in attempts):
-            self.screen.show(f"{turn.head}: waiting for the same run, which is under way on another machine")
+            self.screen.show(f"{turn.head}: waiting for the same run, which is under way elsewhere")
             return None
         for attempt in attempts:
             self.runs.bury(attempt)
@@ -165,7 +165,11 @@ class Batch:
             self.screen.say(f"{turn.head}: what this machine can do at best could not be measured: {error}")
 
     def _watch(self, turn: Turn, claim: Claim) -> Callable[[], None]:
-        return lambda: self.screen.progress(turn.head, processes.progress(claim.folder))
+        def watch() -> None:
+            self.screen.progress(turn.head, processes.progress(claim.folder))
+            self.runs.beat(claim)
+
+        return watch
 
     def _keep(self, turn: Turn, claim: Claim, state: str, seconds: float, error: str) -> str:
         """Leave the run's folder in order; return why it could not be kept where it belongs, or nothing."""

@@ -2,9 +2,11 @@
 
 runs/<notebook>/<key>/    the first attempt; <key>.2, <key>.3 … stand beside it
     notebook.ipynb        as executed
+    ceilings.json         what the machine could do at best
     records/*.json        what it found
     log.txt               what it printed; locked while a process of the run lives
     status.json           `Status`
+    alive                 at a URL, while the run lives: when that was last so
 """
 
 import glob
@@ -14,9 +16,11 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +34,8 @@ import kit
 from kit.batch.locks import is_locked, lock
 from kit.batch.plans import Run
 from kit.errors import UserError
-from kit.record.masking import impersonal
+from kit.record import words
+from kit.record.masking import impersonal, told_of
 from kit.record.store import clean, now
 
 
@@ -51,6 +56,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The last line of what went wrong."""
 
 
+BEAT_S = 60.0
+"""Between two words from a run that is kept at a URL."""
+
+_DEAD_S = 3 * BEAT_S
+"""Without a word a run is dead: its batch was killed, or its machine."""
+
 _UNKNOWN = {"notebook": "", "parameters": {}, "kit": "", "machine": "", "started": ""}
 
 
@@ -66,12 +77,14 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Claim:
-    """A folder that is ours to fill. kept: where it stands in the end. log: open, and locked while the run lives."""
+    """A folder that is ours to fill. kept: where it stands in the end. log: open, and locked while the run lives.
+    beats: when a URL was told that the run lives, by this process's clock."""
 
     folder: Path
     kept: str
     status: Status
     log: BinaryIO
+    beats: list[float] = field(default_factory=lambda: [time.monotonic()])
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,7 @@ class Runs:
             try:
                 folders = self.files.ls(f"{self.root}/{notebook}", detail=False)
             except FileNotFoundError:
+                self._check_bucket()
                 return []
             found = [(number, folder) for folder in folders if (number := _number(folder, key))]
             return [self._attempt(folder, number) for number, folder in sorted(found)]
@@ -100,12 +114,36 @@ class Runs:
         try:
             yield
         except Exception as error:
-            raise UserError(
-                f"runs can't be kept at {clean(self.url)}: {clean(str(error)) or type(error).__name__}"
-            ) from None
+            reason = words.shown(clean(told_of(self.url, error)), 400) or type(error).__name__
+            raise UserError(f"runs can't be kept at {clean(self.url)}: {reason}") from None
+
+    def _check_bucket(self) -> None:
+        """Raise FileNotFoundError if the store's bucket does not exist: it is not ours to make. Folders are."""
+        bucket = self.root.partition("/")[0]  # nothing, where paths begin with a slash
+        if bucket and not self.files.exists(bucket):
+            raise FileNotFoundError(f"there is no bucket {bucket}, or not for you; name one that exists")
 
     def _attempt(self, folder: str, number: int) -> Attempt:
-        return Attempt(number, folder, self._status(folder), not self.staged and is_locked(Path(folder, "log.txt")))
+        status = self._status(folder)
+        if not self.staged:
+            return Attempt(number, folder, status, is_locked(Path(folder, "log.txt")))
+        return Attempt(number, folder, status, status.state == "running" and self._beats(folder, status.started))
+
+    def _beats(self, folder: str, started: str) -> bool:
+        """Return whether a run at a URL has said lately that it lives."""
+        try:
+            said = self.files.cat_file(f"{folder}/alive").decode()
+        except OSError:
+            said = started
+        dead = f"{datetime.now(UTC) - timedelta(seconds=_DEAD_S):%Y-%m-%dT%H:%M:%SZ}"
+        return dead < max(said, started)
+
+    def beat(self, claim: Claim) -> None:
+        """Say at a URL, once a minute, that a run lives: nobody there can look at its lock."""
+        if self.staged and time.monotonic() - claim.beats[-1] > BEAT_S:
+            claim.beats[:] = [time.monotonic()]
+            with suppress(Exception):  # the network may come back before anybody asks
+                self.files.pipe_file(f"{claim.kept}/alive", now().encode())
 
     def _status(self, folder: str) -> Status:
         try:
@@ -130,7 +168,7 @@ class Runs:
             return self._stage(folder, run, status) if self.staged else _take(Path(folder), run, status)
 
     def _stage(self, folder: str, run: Run, status: Status) -> Claim | None:
-        self.files.makedirs(folder, exist_ok=True)
+        self._make(folder)
         try:
             self.files.pipe_file(f"{folder}/status.json", msgspec.json.encode(status), mode="create")
         except FileExistsError:
@@ -148,9 +186,16 @@ class Runs:
         files = [path for path in claim.folder.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: path.name == "status.json"):
             there = f"{claim.kept}/{path.relative_to(claim.folder).as_posix()}"
-            self.files.makedirs(there.rpartition("/")[0], exist_ok=True)
+            self._make(there.rpartition("/")[0])
             self.files.put_file(str(path), there)
+        with suppress(Exception):  # there is none after a short run
+            self.files.rm_file(f"{claim.kept}/alive")
         shutil.rmtree(claim.folder)
+
+    def _make(self, folder: str) -> None:
+        """Make a folder where there are any: in a bucket's store they are names, and making one may make the bucket."""
+        if folder.startswith("/"):
+            self.files.makedirs(folder, exist_ok=True)
 
     def drop(self, claim: Claim) -> None:
         """Give a claimed folder back, as if it had never been: nothing came of it."""
@@ -177,7 +222,7 @@ def at(place: str) -> Runs:
     try:
         files, root = url_to_fs(place if staged else os.path.abspath(place))
     except (ImportError, ValueError) as error:
-        raise UserError(f"runs can't be kept at {clean(place)}: {error}") from None
+        raise UserError(f"runs can't be kept at {clean(place)}: {told_of(place, error)}") from None
     return Runs(files, root.rstrip("/"), place, staged)
 
 

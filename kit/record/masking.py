@@ -72,6 +72,14 @@ def masked(text: str) -> str:
     return known.sub(MASK, text) if known else text
 
 
+def told_of(address: str, error: object) -> str:
+    """Return what an error says about an address, without the user of the address, who may stand in it bare."""
+    user, text = address.partition("://")[2].rpartition("@")[0], str(error)
+    for part in (user, unquote(user), *user.split(":"), *unquote(user).split(":")):
+        text = text.replace(part, MASK) if len(part) > 3 else text
+    return masked(text)
+
+
 def impersonal(text: str) -> str:
     """Return `text` without secrets, and with `~` for the home folder: for what is kept and given to others."""
     home, text = _home(), masked(text)

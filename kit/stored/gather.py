@@ -12,6 +12,7 @@ import msgspec
 from kit.errors import UserError
 from kit.record import store, words
 from kit.record.document import Record
+from kit.record.masking import told_of
 from kit.stored import pytest_json
 
 NOT_RECORDS = ("status.json", "progress.json", "parameters.json", "ceilings.json")
@@ -118,7 +119,9 @@ def _open(run: str) -> tuple[Any, str]:
         system, root = url_to_fs(run)
         exists = system.exists(root)
     except Exception as error:
-        raise UserError(f"{store.clean(run)}: it can't be opened: {words.shown(store.clean(str(error)))}") from None
+        raise UserError(
+            f"{store.clean(run)}: it can't be opened: {words.shown(store.clean(told_of(run, error)))}"
+        ) from None
     if not exists:
         raise UserError(f"{store.clean(run)}: there is no such folder, file or URL; `kit run` makes runs, in runs/")
     return system, root.rstrip("/") or "/"
