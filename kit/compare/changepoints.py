@@ -17,7 +17,7 @@ LEAST = 3
 """Values on each side of a change."""
 FEWEST = 8
 """Values from which on a change can be told from chance at all: of seven, a split of three and four is too common."""
-PERMUTATIONS = 2000
+PERMUTATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ def find(values: list[float], seed: int = 0) -> list[ChangePoint]:
 def _search(values: np.ndarray, start: int, alpha: float, random: np.random.Generator) -> list[ChangePoint]:
     if len(values) < FEWEST:
         return []
-    split, score = best_split(values)
-    shuffled = random.permuted(np.tile(values, (PERMUTATIONS, 1)), axis=1)
+    ranks = _ranks(values)
+    scores = _scores(ranks[None, :])[0]
+    split, score = int(scores.argmax()) + LEAST, float(scores.max())
+    shuffled = random.permuted(np.tile(ranks, (PERMUTATIONS, 1)), axis=1)
     p = (1 + int((_scores(shuffled).max(axis=1) >= score - 1e-12).sum())) / (1 + PERMUTATIONS)
     if p > alpha:
         return []
@@ -49,19 +51,15 @@ def _search(values: np.ndarray, start: int, alpha: float, random: np.random.Gene
     return [*left, ChangePoint(start + split, p), *right]
 
 
-def best_split(values: np.ndarray) -> tuple[int, float]:
-    """Return where the two sides lie furthest apart, and how far in standard errors of their ranks."""
-    scores = _scores(values[None, :])[0]
-    place = int(scores.argmax())
-    return place + LEAST, float(scores[place])
-
-
-def _scores(rows: np.ndarray) -> np.ndarray:
-    """Return |z| of the rank sum for each split of each row. rows: shape (n, values) → (n, values − 2 · LEAST + 1)."""
+def _ranks(values: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
-    n = rows.shape[1]
-    ranks = rankdata(rows, axis=1) - (n + 1) / 2
+    return rankdata(values) - (len(values) + 1) / 2
+
+
+def _scores(ranks: np.ndarray) -> np.ndarray:
+    """Return |z| of the rank sum for each split of each row. ranks: shape (n, values) → (n, values − 2 · LEAST + 1)."""
+    n = ranks.shape[1]
     sizes = np.arange(LEAST, n - LEAST + 1)
     sums = ranks.cumsum(axis=1)[:, sizes - 1]
     return np.abs(sums) / np.sqrt(sizes * (n - sizes) * (n + 1) / 12)

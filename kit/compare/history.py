@@ -20,7 +20,7 @@ FEWEST_DATES = 3
 """Runs from which on there is a history."""
 LEAST_SHIFT = 0.05
 """A change under 5 % is not told: the state of a machine drifts as much from day to day."""
-MOST_MOMENTS = 400
+MOST_MOMENTS = 200
 """The newest of a series, which are enough to see its end and cheap to test."""
 
 
