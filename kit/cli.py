@@ -43,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = _command(commands, "doctor", _doctor, "say what this machine is, and what will run on it")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    doctor.add_argument(
-        "--measure", action="store_true", help="measure its ceilings, and how noisy it is now"
-    )
+    doctor.add_argument("--measure", action="store_true", help="measure its ceilings, and how noisy it is now")
 
     plan = _command(commands, "plan", _plan, "say what time it takes to see a difference on this machine")
     plan.add_argument("notebook", nargs="?", metavar="NOTEBOOK", help="plan by what its kept runs have shown")
@@ -141,10 +139,10 @@ def _doctor(asked: argparse.Namespace) -> int:
 
 
 def _plan(asked: argparse.Namespace) -> int:
-    from kit import doctor, places
+    from kit import places, planning
 
     place = asked.runs or str(places.project() / "runs")
-    return doctor.plan(asked.notebook, place, asked.resolve, asked.seconds, asked.variants)
+    return planning.main(asked.notebook, place, asked.resolve, asked.seconds, asked.variants)
 
 
 def _run(asked: argparse.Namespace) -> int:

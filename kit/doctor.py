@@ -26,13 +26,6 @@ def main(notebooks: dict[str, Path], as_json: bool = False, measure: bool = Fals
     return 0
 
 
-def plan(notebook: str | None, place: str, resolve: float | None, seconds: float | None, variants: int) -> int:
-    """Print which difference can be seen in which time. Return the exit status, 0. See `kit.planning.main`."""
-    from kit import planning
-
-    return planning.main(notebook, place, resolve, seconds, variants)
-
-
 def examine(notebooks: dict[str, Path]) -> dict:
     """Return {"machine", "versions", "capabilities", "notebooks"} as plain data.
 
