@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import browser
 import msgspec
 import pytest
 from record_factory import Made, machine, make_record
@@ -296,6 +297,19 @@ def test_what_is_written_is_escaped_and_fits(put, tmp_path):
     assert "<script" not in html and "&lt;script" in html and "\u202e" not in html
     assert "default-src 'none'" in html
     assert not re.search(r"(?:src|href)=\"(?!data:)", html)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_readable_by_everyone(put, tmp_path, contexts, axe, scheme):
+    """In a real browser, on a desk and on a phone, the page asks for nothing and has no accessibility finding."""
+    a, b = put("a", record("a", title=HOSTILE)), put("b", record("b", ratio=1.2, title=HOSTILE))
+    compare.main(a, b, "runs", str(tmp_path / "out"))
+    for width in (1280, 390):
+        page = contexts(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+        page.goto((tmp_path / "out" / "index.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.get_by_role("row", name="Polars").is_visible()
+        assert not browser.findings(page, axe)
 
 
 def test_it_shows_itself_in_a_notebook(put):
