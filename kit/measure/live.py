@@ -8,7 +8,6 @@ reload finds it. Where no script runs (nbconvert, an untrusted notebook) what wa
 """
 
 import os
-import time
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +18,6 @@ from kit.measure.exhibits import in_jupyter
 
 KERNEL = uuid4().hex[:12]
 """Of this kernel: a page believes no file that another one wrote."""
-SHORTEST_INTERVAL_S = 0.5
 
 _SCRIPT = """<script>
 for (const place of document.querySelectorAll('[data-kit-progress="ID"]')) {
@@ -59,15 +57,11 @@ class Page:
         """file: `progress.json`, which a reloaded page reads."""
         self._link = quote(Path(os.path.relpath(file, notebook.page_folder())).as_posix())
         self._handle = None
-        self._last = 0.0
 
     def show(self, line: str, share: float, ended: bool) -> None:
-        """Show a line and a bar, at most twice a second; at the end show nothing: the result stands there."""
+        """Show a line and a bar; at the end nothing: the result stands there."""
         from IPython.display import HTML, display
 
-        if not ended and time.monotonic() - self._last < SHORTEST_INTERVAL_S:
-            return
-        self._last = time.monotonic()
         if self._handle is None and not ended:
             self._handle = display(HTML(self._html(line, share, save=True)), display_id=True)
         elif self._handle is not None:

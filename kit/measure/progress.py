@@ -12,6 +12,7 @@ from kit.measure import notebook
 from kit.record import words
 
 SHORTEST_INTERVAL_S = 0.25
+"""Between two rounds that are told; what is prepared is told at once."""
 FILE = "progress.json"
 
 

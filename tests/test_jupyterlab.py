@@ -1,0 +1,328 @@
+"""In a real JupyterLab, driven in headless Chromium: what a person sees, reloads and interrupts while it measures."""
+
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty
+
+import psutil
+import pytest
+from batch_project import environment, write_notebook
+
+import kit
+
+PARAMETERS = "size: int = 1_000  # numbers to add\nseconds: float = {seconds}  # time budget"
+COMPARISON = """
+import time
+from kit import Comparison, Result
+
+comparison = Comparison("sum", baseline="loop", size=size, unit="numbers", seconds=seconds, target=1e-9, threads=1)
+
+@comparison.variant("loop")
+def loop(numbers):
+    {prepare}
+    return lambda: (time.sleep(0.005), sum(n for n in range(numbers)))[1]
+
+@comparison.variant("built in")
+def built_in(numbers):
+    return lambda: (time.sleep(0.005), sum(range(numbers)))[1]
+
+result = comparison.run(size)
+result
+"""
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+IDLE = 'text="Python 3 (ipykernel) | Idle"'
+ROUND = re.compile(r"round (\d+)")
+
+
+def write(folder: Path, name: str, seconds: float, prepare: str = "pass") -> None:
+    """Write a notebook with one comparison, its plot, and a cell that shows the comparison's result."""
+    parameters, comparison = PARAMETERS.format(seconds=seconds), COMPARISON.format(prepare=prepare)
+    cells = (comparison, "result.plot()", "comparison.result")
+    write_notebook(folder / "notebooks" / f"{name}.ipynb", *cells, parameters=parameters, **KERNEL)
+
+
+def jupyter_environment(folder: Path) -> dict[str, str]:
+    """Return an environment in which Jupyter knows nothing of this machine's own settings, and no runner is at work."""
+    places = {f"JUPYTER_{kind}_DIR": str(folder / "home" / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    made = environment(folder / "home") | places
+    return {name: value for name, value in made.items() if name not in ("KIT_RUN", "KIT_NOTEBOOK")}
+
+
+def workers(parent: int) -> list[psutil.Process]:
+    """Return the processes of variants under a process."""
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        try:
+            if "kit.measure.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def records(folder: Path, name: str) -> list[kit.Record]:
+    return [kit.read(path) for path in sorted((folder / "runs" / "interactive" / name / "records").glob("*.json"))]
+
+
+# --- JupyterLab in a browser ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Lab:
+    """A JupyterLab on a project of its own."""
+
+    folder: Path
+    port: int
+    token: str
+    process: subprocess.Popen
+
+    def set(self, plugin: str, **settings) -> None:
+        """Change a setting, as a person does in the settings editor."""
+        path = (
+            self.folder / f"home/config/lab/user-settings/@jupyterlab/apputils-extension/{plugin}.jupyterlab-settings"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings))
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.port}/lab/tree/notebooks/{name}.ipynb?token={self.token}&reset"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, chromium):
+    """A running JupyterLab, started in the project's folder as `make lab` does."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "notebooks").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--preferred-dir", "notebooks"]
+    options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}"]
+    with open(folder / "lab.log", "wb") as log:
+        process = subprocess.Popen(
+            command + options, cwd=folder, env=jupyter_environment(folder), stdout=log, stderr=subprocess.STDOUT
+        )
+    made = Lab(folder, port, token, process)
+    made.set("notification", fetchNews="false", checkForUpdates=False, doNotDisturbMode=True)
+    try:
+        wait_for_port(made)
+        yield made
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def wait_for_port(lab: Lab) -> None:
+    deadline = time.monotonic() + 60
+    while lab.process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", lab.port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError((lab.folder / "lab.log").read_text()[-2000:])
+
+
+@pytest.fixture
+def tab(chromium):
+    """A tab of the browser that leaves a page without asking."""
+    context = chromium.new_context(viewport={"width": 1300, "height": 1100})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.on("dialog", lambda dialog: dialog.accept())
+    yield page
+    context.close()
+
+
+def opened(tab, lab: Lab, name: str, seconds: float, **options) -> None:
+    write(lab.folder, name, seconds, **options)
+    tab.goto(lab.url(name))
+    tab.wait_for_selector(IDLE)
+
+
+def run_all(tab) -> None:
+    tab.click(".lm-MenuBar-item >> text=Run")
+    tab.click('.lm-Menu-item >> text="Run All Cells"')
+
+
+def rounds(tab) -> int:
+    """Return the round that the progress on the page tells, 0 where it tells none."""
+    told = ROUND.search(tab.inner_text(".kit-progress"))
+    return int(told[1]) if told else 0
+
+
+def wait_for_round(tab, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while rounds(tab) < number:
+        assert time.monotonic() < deadline, tab.inner_text(".jp-Notebook")
+        time.sleep(0.2)
+
+
+def lightness(tab, selector: str) -> float:
+    """Return how light the ink of an element is, 0 to 255."""
+    colour = tab.eval_on_selector(selector, "element => getComputedStyle(element).color")
+    return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / 3
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_a_changed_parameter_is_run_and_table_and_plot_are_seen(lab, tab, theme, tmp_path):
+    """A person changes a parameter, runs all cells, and sees the table and the plot of that value, in either theme in
+    ink that can be read; the progress has made room for them, and the record holds the parameter."""
+    lab.set("themes", theme=f"JupyterLab {theme}")
+    opened(tab, lab, f"first_{theme}", seconds=1.5)
+    tab.click(".jp-CodeCell >> nth=0 >> .cm-content")
+    tab.keyboard.press("Control+a")
+    tab.keyboard.insert_text("size: int = 2_500\nseconds: float = 1.5")
+    run_all(tab)
+    tab.wait_for_selector(".kit svg")
+    tab.wait_for_selector(IDLE)
+    tab.screenshot(path=os.environ.get("KIT_SCREENSHOTS", str(tmp_path)) + f"/jupyterlab_{theme}.png")
+    assert "sum at 2,500 numbers" in tab.inner_text(".kit caption >> nth=0")
+    assert "built in" in tab.inner_text(".kit table >> nth=0")
+    assert "Speed-up" in tab.locator(".kit svg").first.inner_text() or tab.locator(".kit svg text").count()
+    assert not tab.locator(".kit-progress").count()
+    ink = lightness(tab, ".kit td")
+    assert ink > 180 if theme == "Dark" else ink < 80
+    (record,) = records(lab.folder, f"first_{theme}")
+    assert record.complete and record.asked.parameters == {"size": 2_500, "seconds": 1.5}
+
+
+def test_progress_goes_on_after_the_page_was_reloaded(lab, tab, tmp_path):
+    """A page that is reloaded while a cell runs shows where the comparison stands, goes on to the end and names the
+    result, which the next cell shows: nothing is lost, though JupyterLab drops what the cell itself still says."""
+    opened(tab, lab, "reloaded", seconds=14)
+    run_all(tab)
+    tab.wait_for_selector(".kit-progress")
+    wait_for_round(tab, 3)
+    assert "Cell" in tab.inner_text("#jp-main-statusbar")
+    tab.reload()
+    tab.wait_for_selector(".kit-progress")
+    wait_for_round(tab, 5)
+    before = rounds(tab)
+    wait_for_round(tab, before + 1)
+    tab.screenshot(path=os.environ.get("KIT_SCREENSHOTS", str(tmp_path)) + "/jupyterlab_reloaded.png")
+    tab.wait_for_selector("text=measured: comparison.result shows it")
+    tab.click(".jp-CodeCell >> nth=3 >> .cm-content")
+    tab.keyboard.press("Shift+Enter")
+    tab.wait_for_selector(".kit table")
+    assert [record.complete for record in records(lab.folder, "reloaded")] == [True]
+
+
+def test_an_interrupted_cell_leaves_a_result(lab, tab, tmp_path):
+    """■ pressed twice in mid-round leaves no worker, a record that is not complete, the way to the result on the page,
+    and a result that shows its table."""
+    opened(tab, lab, "interrupted", seconds=60)
+    run_all(tab)
+    tab.wait_for_selector(".kit-progress")
+    wait_for_round(tab, 12)
+    for _ in range(2):
+        tab.click('.jp-NotebookPanel-toolbar [data-command="notebook:interrupt-kernel"]')
+    tab.wait_for_selector("text=interrupted: what was measured is kept: comparison.result shows it")
+    tab.wait_for_selector(IDLE)
+    assert not workers(lab.process.pid)
+    tab.click(".jp-CodeCell >> nth=3 >> .cm-content")
+    tab.keyboard.press("Shift+Enter")
+    tab.wait_for_selector("text=Interrupted: this is what was measured until then.")
+    tab.screenshot(path=os.environ.get("KIT_SCREENSHOTS", str(tmp_path)) + "/jupyterlab_interrupted.png")
+    (record,) = records(lab.folder, "interrupted")
+    assert not record.complete and len(record.points[0].sessions[0].order) >= 10
+
+
+# --- a kernel alone ---------------------------------------------------------------------------------------------------
+
+
+class Kernel:
+    """A real kernel in a project of its own, which is spoken to as JupyterLab does."""
+
+    def __init__(self, folder: Path):
+        from jupyter_client.manager import start_new_kernel
+
+        (folder / "notebooks").mkdir()
+        options = dict(cwd=str(folder / "notebooks"), env=jupyter_environment(folder))
+        self.manager, self.client = start_new_kernel(kernel_name="python3", **options)
+
+    def start(self, code: str) -> str:
+        return self.client.execute(code)
+
+    def said(self, until, seconds: float = 60) -> str:
+        """Return what the kernel said until `until(all of it)` holds."""
+        text, deadline = "", time.monotonic() + seconds
+        while not until(text):
+            assert time.monotonic() < deadline, text
+            try:
+                content = self.client.get_iopub_msg(timeout=0.5)["content"]
+            except Empty:
+                continue
+            text += content.get("text", "") + "".join(map(str, content.get("data", {}).values()))
+            text += content.get("ename", "") + content.get("execution_state", "")
+        return text
+
+    def run(self, code: str) -> str:
+        """Run code to its end and return what it said."""
+        self.start(code + "\nprint('the', 'end')")
+        return self.said(lambda text: "the end" in text)
+
+    def interrupt(self, times: int) -> None:
+        for _ in range(times):
+            self.manager.interrupt_kernel()
+            time.sleep(0.3)
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    made = Kernel(tmp_path)
+    yield made
+    made.client.stop_channels()
+    made.manager.shutdown_kernel(now=True)
+
+
+SHOW = """
+shown = comparison.result
+table, plot = shown._repr_html_(), shown.plot()._repr_html_()
+print(shown.record.complete, bool(shown.sentence), "<svg" in plot, "<table" in table and "Interrupted" in table)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize(("prepare", "at"), [("pass", "· round "), ("time.sleep(40)", "preparing loop")])
+def test_interrupted_anywhere_the_result_can_be_used(kernel, tmp_path, prepare, at, times):
+    """Interrupted in a round or in preparation, once or by an impatient hand, the kernel lives on with a result whose
+    table, plot and sentence work, a record that is not complete, and no worker."""
+    code = COMPARISON.format(prepare=prepare)
+    kernel.start(f"size, seconds = 1_000, 60.0\n{code}")
+    kernel.said(lambda text: at in text)
+    kernel.interrupt(times)
+    said = kernel.said(lambda text: "KeyboardInterrupt" in text and text.endswith("idle"))
+    assert "interrupted: what was measured is kept: comparison.result shows it" in said
+    pid = kernel.manager.provisioner.pid
+    assert not workers(pid)
+    assert "False True True True" in kernel.run(SHOW)
+    (record,) = records(tmp_path, "outside")
+    assert not record.complete
+    told = json.loads((tmp_path / "runs/interactive/outside/progress.json").read_text())
+    assert told["ended"] and "interrupted" in told["line"]
+
+
+def test_a_result_completes_itself(kernel):
+    """In a kernel `result["` offers the variants, `result.` its few public names, and `Comparison(` its options."""
+    kernel.run("size, seconds = 1_000, 0.2\n" + COMPARISON.format(prepare="pass"))
+    assert {"loop", "built in"} <= {match.strip("\"'") for match in completions(kernel, 'result["')}
+    offered = {match.rpartition(".")[2] for match in completions(kernel, "result.")}
+    assert offered == {"add", "at", "exhibits", "noise_floor", "paired", "path", "plot", "record", "sentence"}
+    assert {"baseline=", "seconds=", "needs="} & set(completions(kernel, "Comparison(")) == {"baseline=", "seconds="}
+
+
+def completions(kernel: Kernel, code: str) -> list[str]:
+    return kernel.client.complete(code, reply=True, timeout=30)["content"]["matches"]
