@@ -71,7 +71,9 @@ def left(tmp_path_factory) -> dict[str, str]:
         ["run", "01", "-p", f"adress={ADDRESS}"],
         ["report"],
         ["report", ADDRESS.replace("s3:", "nosuch:")],
-        ["run", "01", "--runs", "s3" + ADDRESS.removeprefix("s3").replace("s3:", "nosuch:")],
+        ["report", ADDRESS],
+        ["run", "01", "--runs", ADDRESS],
+        ["compare", ADDRESS, "runs"],
     )
     ended = [
         subprocess.run(
@@ -192,12 +194,12 @@ def test_a_text_under_a_secrets_name_is_masked():
     "part", ["a://b:", "://", "a: ", "bearer ", "http://a@", "password=", "token='", "-----BEGIN A"]
 )
 def test_hostile_text_is_masked_in_linear_time(part):
-    """Four times the text takes about four times the time, whatever it repeats."""
+    """Eight times the text takes about eight times the time, whatever it repeats."""
 
     def seconds(many: int) -> float:
         text = part * many
-        began = time.perf_counter()
+        began = time.process_time()
         masked(text)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
-    assert min(seconds(12_000) for _ in range(3)) < 10 * min(seconds(3_000) for _ in range(3)) + 0.01
+    assert min(seconds(12_000) for _ in range(3)) < 24 * min(seconds(1_500) for _ in range(5)) + 0.01

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from record_factory import Made, machine, make_record
 
-from kit import Chart, Series, Table, report
+from kit import Chart, Series, Table, compare, report
 from kit.record import store
 from kit.record.document import Reach
 from kit.report import notebook
@@ -106,8 +106,12 @@ def hostile_report(tmp_path_factory):
         (run / "status.json").write_text(json.dumps(state))
         (run / "notebook.ipynb").write_text(json.dumps(hostile_notebook(hostile)))
         (run / "records" / f"{number}<img src=x onerror=__hit=1>.json").write_text(hostile)
-    report.write([str(folder / "runs")], str(folder / "report"))
-    return folder / "report"
+    again = spoilt(msgspec.structs.replace(whole_record(0, [10, 20]), id="again", written="2027"), HOSTILE[0])
+    (folder / "again.json").write_bytes(msgspec.json.encode(again))
+    runs, out = str(folder / "runs"), folder / "report"
+    report.write([runs], str(out))
+    compare.main(runs, str(folder / "again.json"), runs, str(out / "compared"), False)
+    return out
 
 
 def hostile_notebook(hostile: str) -> dict:
@@ -174,8 +178,9 @@ def test_no_text_of_a_record_or_notebook_becomes_script_or_request(hostile_repor
     context = contexts(viewport={"width": 1280, "height": 800})
     context.add_init_script("document.addEventListener('securitypolicyviolation', () => { window.__refused = 1; })")
     pages = sorted(path for path in hostile_report.rglob("*.html"))
-    assert len(pages) == 1 + len(HOSTILE)
-    (tmp_path / "site" / "notebooks").mkdir(parents=True)
+    assert len(pages) == 2 + len(HOSTILE)
+    for folder in ("notebooks", "compared"):
+        (tmp_path / "site" / folder).mkdir(parents=True)
     for path in pages:
         text = path.read_text().replace(OUTSIDE, trap.address)
         assert POLICY in text
@@ -186,20 +191,18 @@ def test_no_text_of_a_record_or_notebook_becomes_script_or_request(hostile_repor
         address = (tmp_path / "site" / path.relative_to(hostile_report)).as_uri()
         page.goto(address)
         page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
-        if path.name == "index.html":
+        if path.parent == hostile_report:
             use(page)
         assert page.evaluate("window.__hit") is None and page.url.split("?")[0] == address
         assert page.evaluate("window.__refused") is None, "the policy had to hold something back"
-        bad = page.evaluate(
-            "document.querySelectorAll('script, iframe, object, embed, base, form:not(.filter), link').length"
-        )
-        assert bad == (path.name == "index.html"), "more script than the page's own"
+        bad = page.locator("script, iframe, object, embed, base, form:not(.filter), link:not([href='data:,'])").count()
+        assert bad == (path.parent == hostile_report), "more script than the page's own"
     assert not trap.calls
 
 
 def test_what_is_planted_would_hit(chromium, trap, tmp_path):
     """The test above can fail: written into a page as it is, what is planted runs and calls out."""
-    planted = [*HOSTILE[:3], *HOSTILE[7:9], *(notebook_text("", kind) for kind in ("text/html", "image/svg+xml"))]
+    planted = [*HOSTILE[:3], HOSTILE[7], *(notebook_text("", kind) for kind in ("text/html", "image/svg+xml"))]
     page, hits = chromium.new_page(), 0
     for hostile in planted:
         (tmp_path / "bad.html").write_text(f"<p title='{hostile}'>{hostile}".replace(OUTSIDE, trap.address))
@@ -361,32 +364,21 @@ def test_links_that_lead_out_of_the_runs_are_not_followed(tmp_path):
     assert len(gather.find([str(tmp_path / "runs")]).records) == 1
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../../x",
-        "/etc/x",
-        "a/b",
-        "a\\..\\b",
-        "nul\0byte",
-        "..",
-        ".",
-        "",
-        "x" * 5000,
-        "\u202egnp.x",
-        "%2e%2e%2f",
-        "C:\\x",
-        "~root",
-    ],
-)
-def test_no_name_leads_out_of_a_folder(tmp_path, name):
-    """Whatever a record calls itself, its comparison and its notebook, it is written into the folder that was named."""
-    record = make_record(sizes=[10], comparison=name, notebook=name, id=name)
-    path = store.write(record, tmp_path / "records")
-    assert path.parent == tmp_path / "records" and [p.name for p in path.parent.iterdir()] == [path.name]
+ODD_NAMES = "../../x /etc/x a/b a\\..\\b .. . %2e%2e%2f C:\\x ~root \u202egnp.x".split()
+
+
+def test_no_name_leads_out_of_a_folder(tmp_path):
+    """Whatever a record calls itself, its comparison and its notebook, it is written into the folder named, and
+    the report into its own."""
+    names = [*ODD_NAMES, "nul\0byte", "", "x" * 5000]
+    paths = [
+        store.write(make_record(sizes=[10], rounds=4, comparison=name, notebook=name, id=name), tmp_path / "records")
+        for name in names
+    ]
+    assert {path.parent for path in paths} == {tmp_path / "records"} and len(set(paths)) == len(names)
     report.write([str(tmp_path / "records")], str(tmp_path / "report"))
-    new = {p for p in tmp_path.rglob("*") if p.is_file()}
-    assert all(p.parent in (tmp_path / "records", tmp_path / "report", tmp_path / "report" / "notebooks") for p in new)
+    new = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.parent for path in new} == {tmp_path / "records", tmp_path / "report"}
 
 
 def test_what_stood_where_the_report_is_written_is_replaced_not_followed(tmp_path):
@@ -403,45 +395,28 @@ def test_what_stood_where_the_report_is_written_is_replaced_not_followed(tmp_pat
 # ------------------------------------------------------------------------------------------------ time
 
 
-ENDLESS = [
-    "<svg ",
-    "<svg>",
-    "<!--",
-    "<a ",
-    "<a href='",
-    "</",
-    "<?",
-    "<script",
-    "<",
-    "&",
-    "[",
-    "![](",
-    "*_a",
-    "> ",
-    "<p>",
-    "a|b\n",
-]
+ENDLESS = ["<svg ", "<svg>", "<!--", "<a ", "<a href='", "</", "<?", "<script", "<", "&", "*_a", "> ", "<p>", "a|b\n"]
 
 
 @pytest.mark.parametrize("show", [notebook.markup, notebook.prose], ids=["html", "markdown"])
 @pytest.mark.parametrize("part", ENDLESS)
 def test_what_never_ends_takes_no_time(show, part):
-    """Four times as much of what is never closed takes about four times as long, not sixteen times or for ever."""
+    """Eight times as much of what is never closed takes about eight times as long, not sixty times or for ever."""
 
     def seconds(length: int) -> float:
         text = part * (length // len(part))
-        began = time.perf_counter()
+        began = time.process_time()
         show(text)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
-    assert seconds(20_000) < 10 * min(seconds(5_000) for _ in range(3)) + 0.02
+    assert min(seconds(24_000) for _ in range(2)) < 24 * min(seconds(3_000) for _ in range(5)) + 0.02
 
 
 def test_blank_lines_of_code_take_no_time():
     """Code of nothing but blanks, at which the highlighter is slow, is shown at once."""
-    began = time.perf_counter()
+    began = time.process_time()
     notebook.code("x = 1\n" * 3000)
-    usual = time.perf_counter() - began
-    began = time.perf_counter()
+    usual = time.process_time() - began
+    began = time.process_time()
     notebook.code(" \n" * 9000)
-    assert time.perf_counter() - began < 20 * usual + 0.1
+    assert time.process_time() - began < 20 * usual + 0.1

@@ -75,7 +75,7 @@ def masked(text: str) -> str:
 def told_of(address: str, error: object) -> str:
     """Return what an error says about an address, without the user of the address, who may stand in it bare."""
     user, text = address.partition("://")[2].rpartition("@")[0], str(error)
-    for part in (user, unquote(user), *user.split(":"), *unquote(user).split(":")):
+    for part in (user, unquote(user), *re.split("[:/]", user), *re.split("[:/]", unquote(user))):
         text = text.replace(part, MASK) if len(part) > 3 else text
     return masked(text)
 

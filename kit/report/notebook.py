@@ -23,6 +23,8 @@ from kit.record.masking import impersonal
 
 LONGEST_TEXT = 100_000
 """Characters of one cell's text or one output's text that are shown."""
+LONGEST_PROSE = 30_000
+"""Of Markdown, whose brackets may take time that grows with their square."""
 LONGEST_CODE = 20_000
 LARGEST_PICTURE = 8 * 2**20
 MOST_CELLS = 500
@@ -134,7 +136,7 @@ def prose(text: str) -> Markup:
             return f"<pre>{escape(code)}</pre>\n"
 
     render = mistune.create_markdown(escape=True, renderer=Renderer(escape=True), plugins=["table", "strikethrough"])
-    return Markup(render(text))
+    return Markup(render(text[:LONGEST_PROSE] + ("\n\n… (cut)" if len(text) > LONGEST_PROSE else "")))
 
 
 # ------------------------------------------------------------------------------------------------ outputs
