@@ -1,15 +1,12 @@
 """A comparison as a person writes it: a name, a baseline, sizes, variants; `run()` measures and keeps the record."""
 
-import contextlib
 import difflib
 import inspect
 import math
 import secrets
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -23,6 +20,7 @@ from kit import places
 from kit.errors import UserError
 from kit.machine import capabilities, ceilings, fingerprint
 from kit.measure import answers, outlook, reach, statistics
+from kit.measure.interruption import undisturbed
 from kit.measure.notebook import notebook_name, notebook_parameters, records_folder, run_folder
 from kit.measure.point import Check, Measurement, Skipped
 from kit.measure.process import InProcessWorker, SpawnedWorker, Start
@@ -384,23 +382,6 @@ def _name_of(comparison: Comparison) -> str:
 def _from_project(path: Path) -> str:
     inside = path.is_relative_to(places.project())
     return words.shown(store.clean(str(path.relative_to(places.project()) if inside else path)), 400)
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold back Ctrl-C until the block is done; where an interruption is under way already, it is the same wish."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    under_way = isinstance(sys.exception(), KeyboardInterrupt)
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
-    if pressed and not under_way:
-        raise KeyboardInterrupt
 
 
 def source(function: Callable) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from kit.machine.fingerprint import available_mib
 from kit.measure import reach, statistics
+from kit.measure.interruption import undisturbed
 from kit.measure.process import Start
 from kit.measure.progress import Progress
 from kit.measure.rounds import CONTROL, Rules, Seat, Table, leave_together
@@ -128,7 +129,8 @@ class Measurement:
         correctness only is concluded at once: idle ranks need not wait beside the rounds of the others."""
         self._progress.preparing(self.size, seat.name)
         began = time.monotonic()
-        seat.worker = self._start()
+        with undisturbed():
+            seat.worker = self._start()
         prepared = seat.order("prepare", seat.packed)
         up_s = time.monotonic() - began
         cold = seat.order("cold")
@@ -168,7 +170,8 @@ class Measurement:
         alive = [seat for seat in seats if not seat.failed]
         leave_together(alive)
         for seat in alive:
-            seat.worker = self._start()
+            with undisturbed():
+                seat.worker = self._start()
         for seat in alive:
             self._progress.preparing(self.size, seat.name)
             seat.order("prepare", seat.packed)
@@ -219,9 +222,10 @@ class Measurement:
         try:
             leave_together(self._everyone())
         except BaseException:
-            for seat in self._everyone():
-                if seat.worker is not None:
-                    seat.worker.kill()
+            with undisturbed():
+                for seat in self._everyone():
+                    if seat.worker is not None:
+                        seat.worker.kill()
             raise
 
     def _table_of(self, seat: Seat) -> int | None:
