@@ -6,16 +6,17 @@ if TYPE_CHECKING:
     from kit.compare.found import Changes
 
 
-def changes(a: str, b: str, runs: str = "runs") -> "Changes":
+def changes(a: str, b: str, runs: str | None = None) -> "Changes":
     """Return what became faster, slower or the same from A to B, by intervals.
 
     a, b: a folder of runs, a run, a record, a JSON of pytest-benchmark, or a URL of one; or a commit, a machine's key
-    (both from four characters on) or a day as 2026-11-23, which are looked up in `runs`. Raise UserError where one
-    names nothing, or where both have no comparison in common.
+    (both from four characters on) or a day as 2026-11-23, which are looked up in `runs` (default: the project's
+    `runs/`). Raise UserError where one names nothing, or where both have no comparison in common.
     """
+    from kit import places
     from kit.compare import found
 
-    return found.between(str(a), str(b), str(runs))
+    return found.between(str(a), str(b), str(runs or places.project() / "runs"))
 
 
 def main(a: str, b: str, place: str, out: str | None = None, fail_on_slower: bool = False) -> int:

@@ -80,12 +80,13 @@ def relative(session: Session, baseline: str, name: str) -> Level | None:
         return None
     own = log_ratios(session.readings[baseline].wall_s, session.readings[name].wall_s)
     control = log_ratios(session.readings[baseline].wall_s, session.readings[CONTROL].wall_s)
-    if min(len(own), len(control)) < MIN_ROUNDS:
+    floor = own_floor(session)
+    if min(len(own), len(control)) < MIN_ROUNDS or floor is None:
         return None
     # What A/A shows too, give or take one standard error, is the machine's noise, which pairing and rounds average.
     shared = _spread(control) ** 2 * (1 + 3.3 / math.sqrt(len(own)))
     lasting = math.sqrt(max(0.0, _spread(own) ** 2 - shared))
-    return _level(own, session.starts, lasting, own_floor(session))
+    return _level(own, session.starts, lasting, floor)
 
 
 def absolute(session: Session, name: str) -> Level | None:
@@ -96,11 +97,12 @@ def absolute(session: Session, name: str) -> Level | None:
     return _level(logs, session.starts, _spread(logs), 0.0)
 
 
-def own_floor(session: Session) -> float:
-    """Return how far the baseline was from itself, as a log; all of the recorded floor if it was told apart."""
+def own_floor(session: Session) -> float | None:
+    """Return how far the baseline was from itself, as a log: all of the recorded floor if it was told apart from
+    itself, None where A/A has no interval."""
     noise = session.noise
     if noise is None or not noise.low or not noise.high or noise.speedup <= 0:
-        return math.inf
+        return None
     apart = noise.low > 1 or noise.high < 1
     return max(abs(math.log(noise.speedup)), math.log1p(session.noise_floor or 0.0) if apart else 0.0)
 

@@ -1,6 +1,5 @@
 """Pairs what A and B asked alike, and says of every variant at every size what became of it."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -317,8 +316,7 @@ def _changed(before: list[Level | None], after: list[Level | None], floor: float
     a, b = ([level for level in levels if level is not None] for levels in (before, after))
     if not a or not b:
         return None
-    change = judged.change(judged.pooled(a), judged.pooled(b), floor)
-    return change if math.isfinite(change.high) else None
+    return judged.change(judged.pooled(a), judged.pooled(b), floor)
 
 
 # ------------------------------------------------------------------------------------------------ words
