@@ -6,6 +6,7 @@ from typing import Any
 
 from kit.record import words
 from kit.record.document import Point, Record, Variant
+from kit.record.masking import masked
 
 TEXT, REAL, WHOLE, TRUTH = "string", "float64", "int64", "bool"
 LONGEST = 4096
@@ -83,8 +84,13 @@ COLUMNS = {
 def rows(record: Record) -> list[dict[str, Any]]:
     """Return the rows of one record, without the columns that are empty."""
     shared = _shared(record)
+    return [shared | own for own in _own(record)]
+
+
+def _own(record: Record) -> list[dict[str, Any]]:
+    """Return what is each row's own."""
     return [
-        shared | _at(point) | _of(point, variant) | _over_sizes(record, variant)
+        _at(point) | _of(point, variant) | _over_sizes(record, variant)
         for point in record.points
         for variant in point.variants
     ]
@@ -170,10 +176,15 @@ class Writer:
         )
         self._file = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
+        self._shared: list[dict[str, Any]] = []
+        self._of_record: list[int] = []
 
     def add(self, record: Record) -> None:
         """Add all rows of one record."""
-        self._rows += rows(record)
+        own = _own(record)
+        self._rows += own
+        self._of_record += [len(self._shared)] * len(own)
+        self._shared.append(_shared(record))
         if len(self._rows) >= BATCH:
             self._flush()
 
@@ -183,20 +194,33 @@ class Writer:
         self._file.close()
 
     def _flush(self) -> None:
+        """Write a batch: what the rows of a record share is turned into a column once a record, not once a row."""
         import pyarrow as pa
 
-        columns = {}
-        for name, kind in COLUMNS.items():
-            values = [row.get(name) for row in self._rows]
-            columns[name] = pa.array(
-                list(map(_text, values)) if kind == TEXT else values, self._schema.field(name).type
-            )
-        self._file.write_table(pa.table(columns, schema=self._schema))
-        self._rows = []
+        of_record = pa.array(self._of_record, pa.int32())
+        shared = {name: self._column(name, self._shared).take(of_record) for name in _names(self._shared)}
+        own = {name: self._column(name, self._rows) for name in COLUMNS if name not in shared}
+        columns = shared | own
+        self._file.write_table(pa.table({name: columns[name] for name in COLUMNS}, schema=self._schema))
+        self._rows, self._shared, self._of_record = [], [], []
+
+    def _column(self, name: str, found: list[dict[str, Any]]) -> Any:
+        import pyarrow as pa
+
+        values = [row.get(name) for row in found]
+        if COLUMNS[name] == TEXT:
+            texts = {value: _text(value) for value in set(values)}  # few differ, and masking takes its time
+            values = [texts[value] for value in values]
+        return pa.array(values, self._schema.field(name).type)
+
+
+def _names(shared: list[dict[str, Any]]) -> list[str]:
+    return list(shared[0]) if shared else []
 
 
 def _text(value: str | None) -> str | None:
-    """Return a text that Arrow can hold: cut, and without half characters."""
-    if value is None or (value.isascii() and len(value) <= LONGEST):
-        return value
-    return value[:LONGEST].encode("utf-8", "replace").decode()
+    """Return a text that Arrow can hold: without secrets, cut, and without half characters."""
+    if value is None:
+        return None
+    value = masked(value[: 2 * LONGEST])[:LONGEST]
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
