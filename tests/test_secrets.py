@@ -6,9 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
+import pyarrow.parquet
 import pytest
 from batch_project import KIT, environment, write_notebook
 
+from kit import compare, report
 from kit.record import masking, words
 from kit.record.masking import masked
 from kit.record.store import clean
@@ -57,6 +60,13 @@ raise ConnectionError(f"{os.environ['GITHUB_TOKEN']} at {os.environ['HTTPS_PROXY
 """
 
 
+def text_of(path: Path) -> str:
+    """Return what a file holds as text, packed tables too."""
+    if path.suffix == ".parquet":
+        return str(pyarrow.parquet.read_table(path).to_pylist())
+    return path.read_bytes().decode("utf-8", "replace")
+
+
 @pytest.fixture(scope="module")
 def left(tmp_path_factory) -> dict[str, str]:
     """All that a batch of a notebook that measures and one that fails, and their report, wrote and printed."""
@@ -89,7 +99,7 @@ def left(tmp_path_factory) -> dict[str, str]:
     assert [end.returncode for end in ended][:3] == [1, 2, 0], [end.stderr for end in ended]
     said = {f"what {' '.join(c[:2])} said": end.stdout + end.stderr for c, end in zip(commands, ended, strict=True)}
     files = [path for path in project.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    written = {str(path.relative_to(project)): path.read_bytes().decode("utf-8", "replace") for path in files}
+    written = {str(path.relative_to(project)): text_of(path) for path in files}
     sources = {name: text for name, text in written.items() if name.startswith("notebooks/")}
     return said | {name: text for name, text in written.items() if name not in sources}
 
@@ -203,3 +213,20 @@ def test_hostile_text_is_masked_in_linear_time(part):
         return time.process_time() - began
 
     assert min(seconds(12_000) for _ in range(3)) < 24 * min(seconds(1_500) for _ in range(5)) + 0.01
+
+
+def test_secrets_in_a_record_of_others_are_not_told(tmp_path):
+    """A record that was written without care, with an address and its key in every text, is told without the key on
+    the page, in the Markdown, in the table and on a page that compares."""
+    from test_security import spoilt, whole_record
+
+    for name in ("before", "after"):
+        record = spoilt(whole_record(0, [10, 20]), "s3://someone:planted13@b/")
+        record = msgspec.structs.replace(record, id=name, written=f"2026-11-2{len(name)}T10:20:30Z")
+        (tmp_path / f"{name}.json").write_bytes(msgspec.json.encode(record))
+    runs = [str(tmp_path / "before.json"), str(tmp_path / "after.json")]
+    report.write(runs, str(tmp_path / "report"))
+    compare.main(*runs, str(tmp_path), str(tmp_path / "compared"), False)
+    told = {path: text_of(path) for folder in ("report", "compared") for path in (tmp_path / folder).rglob("*.*")}
+    assert len(told) == 5 and all("s3" in text for text in told.values())
+    assert [path for path, text in told.items() if "planted13" in text] == []
