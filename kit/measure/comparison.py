@@ -19,8 +19,7 @@ import msgspec
 from kit import places
 from kit.errors import UserError
 from kit.machine import capabilities, ceilings, fingerprint
-from kit.measure import answers, outlook, reach, statistics
-from kit.measure.interruption import undisturbed
+from kit.measure import answers, interruption, outlook, reach, statistics
 from kit.measure.notebook import notebook_name, notebook_parameters, records_folder, run_folder
 from kit.measure.point import Check, Measurement, Skipped
 from kit.measure.process import InProcessWorker, SpawnedWorker, Start
@@ -198,7 +197,7 @@ class Comparison:
             ceiling = self._with_lacking(ceiling, measurements)
             complete = True
         finally:
-            with undisturbed():
+            with interruption.undisturbed():
                 self._end(measurements, ceiling, complete, progress)
         return self.result
 
@@ -219,7 +218,7 @@ class Comparison:
         outcome = self._outcome(complete) if measurements else "ended before anything was measured"
         progress.done(outcome)
         if measurements and not complete:
-            print(f"{self.name} {outcome}")
+            interruption.say(f"{self.name} {outcome}")
 
     def _outcome(self, complete: bool) -> str:
         name, path = f"{_name_of(self)}.result", _from_project(self.result.path)
