@@ -83,3 +83,78 @@ def test_costs_are_seconds_times_the_price():
     price = prices.read(["3.60 EUR"])[0]
     assert prices.cost(price, 0.36, 1000.0) == "0.36 EUR" and prices.cost(price, None, 1.0) == "—"
     assert prices.calls(0.36) == 1e6 and prices.calls(600) == 1
+
+
+def at(record, size, name: str, **changes):
+    """The record with one variant changed at one size."""
+    points = [
+        msgspec.structs.replace(
+            point,
+            variants=[
+                msgspec.structs.replace(v, **changes) if v.name == name and point.size == size else v
+                for v in point.variants
+            ],
+        )
+        for point in record.points
+    ]
+    return msgspec.structs.replace(record, points=points)
+
+
+def test_a_size_in_the_middle_that_was_lost_is_named():
+    """A winner that lost between two sizes is not said to win from a size on."""
+    record = at(make_record({"a": Made(), "b": Made(ratio=6)}, sizes=[10, 100, 1000]), 100, "b", verdict="slower")
+    assert "Faster at 10 and 1,000 rows, not at 100" in advice.of(record).condition
+
+
+def test_another_that_is_ahead_at_smaller_sizes_is_named():
+    """Faster at every size is not best at every size: who is clearly ahead elsewhere stands in the condition."""
+    record = make_record({"a": Made(), "b": Made(ratio=2), "c": Made(ratio=6)}, sizes=[10, 1000])
+    told = advice.of(at(record, 1000, "c", verdict="slower"))
+    assert told.do == "Use b instead of a" and "at 10 rows c is ahead, 6" in told.condition
+
+
+def test_what_wins_but_at_the_largest_size_is_recommended_up_to_there():
+    """A variant that fails at the largest size is recommended up to the size before, with what became of it."""
+    record = make_record({"a": Made(), "b": Made(ratio=6)}, sizes=[10, 100, 1000])
+    told = advice.of(at(record, 1000, "b", state="failed", verdict="failed", effect=None, reason="no memory left"))
+    assert (told.do, told.size) == ("Use b instead of a up to 100 rows", 100)
+    assert "at 1,000 rows b failed: no memory left" in told.condition and "Failed: b (no memory left)" in told.change
+
+
+def test_a_baseline_that_failed_is_not_recommended():
+    """Where the baseline itself failed nobody is told to stay with it, nor that more time would help."""
+    record = at(make_record({"a": Made(), "b": Made(ratio=6)}, sizes=[10]), 10, "b", verdict="unresolved", effect=None)
+    told = advice.of(at(record, 10, "a", state="failed", verdict="failed", warm_s=None, reason="no memory left"))
+    assert told.do == "Nothing can be said yet" and "a was not measured at 10 rows: no memory left" in told.condition
+
+
+def test_a_run_for_debugging_recommends_nothing():
+    """What was measured in one process is for debugging: no recommendation stands on it."""
+    record = make_record(sizes=[10])
+    record = msgspec.structs.replace(record, how=msgspec.structs.replace(record.how, isolated=False))
+    assert advice.of(record).do == "Nothing can be said yet" and "isolate=False" in advice.of(record).condition
+
+
+def test_why_something_is_open_is_its_own_reason():
+    """More time is advised only where time is what lacks, and by the notebook's own parameter."""
+    record = make_record({"a": Made(), "b": Made(ratio=1.4)}, sizes=[100], noise=0.9, parameters={"seconds": 10})
+    assert "seconds= above 10" in advice.of(record).change[0]
+    unchecked = at(record, 100, "b", reason="its answer was not checked: it raised ValueError")
+    assert advice.of(unchecked).change[0].endswith("; its answer was not checked: it raised ValueError")
+
+
+def test_a_dear_preparation_comes_first_and_an_interruption_is_said():
+    """A million calls to break even stand in the recommendation itself; what was not measured is named."""
+    record = at(make_record({"a": Made(), "b": Made(ratio=2)}, sizes=[100]), 100, "b", breakeven_calls=1e6)
+    assert advice.of(record).do == "Use b instead of a, for more than 1,000,000 calls"
+    asked = msgspec.structs.replace(record.asked, sizes=[100, 1000])
+    cut = msgspec.structs.replace(record, complete=False, asked=asked)
+    assert "the run was interrupted before 1,000 rows" in advice.of(cut).condition
+
+
+def test_a_remedy_stands_with_its_own_reason():
+    """Reasons that differ in a full stop are one; each has the remedy that was given for it."""
+    skipped = {"x": ("no GPU", "a GPU"), "y": ("no GPU.", ""), "z": ("no net", "a net")}
+    variants = {"a": Made(), **{n: Made(state="skipped", reason=why, remedy=do) for n, (why, do) in skipped.items()}}
+    told = advised(variants, sizes=[10]).change
+    assert told == ("x and y were not run: no GPU; to have them: a GPU", "z was not run: no net; to have it: a net")

@@ -110,7 +110,8 @@ def changed(record, **changes):
 
 def test_the_first_screen_says_what_to_do(tmp_path):
     """Each technique has a recommendation with its condition and numbers, and what was skipped and why."""
-    variants = USUAL | {"Polars": Made(ratio=6.1, fixed_s=0.03, memory=0.4)}
+    variants = {name: made for name, made in USUAL.items() if name != "DuckDB"}
+    variants |= {"Polars": Made(ratio=6.1, fixed_s=0.03, memory=0.4)}
     page, html = written(tmp_path, make_record(variants))
     first = html[html.index('id="verdicts"') : html.index('class="technique"')]
     assert "Use Polars instead of pandas." in first and "; below, stay with pandas; with equal tables" in first
@@ -435,6 +436,49 @@ def test_sections_beyond_the_most_are_counted(tmp_path, monkeypatch):
     small = {"pandas": Made(), "Polars": Made(ratio=2)}
     page, html = written(tmp_path, *(make_record(small, comparison=f"c{n}", sizes=[10], id=f"r{n}") for n in range(5)))
     assert html.count('class="comparison"') == 2 and "3 more comparisons are not told here" in page.text
+
+
+def test_no_technique_is_crowded_out_by_another(tmp_path, monkeypatch):
+    """However many parameter sets one notebook has, each technique keeps its place on the first screen."""
+    monkeypatch.setattr(publish, "MOST_SECTIONS", 3)
+    small = {"pandas": Made(), "Polars": Made(ratio=2)}
+    many = [make_record(small, sizes=[10], parameters={"n": n}, id=f"r{n}") for n in range(6)]
+    other = make_record(small, sizes=[10], notebook="05_caching", id="c", written="2020-01-01T00:00:00Z")
+    page, html = written(tmp_path, *many, other)
+    assert html.count('class="verdict"') == 2 and "Caching" in page.text and "4 more comparisons are" in page.text
+
+
+def test_the_newest_run_leads(tmp_path):
+    """With several parameter sets the newest run's comparison is the technique's main one, the others stand below."""
+    small, old = {"pandas": Made(), "Polars": Made(ratio=2)}, "2020-01-01T00:00:00Z"
+    records = [
+        make_record(small, sizes=[10], parameters={"n": 1}, title="long ago", written=old, id="a"),
+        make_record(small, sizes=[10], parameters={"n": 2}, title="of today", id="b"),
+    ]
+    _, html = written(tmp_path, *records)
+    assert html.index("of today") < html.index("long ago")
+
+
+def test_names_that_look_alike_have_their_own_places(tmp_path):
+    """Comparisons whose names differ only in signs, beyond 40 letters or in another script have anchors of their own."""
+    small = {"pandas": Made(), "Polars": Made(ratio=2)}
+    names = ["group by: sum", "group by, sum", "x" * 41, "x" * 42, "比較", "測定"]
+    records = [make_record(small, comparison=n, sizes=[10], id=f"r{p}") for p, n in enumerate(names)]
+    page, _ = written(tmp_path, *records)
+    anchors = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(anchors) == len(set(anchors)) and len(page.all("article")) == 7
+
+
+def test_markdown_fits_a_comment_whatever_it_holds(tmp_path):
+    """Sixty comparisons with hostile titles and long reasons stay below what a comment on GitHub holds."""
+    variants = {"pandas": Made(), "Polars": Made(ratio=2), "Odd": Made(ratio=2, broken="<@" * 400)}
+    records = [
+        make_record(variants, comparison=f"c{n}", title="<@|" * 200, sizes=[10], id=f"r{n}", rounds=10)
+        for n in range(60)
+    ]
+    written(tmp_path, *records)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert len(text) < 65_000 and "more comparisons stand in" in text and "more." in text
 
 
 def test_hostile_paths_stay_inside_the_report(tmp_path):

@@ -3,6 +3,7 @@
 Pure functions over `document.py`'s types, like `words.py`, whose promises they share.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,15 +17,20 @@ FEWEST_ROUNDS = 10
 """Under this number nothing is resolved (see `measure.statistics`)."""
 MORE_MEMORY = 1.1
 """From this ratio on the memory that a variant needs is a condition of using it."""
+MANY_CALLS = 1_000
+"""Where a preparation takes more calls than these to pay for itself, that is said first."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do. variant: whose numbers stand for it, the baseline's name where nothing beats it."""
+    """What to do."""
 
     do: str
     condition: str
     variant: str
+    """Whose numbers stand for it: its name, or the baseline's where nothing beats that."""
+    size: int | float | None
+    """At which those were measured."""
     change: tuple[str, ...]
     """What could change it, a clause each: what is open, what was skipped or failed, and what to do to know."""
 
@@ -35,87 +41,119 @@ def answers(told: Mapping[str, str], note: str = "") -> Table:
 
 
 def of(record: Record) -> Advice:
-    """Return the recommendation that one record allows: by its largest size, with what holds at the others."""
-    point, baseline = words.largest(record), words.shown(record.asked.baseline, 60)
+    """Return the recommendation that one record allows: by the largest size at which a variant beats the baseline, with
+    what holds at the others."""
+    point, baseline = words.largest(record), record.asked.baseline
     if point is None:
-        return Advice("Nothing can be said yet", "Nothing was measured", baseline, ())
-    best = winner(point)
-    if best is not None:
-        name = words.shown(best.name, 60)
-        do = f"Use {name} instead of {baseline}"
-        return Advice(do, _condition(record, point, best), name, _changes(record, point, best))
-    return _without_winner(record, point, baseline)
+        return Advice("Nothing can be said yet", "Nothing was measured", baseline, None, ())
+    if tool := record.extra.get("tool"):
+        why = f"{words.shown(tool, 40)} measures one test after the other, so these are times, and no speed-ups"
+        return Advice("Times only", why, baseline, point.size, ())
+    if not record.how.isolated:
+        why = "It was measured in one process (isolate=False), which is for debugging"
+        return Advice("Nothing can be said yet", why, baseline, point.size, ())
+    won = [p for p in _ascending(record) if winner(p) is not None]
+    return _with_winner(record, point, won[-1]) if won else _without_winner(record, point)
 
 
 def winner(point: Point) -> Variant | None:
     """Return the fastest variant that was shown to be faster, with an answer that holds; None where there is none."""
-    faster = [variant for variant in point.variants if variant.verdict == "faster" and variant.effect]
+    faster = [variant for variant in point.variants if _is_faster(variant)]
     return max(faster, key=lambda variant: variant.effect.speedup, default=None)
 
 
-def _without_winner(record: Record, point: Point, baseline: str) -> Advice:
-    judged = [v for v in point.variants if v.verdict not in ("baseline", "skipped", "correctness only")]
-    changes = _changes(record, point, None)
-    at = _at(record, point)
-    if not judged:
-        said = "Nothing to choose from" if record.complete else "Nothing can be said yet"
-        return Advice(said, f"{baseline} had nothing to be compared with by speed{at}", baseline, changes)
-    rounds = max((len(session.order) for session in point.sessions), default=0)
-    if rounds < FEWEST_ROUNDS and any(variant.verdict == "unresolved" for variant in judged):
-        few = f"{words.count(rounds, 'rounds')} were taken{at}, and {FEWEST_ROUNDS} are needed for any verdict"
-        return Advice("Nothing can be said yet", few, baseline, (_longer(record).capitalize(), *changes))
-    open_ones = [variant for variant in judged if variant.verdict == "unresolved"]
-    condition = f"Nothing was shown to be faster{at}"
-    if not open_ones:
-        tally = ", ".join(f"{words.shown(v.name, 60)} {_short(v)}" for v in judged[:4])
-        condition = f"{condition}: {tally}"
-    return Advice(f"Stay with {baseline}", condition, baseline, changes)
+def _is_faster(variant: Variant | None) -> bool:
+    return variant is not None and variant.verdict == "faster" and variant.effect is not None
 
 
-def _short(variant: Variant) -> str:
+def _ascending(record: Record) -> list[Point]:
+    return sorted(record.points, key=lambda point: (point.size is not None, point.size or 0))
+
+
+# ------------------------------------------------------------------------------------------------ something wins
+
+
+def _with_winner(record: Record, largest: Point, at: Point) -> Advice:
+    best, baseline = winner(at), words.shown(record.asked.baseline, 60)
+    do = f"Use {words.shown(best.name, 60)} instead of {baseline}"
+    if at is not largest:
+        do += f" up to {words.count(at.size, record.asked.unit)}"
+    if best.breakeven_calls and best.breakeven_calls > MANY_CALLS:
+        do += f", for more than {words.count(math.ceil(best.breakeven_calls), 'calls')}"
+    parts = [*_sizes(record, best), _beyond(record, largest, at, best), _answers(best), _memory(record, at, best)]
+    parts += [_calls(best), _interrupted(record)]
+    told = "; ".join(part for part in parts if part)
+    return Advice(do, told[:1].upper() + told[1:], best.name, at.size, _changes(record, largest, best))
+
+
+def _sizes(record: Record, best: Variant) -> list[str]:
+    """Return at which sizes the best was faster, and who is ahead of it where somebody is."""
+    points = [point for point in _ascending(record) if point.size is not None]
+    if not points:
+        return []
+    won = [point.size for point in points if _is_faster(words.find(point, best.name))]
+    lost = [point.size for point in points if point.size not in won and point.size < won[-1]]
+    others = [(p.size, other) for p in points if p.size <= won[-1] and (other := _leader(p, best))]
+    return [_where(record, best, won, lost, [size for size, _ in others]), _ahead(record, others)]
+
+
+def _where(record: Record, best: Variant, won: list, lost: list, elsewhere: list) -> str:
+    unit, baseline = record.asked.unit, words.shown(record.asked.baseline, 60)
+    if len(record.points) == 1:
+        return f"shown at {words.count(won[0], unit)}, the only size measured"
+    if not lost:
+        return f"at every size measured, {words.count(won[0])} to {words.count(won[-1], unit)}" if won[1:] else ""
+    if lost[-1] > won[0]:
+        least = [words.count(size) for size in won]
+        return f"faster at {words.listing(least)} {unit}, not at {words.listing(map(words.count, lost))}"
+    found = record.scaling.get(best.name)
+    crossed = found is not None and found.overtakes == "between" and found.from_size is not None
+    since = words.from_what_size(found, unit) if crossed else words.count(won[0], unit)
+    return f"from {since} on" + ("" if elsewhere else f"; below, stay with {baseline}")
+
+
+def _ahead(record: Record, others: list[tuple[float, Variant]]) -> str:
+    """Return who else is ahead at which size, the largest of these."""
+    if not others:
+        return ""
+    size, other = others[-1]
+    name, told = words.shown(other.name, 60), words.speed(other.effect)
+    return f"at {words.count(size, record.asked.unit)} {name} is ahead, {told}"
+
+
+def _leader(point: Point, best: Variant) -> Variant | None:
+    """Return who is ahead of the best at one size, beyond both their intervals."""
+    other, own = winner(point), words.find(point, best.name)
+    if other is None or other.name == best.name:
+        return None
+    apart = not _is_faster(own) or (other.effect.low or 0) > (own.effect.high or 0)
+    return other if apart else None
+
+
+def _beyond(record: Record, largest: Point, at: Point, best: Variant) -> str:
+    """Return what became of the best at larger sizes, where nothing wins."""
+    if at is largest:
+        return ""
+    there = words.find(largest, best.name)
+    baseline = words.find(largest, record.asked.baseline)
+    who, found = (record.asked.baseline, baseline) if baseline and baseline.state == "failed" else (best.name, there)
+    if found is None:
+        return ""
+    why = f": {words.note(found).rstrip('.')}" if found.verdict in ("failed", "invalid") and words.note(found) else ""
+    return f"at {words.count(largest.size, record.asked.unit)} {words.shown(who, 60)} {_became(found)}{why}"
+
+
+def _became(variant: Variant) -> str:
+    told = {"same": "is as fast", "failed": "failed", "unresolved": "can't be told apart", "skipped": "was not run"}
     if variant.verdict == "slower" and variant.effect:
         return f"is {words.speed(variant.effect)}"
-    return {"same": "is as fast", "failed": "failed"}.get(variant.verdict, f"is {variant.verdict}")
-
-
-def _condition(record: Record, point: Point, best: Variant) -> str:
-    """Return when the recommendation holds: sizes, answers, memory, preparation."""
-    parts = [_sizes(record, point, best), _answers(best), _memory(record, point, best), _calls(best)]
-    told = "; ".join(part for part in parts if part)
-    return told[:1].upper() + told[1:]
-
-
-def _at(record: Record, point: Point) -> str:
-    return f" at {words.count(point.size, record.asked.unit)}" if point.size is not None else ""
-
-
-def _sizes(record: Record, point: Point, best: Variant) -> str:
-    sizes = sorted({p.size for p in record.points if p.size is not None})
-    unit = record.asked.unit
-    if len(sizes) < 2:
-        return f"shown{_at(record, point)}, the only size measured" if sizes else ""
-    found = record.scaling.get(best.name)
-    if found and found.overtakes == "always":
-        return f"at every size measured, {words.count(sizes[0])} to {words.count(sizes[-1], unit)}"
-    other = _elsewhere(record, sizes[0], best)
-    if found and found.overtakes == "between":
-        return f"from {words.from_what_size(found, unit)} on; below, {other}"
-    return f"shown{_at(record, point)}; at {words.count(sizes[0], unit)} {other}"
-
-
-def _elsewhere(record: Record, size: float, best: Variant) -> str:
-    """Return what to do at another size, where `best` is not what was shown to be fastest there."""
-    point = next(p for p in record.points if p.size == size)
-    other = winner(point)
-    if other is None or other.name == best.name:
-        return f"stay with {words.shown(record.asked.baseline, 60)}"
-    return f"{words.shown(other.name, 60)} is ahead, {words.speed(other.effect)}"
+    return told.get(variant.verdict, f"is {variant.verdict}")
 
 
 def _answers(best: Variant) -> str:
     found = best.quality
-    if found is None or (found.state == "unchecked" and not found.asked):
-        return "its answers were not compared"
+    if found is None or found.state == "unchecked":
+        return "its answers were not checked" if found and found.asked else "its answers were not compared"
     if found.value is not None and found.bound is not None:
         return f"as long as {words.quality(found)} is good enough"
     return f"with {words.quality(found)}" if found.state == "held" else ""
@@ -130,54 +168,106 @@ def _memory(record: Record, point: Point, best: Variant) -> str:
 
 def _calls(best: Variant) -> str:
     calls = best.breakeven_calls
-    if calls is None or calls <= 1:
+    return f"its preparation pays for itself {words.break_even(best)}" if calls and 1 < calls <= MANY_CALLS else ""
+
+
+def _interrupted(record: Record) -> str:
+    if record.complete:
         return ""
-    return f"its preparation pays for itself {words.break_even(best)}"
+    measured = {point.size for point in record.points}
+    missing = [words.count(size, record.asked.unit) for size in record.asked.sizes if size not in measured]
+    return "the run was interrupted" + (f" before {words.listing(missing)}" if any(missing) else "")
+
+
+# ------------------------------------------------------------------------------------------------ nothing wins
+
+
+def _without_winner(record: Record, point: Point) -> Advice:
+    def advise(do: str, condition: str, *more: str) -> Advice:
+        told = "; ".join(part for part in (condition, _interrupted(record)) if part)
+        return Advice(do, told, record.asked.baseline, point.size, (*more, *_changes(record, point, None)))
+
+    baseline, at = words.shown(record.asked.baseline, 60), _at(record, point)
+    own = words.find(point, record.asked.baseline)
+    if own is None or own.state == "failed" or own.warm_s is None:
+        why = words.note(own).rstrip(".") if own else ""
+        return advise("Nothing can be said yet", f"{baseline} was not measured{at}" + (f": {why}" if why else ""))
+    judged = [v for v in point.variants if v.verdict not in ("baseline", "skipped", "correctness only")]
+    unsound = [v.reason for v in judged if v.verdict == "unresolved" and v.reason.startswith(record.asked.baseline)]
+    if unsound:  # its own answers differ, or it fell back: the measuring room says so of each that it can't judge
+        return advise("Nothing can be said yet", words.shown(unsound[0]).rstrip("."))
+    if not judged:
+        return advise("Nothing to choose from", f"{baseline} had nothing to be compared with by speed{at}")
+    rounds = max((len(session.order) for session in point.sessions), default=0)
+    if rounds < FEWEST_ROUNDS and any(variant.verdict == "unresolved" for variant in judged):
+        few = f"{words.count(rounds, 'rounds')} were taken{at}, and {FEWEST_ROUNDS} are needed for any verdict"
+        return advise("Nothing can be said yet", few)
+    condition = f"Nothing was shown to be faster{at}"
+    if not any(variant.verdict == "unresolved" for variant in judged):
+        condition += f": {', '.join(f'{words.shown(v.name, 60)} {_became(v)}' for v in judged[:4])}"
+    return advise(f"Stay with {baseline}", condition)
+
+
+def _at(record: Record, point: Point) -> str:
+    return f" at {words.count(point.size, record.asked.unit)}" if point.size is not None else ""
+
+
+# ------------------------------------------------------------------------------------------------ what could change it
 
 
 def _changes(record: Record, point: Point, best: Variant | None) -> tuple[str, ...]:
     """Return what could change the recommendation: close runners-up, what is open, what did not run and why."""
-    clauses = [_near(point, best)] if best else []
-    unresolved = [v for v in point.variants if v.verdict == "unresolved" and v is not best]
-    hopeful = [v for v in unresolved if v.effect and (v.effect.high or 0) > (best.effect.speedup if best else 1)]
-    if hopeful and not (best is None and not any(v.effect and v.effect.low for v in hopeful)):
-        told = words.listing(f"{v.name} ({_ratio(v)})" for v in hopeful[:4])
-        clauses.append(f"Open: {told}; {_longer(record)}")
-    return tuple(clause for clause in clauses if clause) + _not_run(point) + _spoiled(point)
+    clauses = [_near(point, best), *_open(record, point, best), *_not_run(point), *_spoiled(point)]
+    return tuple(clause for clause in clauses if clause)
 
 
-def _near(point: Point, best: Variant) -> str:
-    near = [
-        v
-        for v in point.variants
-        if v.verdict == "faster" and v is not best and v.effect.high and v.effect.high >= (best.effect.low or 0)
-    ]
-    told = words.listing(f"{v.name} ({_ratio(v)})" for v in near[:4])
-    return f"Near by: {told}" if near else ""
+def _near(point: Point, best: Variant | None) -> str:
+    best = words.find(point, best.name) if best else None
+    if not _is_faster(best):
+        return ""
+    reached = [v for v in point.variants if _is_faster(v) and (v.effect.high or 0) >= (best.effect.low or 0)]
+    told = words.listing(f"{v.name} ({_ratio(v)})" for v in reached if v is not best)
+    return f"Near by: {told}" if told else ""
+
+
+def _open(record: Record, point: Point, best: Variant | None) -> list[str]:
+    """Return the unresolved variants that may yet be better, by why they are unresolved."""
+    least = best.effect.speedup if best else 1
+    unresolved = [v for v in point.variants if v.verdict == "unresolved"]
+    hopeful = [v for v in unresolved if v.effect is None or v.effect.high is None or v.effect.high > least]
+    by_reason: dict[str, list[Variant]] = {}
+    for variant in hopeful:
+        by_reason.setdefault(_why_open(record, variant), []).append(variant)
+    return [f"Open: {words.listing(map(_with_ratio, those))}; {why}" for why, those in by_reason.items()]
+
+
+def _why_open(record: Record, variant: Variant) -> str:
+    reason = words.shown(variant.reason).rstrip(".")
+    if reason and "raise seconds=" not in reason:
+        return reason
+    given = record.asked.parameters.get("seconds")
+    seconds = given if isinstance(given, int | float) and not isinstance(given, bool) else record.how.seconds
+    return f"more time may tell, seconds= above {seconds:g}"
 
 
 def _ratio(variant: Variant) -> str:
     return words.with_interval(variant.effect.speedup, variant.effect.low, variant.effect.high)
 
 
-def _longer(record: Record) -> str:
-    return f"more time may tell, seconds= above {record.how.seconds:g}"
+def _with_ratio(variant: Variant) -> str:
+    has = variant.effect is not None and variant.effect.low is not None
+    return f"{words.shown(variant.name, 50)} ({_ratio(variant)})" if has else words.shown(variant.name, 60)
 
 
-def _not_run(point: Point) -> tuple[str, ...]:
+def _not_run(point: Point) -> list[str]:
     """Return what was skipped, grouped by the reason, with what to do to have it."""
-    remedies: dict[str, str] = {}
-    for variant in point.variants:
-        if variant.verdict == "skipped":
-            remedies.setdefault(words.shown(variant.reason), words.shown(variant.remedy).rstrip("."))
-    clauses = words.not_run(point)
-    return tuple(
+    return [
         f"{clause}; to have {'them' if ' were not run' in clause else 'it'}: {remedy}" if remedy else clause
-        for clause, remedy in zip(clauses, remedies.values(), strict=False)
-    )
+        for clause, remedy in words.not_run_and_remedy(point)
+    ]
 
 
-def _spoiled(point: Point) -> tuple[str, ...]:
+def _spoiled(point: Point) -> list[str]:
     """Return which variants failed or don't count, with the reason of the first."""
     found = []
     for verdict, said in (("failed", "Failed"), ("invalid", "Not to be used")):
@@ -185,4 +275,4 @@ def _spoiled(point: Point) -> tuple[str, ...]:
         if those:
             why = words.why_invalid(those[0]) if verdict == "invalid" else words.shown(those[0].reason, 120)
             found.append(f"{said}: {words.listing(v.name for v in those)}" + (f" ({why.rstrip('.')})" if why else ""))
-    return tuple(found)
+    return found

@@ -376,12 +376,21 @@ def at_point(record: Record, point: Point) -> str:
 
 def not_run(point: Point) -> list[str]:
     """Return one clause a reason: `cuDF and Dask-cuDF were not run: no NVIDIA driver`."""
-    by_reason: dict[str, list[str]] = {}
+    return [clause for clause, _ in not_run_and_remedy(point)]
+
+
+def not_run_and_remedy(point: Point) -> list[tuple[str, str]]:
+    """Return the same with what to do to have them run, empty where nothing is known to help."""
+    by_reason: dict[str, list[Variant]] = {}
     for variant in point.variants:
         if variant.verdict == "skipped":
-            by_reason.setdefault(_because(variant.reason), []).append(variant.name)
+            by_reason.setdefault(_because(variant.reason), []).append(variant)
     return [
-        f"{listing(names)} {'were' if len(names) > 1 else 'was'} not run{reason}" for reason, names in by_reason.items()
+        (
+            f"{listing(variant.name for variant in those)} {'were' if len(those) > 1 else 'was'} not run{reason}",
+            next((shown(v.remedy).rstrip(".") for v in those if shown(v.remedy)), ""),
+        )
+        for reason, those in by_reason.items()
     ]
 
 

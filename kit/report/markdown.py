@@ -1,6 +1,7 @@
 """Writes the report as Markdown that fits a pull request's comment."""
 
 import re
+from html import escape
 from typing import TYPE_CHECKING
 
 from kit.record import words
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from kit.report.view import OwnTable, Section
 
 MOST_LISTED = 40
+MOST_MACHINES = 8
 LARGEST = 60_000
 """Characters: a comment on GitHub holds 65,536."""
 
@@ -19,46 +21,60 @@ def page(report: "Report") -> str:
     failures, and folded, as many as there is room for, the comparisons in full."""
     parts = [
         "# What should we do?",
-        *(f"Measured on {safe(machine.line)}, {safe(machine.days)}." for machine in report.machines),
-        *([_choices(report)] if report.sections else ["Nothing has been measured yet."]),
-        *_changes(report),
-        *_failures(report),
+        *(f"Measured on {safe(machine.line)}, {safe(machine.days)}." for machine in report.machines[:MOST_MACHINES]),
     ]
+    if not report.sections:
+        parts.append("Nothing has been measured yet.")
+    for heading, rows in (_choices(report), _changes(report), _failures(report)):
+        parts += _fitting(heading, rows, LARGEST // 3)
     left, untold = LARGEST - len("\n\n".join(parts)), report.untold
     for section in report.sections:
         folded = _folded(section)
-        left -= len(folded) + 2
-        if left > 0:
+        if len(folded) + 2 <= left:
             parts.append(folded)
+            left -= len(folded) + 2
         else:
             untold += 1
     if untold:
-        parts.append(f"{untold:,} more comparisons stand in `index.html` and `results.parquet`.")
+        stand = "comparison stands" if untold == 1 else "comparisons stand"
+        parts.append(f"{untold:,} more {stand} in `index.html` and `results.parquet`.")
     return "\n\n".join(parts) + "\n"
 
 
-def _choices(report: "Report") -> str:
-    """Return the first screen as a table: a row a comparison."""
-    heads = ["technique", "comparison", "what to do", "speed-up [interval]", "faster from", "memory", "quality"]
+def _fitting(heading: str, rows: list[str], most: int) -> list[str]:
+    """Return a heading and as many rows as that many characters hold, with how many were left out."""
+    kept, left = [], most
+    for row in rows:
+        left -= len(row) + 1
+        if left < 0:
+            break
+        kept.append(row)
+    more = [f"And {len(rows) - len(kept):,} more."] if len(kept) < len(rows) else []
+    return [f"{heading}\n" + "\n".join(kept), *more] if rows else []
+
+
+def _choices(report: "Report") -> tuple[str, list[str]]:
+    """Return the first screen as a table: its head, and a row a comparison."""
+    heads = ["technique", "comparison", "what to do"]
+    heads += ["speed-up [interval]", "shown at", "faster from", "memory", "quality"]
     heads += ["cost"] if any("Cost" in dict(section.choice.numbers) for section in report.sections) else []
+    names = ("Speed-up", "Shown at", "Faster from", "Memory", "Quality", "Cost")[: len(heads) - 3]
     rows = []
-    for section in report.sections[:MOST_LISTED]:
+    for section in report.sections:
         numbers = dict(section.choice.numbers)
-        since = numbers.get("Faster from") or numbers.get("Shown at", "—")
-        cells = [section.technique, _named(section), section.choice.do, numbers.get("Speed-up", "—"), since]
-        cells += [numbers.get(name, "—") for name in ("Memory", "Quality", *(["Cost"] if len(heads) > 7 else []))]
+        cells = [section.technique, _named(section), section.choice.do, *(numbers.get(name, "—") for name in names)]
         rows.append("| " + " | ".join(map(safe, cells)) + " |")
-    return "\n".join(["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads), *rows])
+    return "| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads), rows
 
 
-def _changes(report: "Report") -> list[str]:
-    """Return what could change the recommendations, each clause once."""
+def _changes(report: "Report") -> tuple[str, list[str]]:
+    """Return what limits the recommendations and what could change them, each clause once."""
     clauses = dict.fromkeys(
-        f"- {safe(section.technique)}: {safe(clause)}."
+        f"- {safe(section.technique)}: {safe(clause.rstrip('.'))}."
         for section in report.sections
-        for clause in section.choice.change
+        for clause in (*section.warnings, *section.choice.change)
     )
-    return ["What could change that:", "\n".join(list(clauses)[:MOST_LISTED])] if clauses else []
+    return "What limits this, and what could change it:\n", list(clauses)
 
 
 def _named(section: "Section") -> str:
@@ -67,7 +83,7 @@ def _named(section: "Section") -> str:
 
 def _folded(section: "Section") -> str:
     told = "\n\n".join(_section(section))
-    named = safe(f"{section.technique}: {_named(section)}")
+    named = escape(words.shown(f"{section.technique}: {_named(section)}", 200)).replace("@", "&#64;")
     return f"<details><summary>{named}</summary>\n\n{told}\n\n</details>"
 
 
@@ -111,11 +127,8 @@ def _own_table(table: "OwnTable") -> str:
     return "\n\n".join([f"**{safe(table.title)}**", "\n".join([heads, rule, *rows]), *[n for n in notes if n]])
 
 
-def _failures(report: "Report") -> list[str]:
+def _failures(report: "Report") -> tuple[str, list[str]]:
     failed = [f"- run {safe(status.run)} {safe(status.state)}: {safe(status.line)}" for status, _ in report.failed]
     failed += [f"- {safe(t.variant)} {t.verdict} in {safe(t.comparison)}: {safe(t.reason)}" for t in report.troubles]
     failed += [f"- {safe(file.file)} can't be read: {safe(file.reason)}" for file in report.unreadable]
-    if not failed:
-        return []
-    more = [f"- and {len(failed) - MOST_LISTED:,} more"] if len(failed) > MOST_LISTED else []
-    return ["## Failures", "\n".join(failed[:MOST_LISTED] + more)]
+    return "## Failures\n", failed

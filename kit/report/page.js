@@ -2,7 +2,12 @@
 "use strict";
 (() => {
   const VERDICTS = ["faster", "same", "unresolved", "slower", "correctness only", "baseline", "invalid", "failed", "skipped"];
-  const UNITS = { ns: 1e-9, "µs": 1e-6, ms: 1e-3, s: 1, min: 60, h: 3600, MiB: 1, GiB: 1024 };
+  const UNITS = new Map(Object.entries({
+    ns: 1e-9, "µs": 1e-6, ms: 1e-3, s: 1, min: 60, h: 3600,
+    B: 1, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40,
+  }));
+  const SPOKEN = new Map(Object.entries({ "at once": 0, never: Number.MAX_VALUE }));
+  const ORDER = new Intl.Collator("en", { numeric: true });
   const asked = () => new URLSearchParams(location.search);
 
   function keep(changes, isStep) {
@@ -22,10 +27,12 @@
     const verdict = VERDICTS.indexOf(text);
     if (verdict >= 0) return verdict;
     if (text === "" || text === "—") return null;
-    const number = /^[−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?(?=$|[^\w.-]|[a-zµG])/.exec(text);
+    if (SPOKEN.has(text)) return SPOKEN.get(text);
+    const said = text.replace(/^(?:after|about|under) /, "");
+    const number = /^[−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?(?=$|[^\w.-]|[a-zµG])/.exec(said);
     if (!number) return text.toLowerCase();
-    const unit = /^\s*([a-zA-Zµ]+)/.exec(text.slice(number[0].length));
-    return Number(number[0].replace("−", "-").replaceAll(",", "")) * (UNITS[unit?.[1]] ?? 1);
+    const unit = /^\s*([a-zA-Zµ]+)/.exec(said.slice(number[0].length));
+    return Number(number[0].replace("−", "-").replaceAll(",", "")) * (UNITS.get(unit?.[1]) ?? 1);
   }
 
   function cellAt(row, column) {
@@ -39,7 +46,7 @@
 
   function before(one, other) {
     if (one === null || other === null) return (one === null) - (other === null);
-    if (typeof one === typeof other) return typeof one === "number" ? one - other : one.localeCompare(other);
+    if (typeof one === typeof other) return typeof one === "number" ? one - other : ORDER.compare(one, other);
     return typeof one === "number" ? -1 : 1;
   }
 
@@ -66,7 +73,8 @@
 
   function restore(table) {
     const [, key, way] = /^(.*):(asc|desc)$/.exec(asked().get(parameter(table)) ?? "") ?? [];
-    sortBy(table, [...table.tHead.rows[0].cells].findIndex((head) => keyOf(head) === key), key && way);
+    const column = [...table.tHead.rows[0].cells].findIndex((head) => keyOf(head) === key);
+    sortBy(table, column, column < 0 ? "" : way);
   }
 
   function makeSortable(table) {
@@ -108,7 +116,7 @@
     const words = controls.q.value.toLowerCase().split(/\s+/).filter(Boolean);
     let many = 0;
     for (const row of all.tBodies[0].rows) {
-      const text = row.textContent.toLowerCase();
+      const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
       const exact = ["technique", "verdict"].every(
         (name) => !controls[name].value || row.cells[at[name]].textContent.trim() === controls[name].value);
       row.hidden = !(exact && words.every((word) => text.includes(word)));

@@ -65,6 +65,10 @@ class Report:
     unreadable: list[Unreadable]
     numbers: view.Numbers | None
     variants: int
+    """Of these how many were measured at the largest size stands in `measured`."""
+    measured: int
+    is_paired: bool
+    """Whether every comparison told here took turns in processes of their own, the baseline against itself too."""
 
     @property
     def machine_names(self) -> dict[str, str]:
@@ -81,11 +85,14 @@ class Report:
 
     @property
     def screens(self) -> list[Screen]:
-        """What the first screen says, a technique each: first of the comparison that answers what to do, else of the
-        one that was measured first."""
+        """What the first screen says, a technique each. Of its newest run the comparison that answers what to do, else
+        the one that was measured first, is the main one."""
         found = []
-        for sections in self.techniques.values():
-            main = min(sections, key=lambda section: (not section.answers, section.written))
+        compared = {name: [s for s in sections if s.is_compared] for name, sections in self.techniques.items()}
+        for sections in filter(None, compared.values()):
+            newest = max(sections, key=lambda section: section.written)
+            run = [section for section in sections if section.run == newest.run]
+            main = min(run, key=lambda section: (not section.answers, section.written))
             others = [section for section in sections if section is not main]
             found.append(Screen(main, others[:MOST_ALSO], len(others[MOST_ALSO:])))
         return found

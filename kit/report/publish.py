@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from kit.compare.history import Collector
 from kit.errors import UserError
-from kit.record import store, words
+from kit.record import words
 from kit.record.document import Record
 from kit.report import markdown, pages, prices, table, view
 from kit.stored import choose, gather, index
@@ -43,13 +43,23 @@ def publish(runs: list[str], out: str, asked_prices: list[str]) -> Path:
     statuses = gather.read_statuses(found.statuses, unreadable)
     failed = [status for status in _latest(statuses) if status.state not in ENDED_WELL]
     newest = shelf.newest()
-    told = _read_again(newest[:MOST_SECTIONS])
+    told = _read_again(_of_each(newest, MOST_SECTIONS))
     notebooks = _write_notebooks(folder, found, [brief for brief, _ in told], failed, unreadable)
     report = _report(shelf, told, newest, notebooks, failed, unreadable, costs)
     _tell_histories(report.sections, told, past)
     _put(folder / "report.md", markdown.page(report))
     _put(folder / "index.html", pages.index(report))
     return folder / "index.html"
+
+
+def _of_each(briefs: list[Brief], most: int) -> list[Brief]:
+    """Return so many of them in their order, of each notebook the newest first: none is crowded out by another."""
+    by_notebook: dict[str, list[Brief]] = {}
+    for brief in sorted(briefs, key=lambda brief: brief.order, reverse=True):
+        by_notebook.setdefault(brief.notebook, []).append(brief)
+    turns = [(turn, brief) for found in by_notebook.values() for turn, brief in enumerate(found)]
+    chosen = {id(brief) for _, brief in sorted(turns, key=lambda pair: pair[0])[:most]}
+    return [brief for brief in briefs if id(brief) in chosen]
 
 
 def _latest(statuses: list[Status]) -> list[Status]:
@@ -95,6 +105,8 @@ def _report(shelf, told, newest, notebooks, failed, unreadable, costs) -> pages.
         unreadable=unreadable,
         numbers=view.numbers(records),
         variants=sum(len(section.tables[0].rows) for section in sections if section.tables),
+        measured=sum(row.median != "—" for section in sections if section.tables for row in section.tables[0].rows),
+        is_paired=all(record.how.isolated and view.has_noise(record) for record in records),
     )
 
 
@@ -134,7 +146,7 @@ def _read_again(briefs: list[Brief]) -> list[tuple[Brief, Record]]:
     told = []
     for brief in briefs:
         try:
-            told.append((brief, store.decode(brief.file.read(store.LARGEST_BYTES))))
+            told.append((brief, gather.again(brief.file, brief.id)))
         except UserError:
             continue
     return told

@@ -1,5 +1,6 @@
 """Turns records into what the page shows: plain text and numbers, ready for the template, which escapes them."""
 
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -48,9 +49,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Line:
-    """One variant of a verdict: how it came out at the largest size."""
+    """One variant of a verdict: how it came out at one size."""
 
+    variant: str
+    """Its name as the record has it."""
     name: str
+    """The same for people."""
     verdict: str
     speedup: str
     said: str
@@ -161,6 +165,10 @@ class Section:
     """Titles of the technique's own charts."""
     more_exhibits: int
     written: str
+    is_compared: bool
+    """Whether variants took turns, so that there is something to recommend: not in another tool's times."""
+    run: tuple[str, str]
+    """Of which run it is: its folder and a hash of its parameters."""
     history: list[str] = field(default_factory=list)
     """What became of each variant over the dated runs, a sentence each."""
     timeline: list[Drawn] = field(default_factory=list)
@@ -186,9 +194,11 @@ def technique(notebook: str) -> str:
 
 
 def slug(*parts: str) -> str:
-    """Return a name that is safe as anchor and file name."""
-    joined = "-".join(re.sub(r"[^a-z0-9_]+", "-", part.lower()).strip("-")[:40] for part in parts)
-    return joined.strip("-") or "unnamed"
+    """Return a name that is safe as anchor and file name; where a part can't stand as it is, a hash tells it apart."""
+    bare = [re.sub(r"[^a-z0-9_]+", "-", part.lower()).strip("-")[:40] for part in parts]
+    if bare != [part.lower() for part in parts]:
+        bare.append(hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=3).hexdigest())
+    return "-".join(bare).strip("-") or "unnamed"
 
 
 def _sources(record: Record) -> list[tuple[str, str]]:
@@ -217,17 +227,17 @@ def section(
         label=label,
         where=where,
         headline=words.headline(record),
-        choice=_choice(record, point, to_do, told, price),
+        choice=_choice(record, to_do, look, price),
         answers=_answers(record),
         results=_results(record, anchor, where),
         sentences=words.sentences(record),
         lines=told,
-        not_run=_not_run(point) if point else [],
+        not_run=words.not_run_and_remedy(point) if point else [],
         tables=_tables(record),
         more_sizes=max(0, len(record.points) - MOST_SIZES),
         growth=_growth(record),
         parameters=[(words.shown(n, 60), choose.value(v)) for n, v in list(asked.parameters.items())[:MOST_PARAMETERS]],
-        winner=next(((name, code) for name, code in asked.sources.items() if name == to_do.variant and code), None),
+        winner=(words.shown(to_do.variant, 60), code) if (code := asked.sources.get(to_do.variant)) else None,
         sources=sources,
         priced=_priced(record, point, price) if point and price else "",
         facts=_facts(record),
@@ -244,29 +254,41 @@ def section(
         charts=[words.shown(e.title, 160) for e in charts(record)],
         more_exhibits=max(0, len(record.exhibits) - MOST_EXHIBITS),
         written=words.shown(record.written, 30),
+        is_compared="tool" not in record.extra,
+        run=(brief.file.folder, brief.parameters),
     )
 
 
-def _choice(record: Record, point: Point | None, to_do: advice.Advice, told: list[Line], price: Price | None) -> Choice:
-    best = next((line for line in told if line.name == to_do.variant), None)
-    numbers: list[tuple[str, str]] = []
-    if best:
-        numbers += [("Speed-up", best.speedup), ("Faster from", best.since)] if record.scaling else []
-        numbers = numbers or [("Speed-up", best.speedup), ("Shown at", words.count(point.size, record.asked.unit))]
-        numbers += [("Memory", best.memory), ("Quality", best.quality)]
-    elif best := next((line for line in told if line.strip and line.verdict not in ("failed", "invalid")), None):
-        numbers += [("Best seen", f"{best.name}, {best.speedup}")]
+def _choice(record: Record, to_do: advice.Advice, look: dict, price: Price | None) -> Choice:
+    """Return the recommendation with the numbers of the variant that it names, or else of the best that was seen."""
+    point = next((point for point in record.points if point.size == to_do.size), None)
+    told = lines(record, point, look, price) if point else []
+    best = next((line for line in told if line.variant == to_do.variant), None)
+    seen = best or next((line for line in told if line.strip and line.verdict not in ("failed", "invalid")), None)
+    at = words.count(point.size, record.asked.unit) if point else ""
+    numbers = _numbers(record, best, at) if best else _best_seen(point, seen) if seen else []
     if price and point:
-        numbers += [("Cost", _cost_beside(record, point, best, price))]
+        numbers.append(("Cost", _cost_beside(record, point, best, price)))
     return Choice(
         do=to_do.do,
         condition=to_do.condition,
         change=list(to_do.change),
-        verdict=best.verdict if best else "",
+        verdict=seen.verdict if seen else "",
         numbers=[(name, value) for name, value in numbers if value and value != "—"],
-        strip=best.strip if best else None,
-        place=best.place if best else 0,
+        strip=seen.strip if seen else None,
+        place=seen.place if seen else 0,
     )
+
+
+def _best_seen(point: Point, seen: Line) -> list[tuple[str, str]]:
+    effect = words.find(point, seen.variant).effect
+    return [("Best seen", f"{seen.name}, {words.speed(effect)}")] if effect else []
+
+
+def _numbers(record: Record, best: Line, at: str) -> list[tuple[str, str]]:
+    numbers = [("Speed-up", best.speedup), ("Shown at", at)]
+    numbers += [("Faster from", best.since)] if record.scaling else []
+    return [*numbers, ("Memory", best.memory), ("Quality", best.quality)]
 
 
 def _cost_beside(record: Record, point: Point, best: Line | None, price: Price) -> str:
@@ -318,6 +340,11 @@ def _result(record: Record, point: Point, variant: Variant, anchor: str, where: 
     )
 
 
+def has_noise(record: Record) -> bool:
+    """Return whether the baseline ran against itself at every size that took rounds."""
+    return all(session.noise is not None for point in record.points for session in point.sessions)
+
+
 def charts(record: Record) -> list[document.Chart]:
     """Return the technique's own charts that the page has room for."""
     return [exhibit for exhibit in record.exhibits[:MOST_EXHIBITS] if isinstance(exhibit, document.Chart)]
@@ -351,6 +378,7 @@ def _line(record: Record, point: Point, variant: Variant, scale: tuple[float, fl
     effect = variant.effect if variant.verdict != "failed" else None
     ratio = words.memory_ratio(point, variant, record.asked.baseline)
     return Line(
+        variant=variant.name,
         name=words.shown(variant.name, 60),
         verdict=variant.verdict,
         speedup=words.with_interval(effect.speedup, effect.low, effect.high) if effect else "—",
@@ -390,14 +418,6 @@ def _strip(variant: Variant, scale: tuple[float, float]) -> Strip | None:
         return None
     place = lambda ratio: round(4 + 92 * (log(ratio) - log(low)) / (log(high) - log(low)), 2)  # noqa: E731
     return Strip(dot=place(ends[0]), low=place(min(ends)), high=place(max(ends)), one=place(1))
-
-
-def _not_run(point: Point) -> list[tuple[str, str]]:
-    remedies: dict[str, str] = {}
-    for variant in point.variants:
-        if variant.verdict == "skipped":
-            remedies.setdefault(words.shown(variant.reason), words.shown(variant.remedy))
-    return list(zip(words.not_run(point), remedies.values(), strict=False))
 
 
 def _tables(record: Record) -> list[Table]:
@@ -483,6 +503,8 @@ def _whole(seconds: float) -> str:
 
 def _warnings(record: Record) -> list[str]:
     """Return what a reader must know before believing the numbers."""
+    if tool := record.extra.get("tool"):
+        return [f"Read from {words.shown(tool, 40)}: times of one test after the other, without rounds."]
     found = [] if record.complete else ["Interrupted: what was measured until then is told here."]
     if not record.how.isolated:
         found.append("Measured in one process, for debugging: memory and threads are not each variant's own.")
