@@ -101,6 +101,7 @@ def execute(run: Run, status: Status, process: str, name: str, topic: str) -> Ga
             claim.log.close()
             _cancelled.discard(name)
         notebooks.tidy(claim.folder / "notebook.ipynb", run.notebook)
+        runs.tidy_log(claim.folder / "log.txt")
         return replace(ended, files=_files(claim.folder))
 
 

@@ -178,7 +178,7 @@ class Runs:
 
     def keep(self, claim: Claim, status: Status) -> None:
         """Write how a run ended and, if it was staged, upload it: its status last, so that nobody sees half of it."""
-        _tidy(claim.folder / "log.txt")
+        tidy_log(claim.folder / "log.txt")
         _write_status(claim.folder, status)
         claim.log.close()
         if not self.staged:
@@ -209,7 +209,7 @@ class Runs:
         """Say of an attempt that died with its batch what it could not say itself. At a URL nobody can know."""
         if self.staged or attempt.alive or attempt.status.state != "running":
             return
-        _tidy(Path(attempt.folder, "log.txt"))
+        tidy_log(Path(attempt.folder, "log.txt"))
         _write_status(
             Path(attempt.folder),
             msgspec.structs.replace(attempt.status, state="cancelled", error="its batch ended before it did"),
@@ -293,7 +293,7 @@ def _draft(folder: Path, run: Run, status: Status) -> BinaryIO:
     return log
 
 
-def _tidy(log: Path) -> None:
+def tidy_log(log: Path) -> None:
     """Mask the secrets of a log whose run has ended: what libraries and workers printed has passed by nobody.
 
     The file stays the same one: its lock says that the run is still ours."""
