@@ -158,3 +158,29 @@ def test_a_remedy_stands_with_its_own_reason():
     variants = {"a": Made(), **{n: Made(state="skipped", reason=why, remedy=do) for n, (why, do) in skipped.items()}}
     told = advised(variants, sizes=[10]).change
     assert told == ("x and y were not run: no GPU; to have them: a GPU", "z was not run: no net; to have it: a net")
+
+
+def test_what_pays_at_small_sizes_only_is_no_headline():
+    """A variant that is slower at the largest size does not lead: the baseline stays, and where it pays is said."""
+    record = make_record({"a": Made(), "b": Made(ratio=6)}, sizes=[10, 100, 1000])
+    for size in (100, 1000):
+        record = at(record, size, "b", verdict="slower")
+    told = advice.of(record)
+    assert told.do == "Stay with a" and "b is faster up to 10 rows only" in told.condition
+
+
+def test_odd_records_are_told_without_a_crash():
+    """A size that is none beside ones that are, and a win without an interval, cost no report."""
+    record = make_record({"a": Made(), "b": Made(ratio=6)}, sizes=[10, 1000])
+    first = msgspec.structs.replace(record.points[0], size=None)
+    mixed = msgspec.structs.replace(record, points=[first, record.points[1]])
+    assert advice.of(at(mixed, 1000, "b", verdict="slower")).do == "Stay with a"
+    effect = msgspec.structs.replace(record.points[1].variants[1].effect, low=None, high=None)
+    bare = at(at(record, 1000, "b", effect=effect), 10, "b", effect=None)
+    assert advice.of(bare).do == "Stay with a"
+
+
+def test_each_that_is_not_to_be_used_has_its_own_reason():
+    """A wrong answer and a fallback are told apart."""
+    told = advised({"a": Made(), "b": Made(broken="3 rows differ"), "c": Made(fell_back="pandas")}, sizes=[10])
+    assert told.change[-1].count(" (") == 2 and "it fell back to pandas" in told.change[-1]

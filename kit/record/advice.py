@@ -53,7 +53,12 @@ def of(record: Record) -> Advice:
         why = "It was measured in one process (isolate=False), which is for debugging"
         return Advice("Nothing can be said yet", why, baseline, point.size, ())
     won = [p for p in _ascending(record) if winner(p) is not None]
-    return _with_winner(record, point, won[-1]) if won else _without_winner(record, point)
+    if not won:
+        return _without_winner(record, point)
+    there = words.find(point, winner(won[-1]).name)
+    if won[-1] is not point and there is not None and there.verdict in ("slower", "same"):
+        return _without_winner(record, point, won[-1])
+    return _with_winner(record, point, won[-1])
 
 
 def winner(point: Point) -> Variant | None:
@@ -63,7 +68,9 @@ def winner(point: Point) -> Variant | None:
 
 
 def _is_faster(variant: Variant | None) -> bool:
-    return variant is not None and variant.verdict == "faster" and variant.effect is not None
+    return (
+        variant is not None and variant.verdict == "faster" and variant.effect is not None and bool(variant.effect.low)
+    )
 
 
 def _ascending(record: Record) -> list[Point]:
@@ -92,33 +99,39 @@ def _sizes(record: Record, best: Variant) -> list[str]:
     if not points:
         return []
     won = [point.size for point in points if _is_faster(words.find(point, best.name))]
+    if not won:
+        return []
     lost = [point.size for point in points if point.size not in won and point.size < won[-1]]
     others = [(p.size, other) for p in points if p.size <= won[-1] and (other := _leader(p, best))]
-    return [_where(record, best, won, lost, [size for size, _ in others]), _ahead(record, others)]
+    return [_where(record, best, won, lost, bool(others)), _ahead(record, others)]
 
 
-def _where(record: Record, best: Variant, won: list, lost: list, elsewhere: list) -> str:
+def _where(record: Record, best: Variant, won: list, lost: list, is_led: bool) -> str:
     unit, baseline = record.asked.unit, words.shown(record.asked.baseline, 60)
     if len(record.points) == 1:
         return f"shown at {words.count(won[0], unit)}, the only size measured"
     if not lost:
-        return f"at every size measured, {words.count(won[0])} to {words.count(won[-1], unit)}" if won[1:] else ""
+        span = f"{words.count(won[0])} to {words.count(won[-1], unit)}" if won[1:] else ""
+        is_all = len(won) == len(record.points)
+        return f"at every size measured, {span}" if is_all else f"shown at {span}" if span else ""
     if lost[-1] > won[0]:
         least = [words.count(size) for size in won]
         return f"faster at {words.listing(least)} {unit}, not at {words.listing(map(words.count, lost))}"
     found = record.scaling.get(best.name)
     crossed = found is not None and found.overtakes == "between" and found.from_size is not None
     since = words.from_what_size(found, unit) if crossed else words.count(won[0], unit)
-    return f"from {since} on" + ("" if elsewhere else f"; below, stay with {baseline}")
+    return f"from {since} on" + ("" if is_led else f"; below, stay with {baseline}")
 
 
 def _ahead(record: Record, others: list[tuple[float, Variant]]) -> str:
-    """Return who else is ahead at which size, the largest of these."""
+    """Return who else is ahead at which sizes: the one at the largest of these."""
     if not others:
         return ""
-    size, other = others[-1]
-    name, told = words.shown(other.name, 60), words.speed(other.effect)
-    return f"at {words.count(size, record.asked.unit)} {name} is ahead, {told}"
+    other = others[-1][1]
+    sizes = [size for size, variant in others if variant.name == other.name]
+    at = words.listing([*map(words.count, sizes[:-1]), words.count(sizes[-1], record.asked.unit)])
+    told = f", {words.speed(other.effect)}" if not sizes[1:] else ""
+    return f"at {at} {words.shown(other.name, 60)} is ahead{told}"
 
 
 def _leader(point: Point, best: Variant) -> Variant | None:
@@ -140,7 +153,9 @@ def _beyond(record: Record, largest: Point, at: Point, best: Variant) -> str:
     if found is None:
         return ""
     why = f": {words.note(found).rstrip('.')}" if found.verdict in ("failed", "invalid") and words.note(found) else ""
-    return f"at {words.count(largest.size, record.asked.unit)} {words.shown(who, 60)} {_became(found)}{why}"
+    above = [point.size for point in _ascending(record) if (point.size or 0) > (at.size or 0)]
+    first = f"nothing was shown to be faster from {words.count(above[0], record.asked.unit)} on; " if above[1:] else ""
+    return f"{first}at {words.count(largest.size, record.asked.unit)} {words.shown(who, 60)} {_became(found)}{why}"
 
 
 def _became(variant: Variant) -> str:
@@ -182,9 +197,11 @@ def _interrupted(record: Record) -> str:
 # ------------------------------------------------------------------------------------------------ nothing wins
 
 
-def _without_winner(record: Record, point: Point) -> Advice:
+def _without_winner(record: Record, point: Point, won: Point | None = None) -> Advice:
+    """Return what to do where nothing wins at the largest size. won: the largest size at which something did."""
+
     def advise(do: str, condition: str, *more: str) -> Advice:
-        told = "; ".join(part for part in (condition, _interrupted(record)) if part)
+        told = "; ".join(part for part in (condition, _only(record, won), _interrupted(record)) if part)
         return Advice(do, told, record.asked.baseline, point.size, (*more, *_changes(record, point, None)))
 
     baseline, at = words.shown(record.asked.baseline, 60), _at(record, point)
@@ -193,8 +210,9 @@ def _without_winner(record: Record, point: Point) -> Advice:
         why = words.note(own).rstrip(".") if own else ""
         return advise("Nothing can be said yet", f"{baseline} was not measured{at}" + (f": {why}" if why else ""))
     judged = [v for v in point.variants if v.verdict not in ("baseline", "skipped", "correctness only")]
-    unsound = [v.reason for v in judged if v.verdict == "unresolved" and v.reason.startswith(record.asked.baseline)]
-    if unsound:  # its own answers differ, or it fell back: the measuring room says so of each that it can't judge
+    beginnings = tuple(f"{record.asked.baseline}{said}" for said in ("'s own answers", " fell back", " failed in"))
+    unsound = [v.reason for v in judged if v.verdict == "unresolved" and v.reason.startswith(beginnings)]
+    if unsound:  # the measuring room says so of each that it can't judge
         return advise("Nothing can be said yet", words.shown(unsound[0]).rstrip("."))
     if not judged:
         return advise("Nothing to choose from", f"{baseline} had nothing to be compared with by speed{at}")
@@ -206,6 +224,14 @@ def _without_winner(record: Record, point: Point) -> Advice:
     if not any(variant.verdict == "unresolved" for variant in judged):
         condition += f": {', '.join(f'{words.shown(v.name, 60)} {_became(v)}' for v in judged[:4])}"
     return advise(f"Stay with {baseline}", condition)
+
+
+def _only(record: Record, won: Point | None) -> str:
+    """Return what is faster at smaller sizes only."""
+    best = winner(won) if won else None
+    if best is None or won.size is None:
+        return ""
+    return f"{words.shown(best.name, 60)} is faster up to {words.count(won.size, record.asked.unit)} only"
 
 
 def _at(record: Record, point: Point) -> str:
@@ -268,11 +294,17 @@ def _not_run(point: Point) -> list[str]:
 
 
 def _spoiled(point: Point) -> list[str]:
-    """Return which variants failed or don't count, with the reason of the first."""
-    found = []
-    for verdict, said in (("failed", "Failed"), ("invalid", "Not to be used")):
-        those = [variant for variant in point.variants if variant.verdict == verdict]
-        if those:
-            why = words.why_invalid(those[0]) if verdict == "invalid" else words.shown(those[0].reason, 120)
-            found.append(f"{said}: {words.listing(v.name for v in those)}" + (f" ({why.rstrip('.')})" if why else ""))
-    return found
+    """Return which variants failed or don't count, grouped by the reason."""
+    return [
+        f"{said}: {'; '.join(_by_reason([v for v in point.variants if v.verdict == verdict]))}"
+        for verdict, said in (("failed", "Failed"), ("invalid", "Not to be used"))
+        if any(variant.verdict == verdict for variant in point.variants)
+    ]
+
+
+def _by_reason(variants: list[Variant]) -> list[str]:
+    grouped: dict[str, list[str]] = {}
+    for variant in variants:
+        why = words.why_invalid(variant) if variant.verdict == "invalid" else words.shown(variant.reason, 160)
+        grouped.setdefault(why.rstrip("."), []).append(variant.name)
+    return [words.listing(names) + (f" ({why})" if why else "") for why, names in grouped.items()]

@@ -295,7 +295,7 @@ def memory_ratio(point: Point, variant: Variant, baseline: str) -> float | None:
 
 def speed(effect: Effect) -> str:
     """Return an effect in words: `6.1× [5.8, 6.4] faster` or `1.4× [1.3, 1.5] slower`."""
-    if effect.speedup >= 1 or effect.speedup <= 0:
+    if effect.speedup >= 1 or not effect.speedup > 0:
         return f"{with_interval(effect.speedup, effect.low, effect.high)} faster"
     low, high = (1 / end if end else None for end in (effect.high, effect.low))
     return f"{with_interval(1 / effect.speedup, low, high)} slower"
