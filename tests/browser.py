@@ -144,6 +144,8 @@ class Trap:
 
     socket: socket.socket
     calls: list[bytes] = field(default_factory=list)
+    wanted: bool = False
+    """Whether the test wants to be called."""
 
     @property
     def address(self) -> str:
@@ -155,9 +157,10 @@ class Trap:
             while True:
                 caller, _ = self.socket.accept()
                 caller.settimeout(0.2)
+                said = b"a connection"
                 with caller, contextlib.suppress(OSError):
-                    self.calls.append(b"a connection")
-                    self.calls[-1] = caller.recv(200) or self.calls[-1]
+                    said = caller.recv(200) or said
+                self.calls.append(said)
 
 
 @pytest.fixture
@@ -170,4 +173,4 @@ def trap() -> Iterator[Trap]:
     found.socket.shutdown(socket.SHUT_RDWR)
     found.socket.close()
     thread.join(5)
-    assert not found.calls, found.calls
+    assert found.wanted or not found.calls, found.calls
