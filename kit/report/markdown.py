@@ -89,8 +89,8 @@ def _folded(section: "Section") -> str:
 
 def safe(text: str) -> str:
     """Return text with everything escaped that Markdown, HTML or a mention would make something of."""
-    shown = words.shown(text, 400).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", shown).replace("://", ":&#8203;//")
+    shown = words.shown(text, 400).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", shown).replace("@", "&#64;").replace("://", ":&#8203;//")
 
 
 def _section(section: "Section") -> list[str]:

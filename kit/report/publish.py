@@ -46,7 +46,7 @@ def publish(runs: list[str], out: str, asked_prices: list[str]) -> Path:
     told = _read_again(_of_each(newest, MOST_SECTIONS))
     notebooks = _write_notebooks(folder, found, [brief for brief, _ in told], failed, unreadable)
     report = _report(shelf, told, newest, notebooks, failed, unreadable, costs)
-    _tell_histories(report.sections, told, past)
+    _tell_histories(report.sections, told, past, unreadable)
     _put(folder / "report.md", markdown.page(report))
     _put(folder / "index.html", pages.index(report))
     return folder / "index.html"
@@ -91,8 +91,9 @@ def _report(shelf, told, newest, notebooks, failed, unreadable, costs) -> pages.
         )
         for (brief, record), label in zip(told, _labels(records), strict=True)
     ]
-    for section, record in zip(sections[:MOST_DRAWN], records, strict=False):
-        section.figures.extend(_draw(record, look))
+    for section, (brief, record) in list(zip(sections, told, strict=True))[:MOST_DRAWN]:
+        with _at_no_cost(unreadable, brief, "it could not be drawn"):
+            section.figures.extend(_draw(record, look))
     written = [brief.written for brief in shelf.every()]
     return pages.Report(
         sections=sections,
@@ -110,7 +111,18 @@ def _report(shelf, told, newest, notebooks, failed, unreadable, costs) -> pages.
     )
 
 
-def _tell_histories(sections: list[view.Section], told: list[tuple[Brief, Record]], past: Collector) -> None:
+@contextmanager
+def _at_no_cost(unreadable: list[Unreadable], brief: Brief, what: str) -> Iterator[None]:
+    """Have one odd record cost its own figures and not the page: whatever a library raises at its numbers is listed."""
+    try:
+        yield
+    except Exception as error:
+        unreadable.append(Unreadable(brief.file.shown, f"{what}: {type(error).__name__}: {words.shown(error)}"))
+
+
+def _tell_histories(
+    sections: list[view.Section], told: list[tuple[Brief, Record]], past: Collector, unreadable
+) -> None:
     """Add to each section what became of its comparison over the dated runs; only the first ones are drawn."""
     from kit.record import figures, style
 
@@ -119,7 +131,9 @@ def _tell_histories(sections: list[view.Section], told: list[tuple[Brief, Record
     for place, (section, (brief, _)) in enumerate(zip(sections, told, strict=True)):
         if history := found.get((*brief.question, brief.machine)):
             section.history.extend(history.sentences)
-            if place < MOST_DRAWN:
+            if place >= MOST_DRAWN:
+                continue
+            with _at_no_cost(unreadable, brief, "its history could not be drawn"):
                 section.timeline.append(view.Drawn(style.to_svg(history.figure(look), themed=True)))
 
 
