@@ -282,7 +282,10 @@ def _choice(record: Record, to_do: advice.Advice, look: dict, price: Price | Non
 
 def _best_seen(point: Point, seen: Line) -> list[tuple[str, str]]:
     effect = words.find(point, seen.variant).effect
-    return [("Best seen", f"{seen.name}, {words.speed(effect)}")] if effect else []
+    if effect is None:
+        return []
+    told = words.speed(effect) if effect.low is not None else f"{words.times(effect.speedup)} so far"
+    return [("Best seen", f"{seen.name}, {told}")]
 
 
 def _numbers(record: Record, best: Line, at: str) -> list[tuple[str, str]]:
