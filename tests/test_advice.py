@@ -166,7 +166,7 @@ def test_what_pays_at_small_sizes_only_is_no_headline():
     for size in (100, 1000):
         record = at(record, size, "b", verdict="slower")
     told = advice.of(record)
-    assert told.do == "Stay with a" and "b is faster up to 10 rows only" in told.condition
+    assert told.do == "Stay with a" and "b is faster at 10 rows only" in told.condition
 
 
 def test_odd_records_are_told_without_a_crash():

@@ -231,7 +231,10 @@ def _only(record: Record, won: Point | None) -> str:
     best = winner(won) if won else None
     if best is None or won.size is None:
         return ""
-    return f"{words.shown(best.name, 60)} is faster up to {words.count(won.size, record.asked.unit)} only"
+    points = [point for point in _ascending(record) if point.size is not None]
+    sizes = [point.size for point in points if _is_faster(words.find(point, best.name))]
+    at = words.listing([*map(words.count, sizes[:-1]), words.count(sizes[-1], record.asked.unit)])
+    return f"{words.shown(best.name, 60)} is faster at {at} only"
 
 
 def _at(record: Record, point: Point) -> str:
