@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "execute notebooks and keep what they find")
     run.epilog = (
         "A plan is a TOML file of [[run]] tables, each with a notebook and, if wanted, a timeout in seconds, a table "
-        "`parameters`, and a table `grid` whose lists give one run for each combination. A timeout above all tables "
+        "`parameters`, and a table `grid` whose lists give one run for each combination; `resources` (as { gpu = 1 }) "
+        "name what a worker of a cluster must declare. A timeout above all tables "
         "holds for all."
     )
     _run_options(run)
@@ -68,7 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     compare = _command(commands, "compare", _compare, "say what became faster or slower between two sets of runs")
-    compare.add_argument("a", metavar="A", help="before: a folder, record or URL; or a commit or machine within --runs")
+    compare.add_argument(
+        "a",
+        metavar="A",
+        help="before: a folder, record, URL or JSON of pytest-benchmark; or a commit, machine or day within --runs",
+    )
     compare.add_argument("b", metavar="B", help="after: likewise")
     compare.add_argument("--runs", metavar="DIR|URL", help="where commits and machines are looked up (default: runs/)")
     compare.add_argument("-o", "--out", metavar="DIR", help="write report.md and index.html into this folder")

@@ -9,6 +9,7 @@ def _runs_elsewhere(tmp_path_factory):
     """Fixtures that outlive one test write their records into a folder of the session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KIT_RUN", str(tmp_path_factory.mktemp("run")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # where indexes of records are kept
         yield
 
 
