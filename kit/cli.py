@@ -56,8 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     run.epilog = (
         "A plan is a TOML file of [[run]] tables, each with a notebook and, if wanted, a timeout in seconds, a table "
         "`parameters`, and a table `grid` whose lists give one run for each combination; `resources` (as { gpu = 1 }) "
-        "name what a worker of a cluster must declare. A timeout above all tables "
-        "holds for all."
+        "name what a worker of a cluster must declare. A timeout above all tables holds for all."
     )
     _run_options(run)
 
@@ -72,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "a",
         metavar="A",
-        help="before: a folder, record, URL or JSON of pytest-benchmark; or a commit, machine or day within --runs",
+        help="before: a folder, record, URL or pytest-benchmark JSON; or a commit, machine or day",
     )
     compare.add_argument("b", metavar="B", help="after: likewise")
     compare.add_argument("--runs", metavar="DIR|URL", help="where commits and machines are looked up (default: runs/)")
