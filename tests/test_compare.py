@@ -111,12 +111,13 @@ def test_a_slow_machine_does_not_make_a_variant_slower(put):
 
 
 def test_other_machines_compare_by_speed_up_alone(put):
-    """On another machine times are labelled as not comparable, and the speed-up over the baseline is compared."""
+    """On another machine times are labelled as not comparable, and only the speed-up is told larger or smaller."""
     on = machine(cpu="Other CPU", cores=64)
     changes = compare.changes(put("a", record("a")), put("b", record("b", ratio=4.0, on=on)))
     polars = next(row for row in changes.rows if row.variant == "Polars")
-    assert (polars.verdict, polars.by, polars.time) == ("faster", "speed-up", None)
+    assert (polars.verdict, polars.by, polars.time) == ("speed-up larger", "speed-up", None)
     assert "another machine" in " ".join(polars.notes)
+    assert "larger on another machine" in tell.sentence(changes) and "became" not in repr(changes)
     assert rows(changes)["pandas"] == ("not comparable", "")
     assert "another machine" in repr(changes)
 
@@ -172,6 +173,95 @@ def test_exit_status_for_ci(put, ratio, status):
     assert compare.main(a, b, "runs", None, fail_on_slower=False) == 0
 
 
+def test_the_gate_judges_no_other_machine(put, capsys):
+    """A smaller speed-up on another machine is no slower variant: it is not judged, and a gate that judged nothing
+    fails and says so."""
+    a, b = put("a", record("a")), put("b", record("b", ratio=1.0, on=machine(cpu="Other CPU", cores=64)))
+    changes = compare.changes(a, b)
+    assert rows(changes)["Polars"][0] == "speed-up smaller" and not changes.failing
+    assert compare.main(a, b, "runs", None, fail_on_slower=True) == 1
+    assert "judged 0 of 3 rows, so it fails: nothing could be compared" in capsys.readouterr().err
+
+
+def without(made: Record, name: str) -> Record:
+    points = [msgspec.structs.replace(p, variants=[v for v in p.variants if v.name != name]) for p in made.points]
+    return msgspec.structs.replace(made, points=points)
+
+
+UNCHECKED = Quality(state="unchecked", measure="equal tables", note="the check raised KeyError", asked=True)
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict", "why"),
+    [
+        (lambda made: without(made, "Polars"), "no longer runs", "it is not in the run after"),
+        (
+            lambda made: edited(made, "Polars", state="skipped", verdict="skipped", reason="no module polars"),
+            "no longer runs",
+            "no module polars",
+        ),
+        (
+            lambda made: edited(made, "Polars", quality=UNCHECKED, verdict="unresolved"),
+            "no longer checked",
+            "the check raised KeyError",
+        ),
+    ],
+)
+def test_what_is_not_measured_any_more_fails_the_gate(put, capsys, after, verdict, why):
+    """A variant that is dropped, skipped or unchecked now is told as worse, with the reason, and fails the gate."""
+    a, b = put("a", record("a")), put("b", after(record("b")))
+    row = compare.changes(a, b).rows[0]
+    assert (row.variant, row.verdict) == ("Polars", verdict) and why in row.notes
+    assert compare.main(a, b, "runs", None, fail_on_slower=True) == 1
+    assert f"judged 2 of 3 rows and fails on Polars, 100,000 rows: {verdict}" in capsys.readouterr().err
+
+
+def test_a_comparison_or_a_size_that_is_missing_fails_the_gate(put, capsys):
+    """A comparison or a size that was measured before and is not after fails the gate, which names it."""
+    two = put("two", record("a", sizes=[10_000, 100_000]), record("a", seed=9, comparison="joins"))
+    assert compare.main(two, put("b", record("b")), "runs", None, fail_on_slower=True) == 1
+    said = capsys.readouterr()
+    assert "01_dataframes joins: not measured after and delays at 10,000 rows: not measured after" in said.err
+    assert compare.main("b", "two", "runs", None, fail_on_slower=True) == 0, "what is new fails nothing"
+    assert "1 comparison only before" in tell.sentence(compare.changes("two", "b"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"sizes": [5]}, "no size was measured both before and after"),
+        ({"unit": "MiB"}, "sizes in rows before, in MiB after"),
+    ],
+)
+def test_nothing_in_common_is_said(put, tmp_path, capsys, changed, said):
+    """Without a size in common, or with sizes of another unit, nothing is compared, and that is the headline."""
+    after = record("b", sizes=changed.get("sizes", [100_000]))
+    after = msgspec.structs.replace(after, asked=msgspec.structs.replace(after.asked, **changed))
+    a, b = put("a", record("a")), put("b", after)
+    assert compare.main(a, b, "runs", str(tmp_path / "out"), fail_on_slower=False) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "out" / "report.md").read_text().startswith("## Nothing could be compared")
+    assert said in (tmp_path / "out" / "index.html").read_text() and said in repr(compare.changes(a, b))
+    assert compare.main(a, b, "runs", None, fail_on_slower=True) == 1
+    assert "nothing" in capsys.readouterr().out.lower()
+
+
+def test_a_folded_title_has_no_escapes_of_markdown(put):
+    """The line of a folded comparison is HTML: no backslash shows in it, and no name acts."""
+    a, b = (put(side, record(side, comparison="a_b <i> @all")) for side in "ab")
+    summary = re.search("<summary>.*</summary>", tell.markdown(compare.changes(a, b)))[0]
+    assert "01_dataframes · a_b &lt;i&gt; &#64;all" in summary and "\\" not in summary
+
+
+def test_the_luck_of_a_session_is_divided_by_runs_alone(put):
+    """More sets of fresh processes leave what lasts for a whole run; runs that are repeated do not."""
+    level = judged.Level(0.0, 0.0, 0.0, ((0.0,) * 1000,), (0.0,), 1000, 0.0)
+    one = judged.change(level, level)
+    assert one.high > 1.05
+    many = judged.pooled([level] * 8)
+    assert judged.change(many, many).high < 1 + (one.high - 1) / 2
+
+
 def test_the_gate_counts_rows(put, capsys, monkeypatch):
     """A row that only just counts as slower does not fail the gate among many rows, and that is said."""
     assert judged.needed_strength(1) == pytest.approx(1.0)
@@ -188,7 +278,7 @@ def test_commits_machines_and_days_are_looked_up(put):
     on = machine(cpu="Other CPU", cores=64)
     put("runs", record("a", written="2026-11-20T10:00:00Z"), record("b", ratio=1.0, on=on))
     for a, b in (("aaaa", "bbbb"), (record("a").machine.key, on.key), ("2026-11-20", "2026-11-23")):
-        assert rows(compare.changes(a, b, "runs"))["Polars"][0] == "slower"
+        assert rows(compare.changes(a, b, "runs"))["Polars"][0] == "speed-up smaller"
     with pytest.raises(UserError, match=r"cccc is no file, and no commit, machine or day .* commits aaaaaaa and bbbb"):
         compare.changes("cccc", "aaaa", "runs")
 

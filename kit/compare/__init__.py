@@ -20,12 +20,21 @@ def changes(a: str, b: str, runs: str | None = None) -> "Changes":
 
 
 def main(a: str, b: str, place: str, out: str | None = None, fail_on_slower: bool = False) -> int:
-    """Print what changed from A to B, write it into `out` if that is given, and return the exit status: 1 if it shall
-    fail on what became slower, failed, or answers wrongly now, and something did beyond chance (`Changes.failing`)."""
+    """Print what changed from A to B, write it into `out` if that is given, and return the exit status.
+
+    With `fail_on_slower` it is 1 if something became slower beyond chance, failed, answers wrongly, or is not run or
+    not checked any more (`Changes.failing`, `Changes.missing`), and if nothing could be compared; a sentence on stderr
+    says which, and how much was judged."""
+    import sys
+
     from kit.compare import found, tell
 
     told = found.between(a, b, place)
     tell.terminal(told)
     if out:
         print(f"\n{found.write(told, out)}")
-    return 1 if fail_on_slower and told.failing else 0
+    if not fail_on_slower:
+        return 0
+    passes, sentence = tell.gate(told)
+    print(f"kit: {sentence}", file=sys.stderr)
+    return 0 if passes else 1

@@ -33,6 +33,8 @@ class Ground:
     """Whether variants were measured one after the other, so that none is held against another."""
     baseline: str
     """Why the baseline is another one, so that speed-ups aren't comparable; empty if it is the same."""
+    units: str
+    """Why the sizes are others, as `sizes in rows before, in MiB after`; empty if they count the same."""
     said: tuple[str, ...]
     """What else differs, a clause each."""
 
@@ -48,7 +50,13 @@ def ground(a: Record, b: Record, scatter: dict[str, float] | None = None) -> Gro
     else:
         probes, why = _probes(a.machine, b.machine, scatter or {})
     untold = "cannot be told" if same and not threads else "not comparable"
-    return Ground(same, probes, why, untold, alone(a) or alone(b), _baseline(a, b), tuple(differences(a, b)))
+    said = tuple(differences(a, b))
+    return Ground(same, probes, why, untold, alone(a) or alone(b), _baseline(a, b), _units(a, b), said)
+
+
+def _units(a: Record, b: Record) -> str:
+    before, after = (words.shown(record.asked.unit, 40) or "nothing" for record in (a, b))
+    return f"sizes in {before} before, in {after} after" if before != after else ""
 
 
 def _machines(a: Machine, b: Machine) -> str:

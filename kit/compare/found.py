@@ -35,14 +35,25 @@ class Changes:
 
     @property
     def worse(self) -> list[Row]:
-        """What became slower, failed, or answers wrongly now."""
+        """What became slower, failed, answers wrongly, or is not run or not checked any more."""
         return [row for row in self.rows if row.verdict in WORSE]
 
     @property
+    def judged(self) -> list[Row]:
+        """What could have been told slower or faster."""
+        return [row for row in self.rows if row.is_judged]
+
+    @property
+    def missing(self) -> list[str]:
+        """Comparisons and sizes that were measured before and not after, in words."""
+        sizes = [f"{pair.comparison} at {size}" for pair in self.pairs for size in pair.gone_sizes]
+        return [*self.gone, *sizes]
+
+    @property
     def failing(self) -> list[Row]:
-        """What `--fail-on slower` fails on: what failed, what answers wrongly now, and what became slower by more than
-        one of so many rows would be by chance in one case of twenty."""
-        needed = judged.needed_strength(sum(row.change is not None for row in self.rows))
+        """What `--fail-on slower` fails on: what failed, answers wrongly, or is not run or not checked any more, and
+        what became slower by more than one of so many rows would be by chance in one case of twenty."""
+        needed = judged.needed_strength(len(self.judged))
         return [row for row in self.worse if row.verdict != "slower" or row.change.strength >= needed]
 
     def __repr__(self) -> str:

@@ -16,12 +16,18 @@ from kit.stored import choose
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from kit.record import timeline
+
 FEWEST_DATES = 3
 """Runs from which on there is a history."""
 LEAST_SHIFT = 0.05
 """A change under 5 % is not told: the state of a machine drifts as much from day to day."""
 MOST_MOMENTS = 200
 """The newest of a series, which are enough to see its end and cheap to test."""
+
+
+MOST_DRAWN = 60
+"""The newest moments of a series that a figure has room for."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,11 @@ class Turn:
 
     @property
     def sentence(self) -> str:
-        """As `from 14 November 2026 on 1.3× [1.2, 1.4] slower; different: pandas 3.0.5 → 3.0.6`."""
+        """As `from 14 November 2026 on 1.3× [1.2, 1.4] slower; different at that date: pandas 3.0.5 → 3.0.6`."""
         faster = self.ratio >= 1
         ends = (self.ratio, self.low, self.high) if faster else (1 / self.ratio, 1 / self.high, 1 / self.low)
         told = f"from {day(self.written)} on {words.with_interval(*ends)} {'faster' if faster else 'slower'}"
-        return f"{told}; different: {'; '.join(self.different)}" if self.different else told
+        return f"{told}; different at that date: {'; '.join(self.different)}" if self.different else told
 
 
 @dataclass(frozen=True)
@@ -107,18 +113,22 @@ class History:
         """Return the speed-ups by date with their intervals, changes marked."""
         from kit.record import timeline
 
-        lines = [
-            timeline.Dated(
-                one.variant,
-                [moment.written for moment in one.moments],
-                [moment.speedup for moment in one.moments],
-                [moment.low for moment in one.moments],
-                [moment.high for moment in one.moments],
-                [turn.index for turn in one.turns],
-            )
-            for one in self.series
-        ]
+        lines = [_dated(one) for one in self.series]
         return timeline.history(lines, self.baseline, words.count(self.size, self.unit), self.sentences, look)
+
+
+def _dated(one: Series) -> "timeline.Dated":
+    from kit.record import timeline
+
+    drawn, left_out = one.moments[-MOST_DRAWN:], max(0, len(one.moments) - MOST_DRAWN)
+    return timeline.Dated(
+        one.variant,
+        [moment.written for moment in drawn],
+        [moment.speedup for moment in drawn],
+        [moment.low for moment in drawn],
+        [moment.high for moment in drawn],
+        [turn.index - left_out for turn in one.turns if turn.index > left_out],
+    )
 
 
 @dataclass

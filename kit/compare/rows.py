@@ -1,7 +1,7 @@
 """Pairs what A and B asked alike, and says of every variant at every size what became of it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kit.compare import comparable, judged
 from kit.compare.comparable import Ground
@@ -12,13 +12,14 @@ from kit.record.document import Point, Record, Session, Variant
 from kit.stored import choose
 
 Verdict = Literal[
-    "slower", "broke", "failed", "faster", "mended", "runs now", "same", "cannot be told", "not comparable"
-]
-WORSE = ("broke", "failed", "slower")
-ORDER: tuple[Verdict, ...] = (
-    "broke", "failed", "slower", "faster", "mended", "runs now", "same", "cannot be told", "not comparable"
-)  # fmt: skip
+    "broke", "failed", "no longer runs", "no longer checked", "slower", "faster", "mended", "runs now", "same",
+    "speed-up smaller", "speed-up larger", "same speed-up", "cannot be told", "not comparable",
+]  # fmt: skip
+ORDER: tuple[Verdict, ...] = get_args(Verdict)
 """Most important first."""
+WORSE = ORDER[:5]
+ELSEWHERE: dict[str, Verdict] = {"slower": "speed-up smaller", "faster": "speed-up larger", "same": "same speed-up"}
+"""What a change of the speed-up is called across machines, where it says nothing of how long anything takes."""
 
 MORE_MEMORY = 1.10
 """Memory is told if it changed by more; it is weighed once a run."""
@@ -41,6 +42,8 @@ class Row:
     seconds: tuple[float | None, float | None]
     notes: tuple[str, ...]
     """Why, and what else changed: a clause each."""
+    is_judged: bool
+    """Whether it could have been told slower or faster: there is an interval, and it is of one machine."""
 
     @property
     def change(self) -> Change | None:
@@ -65,6 +68,7 @@ class Pair:
     rows: list[Row]
     gone: list[str]
     """Variants and sizes that only A has, in words."""
+    gone_sizes: list[str]
     new: list[str]
     skipped: dict[str, list[str]]
     """Variants that were run on neither side, by the reason."""
@@ -143,7 +147,8 @@ def _pair(mine: list[Held], theirs: list[Held], scatters: dict[str, dict[str, fl
         return None
     a, b = before[0], after[0]
     on = comparable.ground(a, b, scatters.get(a.machine.key))
-    sizes = [point.size for point in b.points if _point(a, point.size)]
+    gone_sizes, new_sizes = _only_sizes(a, b, on.units), _only_sizes(b, a, on.units)
+    sizes = [point.size for point in b.points if _point(a, point.size) and (point.size is None or not on.units)]
     rows = [row for size in sizes for row in _rows(before, after, size, on)]
     rows.sort(key=lambda row: ORDER.index(row.verdict))
     asked = b.asked
@@ -158,8 +163,9 @@ def _pair(mine: list[Held], theirs: list[Held], scatters: dict[str, dict[str, fl
         repeats=(len(before), len(after)),
         ground=on,
         rows=rows,
-        gone=_only(a, b),
-        new=_only(b, a),
+        gone=gone_sizes + _only_variants(a, b),
+        gone_sizes=gone_sizes,
+        new=new_sizes + _only_variants(b, a),
         skipped=_skipped(a, b),
     )
 
@@ -178,10 +184,14 @@ def _neither(a: Variant | None, b: Variant) -> bool:
     return a is not None and (a.state, b.state) == ("skipped", "skipped")
 
 
-def _only(record: Record, other: Record) -> list[str]:
-    sizes = [words.count(p.size, record.asked.unit) for p in record.points if not _point(other, p.size)]
+def _only_sizes(record: Record, other: Record, units: str) -> list[str]:
+    own = [p.size for p in record.points if p.size is not None and (units or not _point(other, p.size))]
+    return [words.count(size, record.asked.unit) for size in own]
+
+
+def _only_variants(record: Record, other: Record) -> list[str]:
     mine, theirs = ({v.name for p in r.points for v in p.variants} for r in (record, other))
-    return [size for size in sizes if size] + sorted(words.shown(name, 60) for name in mine - theirs)
+    return sorted(words.shown(name, 60) for name in mine - theirs)
 
 
 def _point(record: Record, size) -> Point | None:
@@ -197,7 +207,24 @@ def _rows(before: list[Record], after: list[Record], size, on: Ground) -> list[R
     names = [variant.name for old, variant in both if old and not _neither(old, variant)]
     baseline = after[0].asked.baseline
     moved = "" if on.alone else _baseline_moved(before, after, size, on)
-    return [_row(before, after, size, name, on, moved, name == baseline and not on.alone) for name in names]
+    rows = [_row(before, after, size, name, on, moved, name == baseline and not on.alone) for name in names]
+    there = {variant.name for variant in b.variants}
+    return rows + [_dropped(v, size) for v in a.variants if v.name not in there and _standing(v) == "good"]
+
+
+def _dropped(variant: Variant, size) -> Row:
+    return Row(
+        variant=words.shown(variant.name, 60),
+        size=size,
+        is_baseline=variant.verdict == "baseline",
+        verdict="no longer runs",
+        by="",
+        speedup=None,
+        time=None,
+        seconds=(variant.warm_s, None),
+        notes=("it is not in the run after",),
+        is_judged=False,
+    )
 
 
 def _baseline_moved(before: list[Record], after: list[Record], size, on: Ground) -> str:
@@ -217,8 +244,8 @@ def _row(before: list[Record], after: list[Record], size, name: str, on: Ground,
     verdict, by, why = _verdict(a, b, speedup, time, on, moved, is_baseline)
     if unfit := comparable.unfit(before[0]) or comparable.unfit(after[0]):
         verdict, by, why = "not comparable", "", unfit
-    if not is_baseline and verdict in ("faster", "slower") and by == "speed-up" and not on.same_machine:
-        why = "the speed-up over the baseline, on another machine"
+    if by == "speed-up" and not on.same_machine and verdict in ELSEWHERE:
+        verdict, why = ELSEWHERE[verdict], "on another machine; which of them takes longer is not told by it"
     notes = [why, *_source(before[0], after[0], name), *_memory(a, b), *_quality(a, b)]
     return Row(
         variant=words.shown(name, 60),
@@ -230,6 +257,7 @@ def _row(before: list[Record], after: list[Record], size, name: str, on: Ground,
         time=time,
         seconds=(a.warm_s, b.warm_s),
         notes=tuple(note for note in notes if note),
+        is_judged=bool(by) and on.same_machine,
     )
 
 
@@ -266,7 +294,10 @@ def _state(a: Variant, b: Variant) -> tuple[Verdict, str] | None:
     if after == "good":
         verdict = "mended" if before in ("invalid", "failed") else "runs now" if before == "skipped" else None
         return (verdict or "not comparable", f"before: {before}{': ' + a.reason if a.reason else ''}")
-    return "not comparable", b.reason or after
+    why = words.note(b) or (words.shown(b.quality.note) if b.quality else "") or after
+    if before != "good":
+        return "not comparable", why
+    return ("no longer checked" if after == "unchecked" else "no longer runs"), why
 
 
 def _standing(variant: Variant) -> str:
@@ -274,13 +305,11 @@ def _standing(variant: Variant) -> str:
     if variant.state != "measured":
         return variant.state
     broken = (quality and quality.state == "broken") or (engagement and engagement.state == "fell back")
-    return "invalid" if broken or variant.verdict == "invalid" else "unchecked" if _unchecked(variant) else "good"
-
-
-def _unchecked(variant: Variant) -> bool:
-    return variant.verdict == "correctness only" or bool(
-        variant.quality and variant.quality.state == "unchecked" and variant.quality.asked
-    )
+    if broken or variant.verdict == "invalid":
+        return "invalid"
+    if variant.verdict == "correctness only":
+        return "correctness only"
+    return "unchecked" if quality and quality.state == "unchecked" and quality.asked else "good"
 
 
 # ------------------------------------------------------------------------------------------------ levels
@@ -324,12 +353,23 @@ def _changed(before: list[Level | None], after: list[Level | None], floor: float
 
 def in_words(change: Change) -> str:
     """Return a change in words: `1.3× [1.2, 1.4] slower`; where none is told, the ratio alone: `0.97× [0.9, 1.1]`."""
+    return _told(change, "faster", "slower")
+
+
+def of_row(row: Row) -> str:
+    """Return the change that a row's verdict stands on in words, a speed-up on another machine as larger or smaller."""
+    if row.change is None:
+        return "—"
+    return _told(row.change, "larger", "smaller") if row.verdict in ELSEWHERE.values() else in_words(row.change)
+
+
+def _told(change: Change, more: str, less: str) -> str:
     if change.verdict not in ("faster", "slower"):
         return words.with_interval(change.ratio, change.low, change.high)
     if change.ratio >= 1:
-        return f"{words.with_interval(change.ratio, change.low, change.high)} faster"
+        return f"{words.with_interval(change.ratio, change.low, change.high)} {more}"
     told = change.inverse
-    return f"{words.with_interval(told.ratio, told.low, told.high)} slower"
+    return f"{words.with_interval(told.ratio, told.low, told.high)} {less}"
 
 
 def _source(a: Record, b: Record, name: str) -> list[str]:

@@ -6,31 +6,33 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.compare.rows import ORDER, WORSE, Pair, Row, in_words
+from kit.compare.rows import ELSEWHERE, ORDER, WORSE, Pair, Row, of_row
 from kit.record import words
 
 if TYPE_CHECKING:
     from kit.compare.found import Changes
 
-MARKS = {
-    "broke": "answer broke", "failed": "failed", "slower": "slower", "faster": "faster", "mended": "mended",
-    "runs now": "runs now", "same": "same", "cannot be told": "cannot be told", "not comparable": "not comparable",
-}  # fmt: skip
-STYLES = {"broke": "bold red", "failed": "bold red", "slower": "red", "faster": "green", "mended": "green"}
+MARKS = {verdict: verdict for verdict in ORDER} | {"broke": "answer broke"}
+STYLES = {verdict: "bold red" for verdict in WORSE} | {"slower": "red", "faster": "green", "mended": "green"}
 LONGEST_COMMENT = 58_000
 """Characters of a comment on GitHub: a little under its 65,536, for what a tool puts around it."""
 MOST_SAID = 12
 HOW = (
     "A change is told by its interval, never by its middle: of the speed-up over the baseline of the same run where "
     "that stayed the same, else of the time itself, and that only on one machine whose probes agree. The interval "
-    "holds the noise of the rounds, the luck of fresh processes and what lasts for a run; “same” is known to ±10 %."
+    "holds the noise of the rounds, the luck of fresh processes and what lasts for a run; “same” is known to ±10 %. "
+    "On another machine only speed-ups are compared, and nothing is called slower."
 )
 
 
 def tally(changes: "Changes") -> str:
     """Return how often each verdict was given: `1 slower, 2 faster, 5 same`."""
-    counts = Counter(row.verdict for row in changes.rows)
-    return ", ".join(f"{counts[v]} {MARKS[v]}" for v in ORDER if counts[v]) or "nothing to compare"
+    return _counted(changes.rows)
+
+
+def _counted(rows: list[Row]) -> str:
+    counts = Counter(row.verdict for row in rows)
+    return ", ".join(f"{counts[v]} {MARKS[v]}" for v in ORDER if counts[v]) or "nothing in common"
 
 
 def heading(pair: Pair) -> str:
@@ -46,15 +48,17 @@ def where(row: Row, pair: Pair) -> str:
 
 def cells(row: Row) -> tuple[str, str, str]:
     """Return the verdict, the change that it stands on, and the times."""
-    change = row.change
-    told = in_words(change) if change else "—"
     seconds = " → ".join(words.duration(s) for s in row.seconds) if any(row.seconds) else "—"
-    return MARKS[row.verdict], told, seconds
+    return MARKS[row.verdict], of_row(row), seconds
 
 
 def grounds(pair: Pair) -> list[str]:
     """Return what limits or explains all rows of one comparison, a sentence each."""
     on, said = pair.ground, []
+    if on.units and not pair.rows:
+        said.append(f"Nothing in common: {on.units}.")
+    elif not pair.rows and not pair.skipped:
+        said.append("Nothing in common: no size was measured both before and after.")
     if on.baseline:
         said.append(f"Baseline changed: {on.baseline}.")
     if on.alone:
@@ -121,6 +125,8 @@ def _lines(pair: Pair):
     """Yield the rows of one comparison as lines of at most 80 characters, what is too long under the others."""
     from rich.text import Text
 
+    if not pair.rows:
+        return
     told = {id(row): (row.variant + (" (baseline)" if row.is_baseline else ""), *cells(row)) for row in pair.rows}
     name_width, *widths = (max(len(texts[place]) for texts in told.values()) for place in range(3))
     for size in pair.sizes:
@@ -169,7 +175,7 @@ def markdown(changes: "Changes") -> str:
     told = sorted(
         ((row, pair) for pair in changes.pairs for row in pair.rows), key=lambda one: ORDER.index(one[0].verdict)
     )
-    first = [one for one in told if one[0].verdict in ("broke", "failed", "slower", "faster", "mended", "runs now")]
+    first = [one for one in told if one[0].verdict in (*WORSE, "faster", "mended", "runs now")]
     parts = [
         f"## {safe(sentence(changes))}",
         f"Before: {safe(changes.a)}  \nAfter: {safe(changes.b)}",
@@ -193,17 +199,44 @@ def markdown(changes: "Changes") -> str:
 
 def sentence(changes: "Changes") -> str:
     """Return the one line that matters most."""
-    moved = changes.worse or [row for row in changes.rows if row.verdict == "faster"]
-    if not moved:
-        return f"Nothing was seen to become slower: {tally(changes)}"
-    named = f"{moved[0].variant} {_became(moved[0])}"
-    return f"{named}; in all {tally(changes)}" if len(changes.rows) > 1 else named
+    if told := changes.worse or [row for row in changes.rows if row.verdict == "faster"] or _elsewhere(changes):
+        named = f"{told[0].variant} {_became(told[0])}"
+        said = f"{named}; in all {tally(changes)}" if len(changes.rows) > 1 else named
+    elif not changes.judged:
+        said = f"Nothing could be compared: {tally(changes)}"
+    else:
+        said = f"Nothing was seen to become slower: {tally(changes)}"
+    many = f"{len(changes.gone)} {'comparison' if len(changes.gone) == 1 else 'comparisons'}"
+    return f"{said}; {many} only before" if changes.gone else said
+
+
+def _elsewhere(changes: "Changes") -> list[Row]:
+    if changes.judged:
+        return []
+    return [row for row in changes.rows if row.verdict in ("speed-up smaller", "speed-up larger")]
 
 
 def _became(row: Row) -> str:
     if row.verdict in ("slower", "faster"):
-        return f"became {in_words(row.change)}"
-    return "answers wrongly now" if row.verdict == "broke" else "fails now"
+        return f"became {of_row(row)}"
+    if row.verdict in ELSEWHERE.values():
+        return f"has a speed-up {of_row(row)} on another machine"
+    return {"broke": "answers wrongly now", "failed": "fails now"}.get(row.verdict, row.verdict)
+
+
+def gate(changes: "Changes") -> tuple[bool, str]:
+    """Return whether `--fail-on slower` passes, and the sentence that says why and how much it could judge."""
+    judged, many = len(changes.judged), len(changes.rows)
+    rows = f"judged {judged:,} of {many:,} {'row' if many == 1 else 'rows'}"
+    why = [
+        f"{where(row, pair)}: {row.verdict}" for pair in changes.pairs for row in pair.rows if row in changes.failing
+    ]
+    why += [f"{name}: not measured after" for name in changes.missing]
+    if why:
+        return False, f"--fail-on slower {rows} and fails on {words.listing(why)}"
+    if not judged:
+        return False, f"--fail-on slower {rows}, so it fails: nothing could be compared"
+    return True, f"--fail-on slower {rows} and passes"
 
 
 def _fitting(rows: list[tuple[Row, Pair]], most: int) -> str:
@@ -223,11 +256,12 @@ def _markdown_table(rows: list[tuple[Row, Pair]], of_one: bool = False) -> str:
 
 
 def _folded(pair: Pair) -> str:
-    counts = Counter(row.verdict for row in pair.rows)
-    counted = ", ".join(f"{counts[v]} {MARKS[v]}" for v in ORDER if counts[v])
+    # A summary's line is HTML, in which no escape of Markdown counts.
+    named = escape(f"{words.shown(heading(pair), 200)}: {_counted(pair.rows)}").replace("@", "&#64;")
     said = "\n".join(f"- {safe(text)}" for text in grounds(pair))
-    table = _markdown_table([(row, pair) for row in pair.rows], of_one=True)
-    return f"<details><summary>{safe(heading(pair))}: {counted}</summary>\n\n{table}\n\n{said}\n\n</details>"
+    table = _markdown_table([(row, pair) for row in pair.rows], of_one=True) if pair.rows else ""
+    told = "\n\n".join(part for part in (table, said) if part)
+    return f"<details><summary>{named}</summary>\n\n{told}\n\n</details>"
 
 
 def safe(text: str) -> str:
