@@ -1,5 +1,6 @@
 """Histories: a change of level is found and said, chance is not called a change, and few runs claim nothing."""
 
+import itertools
 import math
 import random
 
@@ -9,6 +10,7 @@ import pytest
 from record_factory import Made, machine, make_record
 
 from kit.compare import changepoints, history
+from kit.record import timeline
 from kit.record.style import to_svg
 
 
@@ -139,3 +141,17 @@ def test_hostile_dates_and_names_are_drawn():
     runs = [msgspec.structs.replace(run, written=f"<b>{n}") for n, run in enumerate(records(99, many=3))]
     svg = to_svg(history.histories(runs)[0].figure(), themed=True)
     assert "<b>" not in svg
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.85, 1.2), (0.97, 1.03), (0.6, 1.6), (0.9, 6), (0.1, 30), (0.001, 1e6), (1200, 1800), (0.3, 0.5)],
+)
+def test_ticks_do_not_touch(low, high):
+    """An axis of ratios has several round ticks, 1 among them where it lies there, none too near another."""
+    ticks = timeline._ticks(low, high)
+    assert 3 <= len(ticks) <= 10 and low <= ticks[0] and ticks[-1] <= high
+    assert (1 in ticks) == (low <= 1 <= high)
+    gaps = [math.log(b / a) / math.log(high / low) for a, b in itertools.pairwise(ticks)]
+    assert min(gaps) >= timeline.CLOSEST
+    assert len({f"{tick:.2g}" if high / low > 4 else f"{tick:.4g}" for tick in ticks}) == len(ticks)

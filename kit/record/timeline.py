@@ -1,5 +1,6 @@
 """Draws speed-ups over the dates of their runs: intervals as bars, a change of level as a line where it happened."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -80,8 +81,8 @@ def _draw(axes: "Axes", line: Dated, colour: str, marker: str) -> tuple:
     return dates[-1], line.ratios[-1], words.shown(line.name, 24), colour
 
 
-NEAR = (1, 1.05, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2, 2.5, 3, 4, 5)
-"""Ratios at which a short axis has its ticks, and their inverses."""
+CLOSEST = 0.11
+"""Share of the axis that is left between two ticks, so that their names don't touch."""
 
 
 def _ratios(axes: "Axes", edges: list[float]) -> None:
@@ -91,16 +92,26 @@ def _ratios(axes: "Axes", edges: list[float]) -> None:
     low, high = max(low / room, 1e-300), min(high * room, 1e300)
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    fixed_ticks(axes.yaxis, _ticks(low, high), lambda ratio, _: f"{ratio:.3g}×")
+    fixed_ticks(axes.yaxis, _ticks(low, high), lambda ratio, _: f"{ratio:,.6g}×")
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    inside = sorted({one for near in NEAR for one in (near, round(1 / near, 2)) if low <= one <= high})
-    if high / low > 8:
-        return steps(low, high, (1, 2, 5) if high / low < 200 else (1,), most=7)
-    every = -(-len(inside) // 7)
-    middle = inside.index(1) if 1 in inside else 0
-    return inside[middle % every :: every] if inside else [1.0]
+    """Return round ratios from low to high, 1 among them where it lies there, and none too near another."""
+    kept: list[float] = []
+    gap = CLOSEST * (math.log(high) - math.log(low))
+    for ratio in sorted(_round(low, high), key=lambda ratio: (ratio != 1, abs(math.log(ratio)))):
+        if all(abs(math.log(ratio) - math.log(other)) >= gap for other in kept):
+            kept.append(ratio)
+    return sorted(kept) or [1.0]
+
+
+def _round(low: float, high: float) -> list[float]:
+    if high / low > 4:
+        digits = (1, 2, 3, 5) if high / low < 30 else (1, 2, 5) if high / low < 200 else (1,)
+        return steps(low, high, digits, most=1000)
+    tens = range(math.floor(math.log10(low)) - 2, 302)
+    step = next(step for d in tens for m in (1, 2, 5) if (high - low) / (step := float(f"{m}e{d}")) <= 8)
+    return [float(f"{n * step:.6g}") for n in range(math.ceil(low / step), math.floor(high / step) + 1) if n]
 
 
 def _label_ends(axes: "Axes", ends: list[tuple]) -> None:
