@@ -269,12 +269,12 @@ WAYS = {
     "conda env create -f environment.yml": There("test_environment.py::test_environment_gives_what_pyproject_asks"),
     "pip install -e '.[gpu]' -c constraints-gpu.txt": Held(extras),
     # README: what it costs
-    "python benchmarks/own_cost.py": Here(costs, "--parts reports --records 10"),
+    "python benchmarks/own_cost.py": Here(costs, "--parts readings"),
     "python -c pass": Here(small="&& echo passed"),
     "papermill --help": Here(),
     # CONTRIBUTING
     "jupyter nbconvert --clear-output --inplace notebooks/*.ipynb": Here(sources_are_bare),
-    "pytest benchmarks/": Here(passed, f"{ONCE} -k 'test_false_winners or lru_at_ten'"),
+    "pytest benchmarks/": Here(passed, f"{ONCE} -k 'timeit_of_nothing or lru_at_ten'"),
     # benchmarks/README
     "pip install -e '.[proof]' && apt-get install hyperfine": Held(extras),
     "python benchmarks/false_winners.py --minutes 40 --out runs/false_winners.jsonl": Here(study, ONE_TRIAL),
