@@ -102,8 +102,11 @@ def paired(a: Side, b: Side) -> Paired:
     matched = _matched(left, right)
     used = {id(group) for groups in matched for group in groups}
     identical = [mine for mine, theirs in matched if mine[0].record.id == theirs[0].record.id]
-    made = [_pair(mine, theirs, scatters) for mine, theirs in matched if mine not in identical]
-    pairs = sorted(filter(None, made), key=lambda pair: (pair.worst, pair.notebook or "~", pair.comparison))
+    made = [(mine, _pair(mine, theirs, scatters)) for mine, theirs in matched if mine not in identical]
+    used -= {id(mine) for mine, pair in made if pair is None}  # its file has gone since, so that it counts as not there
+    pairs = sorted(
+        (pair for _, pair in made if pair), key=lambda pair: (pair.worst, pair.notebook or "~", pair.comparison)
+    )
     return Paired(pairs, _names(left, used), _names(right, used), _names(identical, set()))
 
 

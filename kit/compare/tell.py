@@ -85,10 +85,11 @@ def unpaired(changes: "Changes") -> list[str]:
         for names, side in ((changes.gone, "before"), (changes.new, "after"))
         if names
     ]
-    if doubtful := [row for row in changes.worse if row not in changes.failing]:
+    failing = {id(row) for row in changes.failing}
+    if doubtful := [row for row in changes.worse if id(row) not in failing]:
         said.append(
-            f"{words.listing(row.variant for row in doubtful)}: slower, but among {len(changes.rows)} rows one such is "
-            "by chance more often than once in twenty; --fail-on slower does not fail on it. More runs would tell."
+            f"{words.listing(row.variant for row in doubtful)}: slower, but among {len(changes.judged)} rows one such "
+            "is by chance more often than once in twenty; --fail-on slower does not fail on it. More runs would tell."
         )
     if changes.identical:
         said.append(f"The same run on both sides: {words.listing(changes.identical, 10)}.")
@@ -228,9 +229,9 @@ def gate(changes: "Changes") -> tuple[bool, str]:
     """Return whether `--fail-on slower` passes, and the sentence that says why and how much it could judge."""
     judged, many = len(changes.judged), len(changes.rows)
     rows = f"judged {judged:,} of {many:,} {'row' if many == 1 else 'rows'}"
-    why = [
-        f"{where(row, pair)}: {row.verdict}" for pair in changes.pairs for row in pair.rows if row in changes.failing
-    ]
+    failing = {id(row) for row in changes.failing}
+    told = ((row, pair) for pair in changes.pairs for row in pair.rows if id(row) in failing)
+    why = [f"{where(row, pair)}: {MARKS[row.verdict]}" for row, pair in told]
     why += [f"{name}: not measured after" for name in changes.missing]
     if why:
         return False, f"--fail-on slower {rows} and fails on {words.listing(why)}"
