@@ -76,7 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("b", metavar="B", help="after: likewise")
     compare.add_argument("--runs", metavar="DIR|URL", help="where commits and machines are looked up (default: runs/)")
     compare.add_argument("-o", "--out", metavar="DIR", help="write report.md and index.html into this folder")
-    compare.add_argument("--fail-on", choices=["slower"], help="exit with 1 if anything became slower")
+    compare.add_argument(
+        "--fail-on",
+        choices=["slower"],
+        help="exit with 1 if anything became slower beyond chance, failed, answers wrongly, or is not run or not checked "
+        "any more, and if nothing could be compared (speed-ups on another machine are never judged)",
+    )
     return parser
 
 
