@@ -109,6 +109,18 @@ def passed(project: Path, done: Done) -> None:
     assert re.search(r"[1-9]\d* passed", done.stdout)
 
 
+def compared(project: Path, done: Done) -> None:
+    """What changed is told, and written for people and for a pull request."""
+    speaks(project, done)
+    assert {"index.html", "report.md"} <= {path.name for path in (project / "changes").iterdir()}
+
+
+def benchmarks_kept(project: Path, done: Done) -> None:
+    """Something passed, and its readings are records that the kit reads."""
+    passed(project, done)
+    assert [kit.read(path) for path in project.glob("runs/*/*/records/*.json")]
+
+
 # What must be there first
 
 
@@ -148,6 +160,27 @@ def records(project: Path) -> None:
 def outcomes(project: Path) -> None:
     """Outcomes of a study of false winners."""
     shell(f"python benchmarks/false_winners.py {ONE_TRIAL} --out runs/false_winners.jsonl", project)
+
+
+def two_sets(project: Path) -> None:
+    """Records of the same comparison, twice."""
+    from record_factory import make_record
+
+    from kit.record import store
+
+    for number, name in enumerate(("before", "after")):
+        store.write(make_record(seed=number), project / "runs" / name / "01_topic" / f"{number:012}" / "records")
+
+
+def kept(project: Path) -> None:
+    """A record of the notebook, of this machine."""
+    from record_factory import make_record
+
+    from kit.machine.fingerprint import machine
+    from kit.record import store
+
+    record = make_record(notebook="01_dataframes", on=machine())
+    store.write(record, project / "runs" / "01_dataframes" / "0123456789ab" / "records")
 
 
 # What cannot be run here
@@ -269,6 +302,21 @@ WAYS = {
     "conda env create -f environment.yml": There("test_environment.py::test_environment_gives_what_pyproject_asks"),
     "pip install -e '.[gpu]' -c constraints-gpu.txt": Held(extras),
     # README: what it costs
+    # README: every week, and beyond one machine
+    "kit doctor --measure": Here(probe_s=0.05),
+    "kit plan": Here(),
+    "kit plan 01_dataframes --resolve 3%": Here(before=kept),
+    "kit compare runs/before runs/after": Here(before=two_sets),
+    "kit compare runs/before runs/after -o changes --fail-on slower": Here(compared, before=two_sets),
+    'kit report --price "3.20 EUR"': Here(reported, before=records),
+    "pytest benchmarks/ --kit-runs runs": Here(benchmarks_kept, "-k timeit_of_nothing"),
+    "kit run --plan quick --cluster tcp://10.0.0.1:8786": There(
+        "test_cluster.py::test_runs_are_executed_on_workers_and_their_folders_gathered"
+    ),
+    "kit run --plan quick --runs s3://bucket/runs": There(
+        "test_runs_s3.py::test_a_batch_is_kept_at_s3_and_read_from_there"
+    ),
+    "python benchmarks/self_compare.py --minutes 60": Here(small="--minutes 0.05"),
     "python benchmarks/own_cost.py": Here(costs, "--parts readings"),
     "python -c pass": Here(small="&& echo passed"),
     "papermill --help": Here(),
