@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--fail-on",
         choices=["slower"],
-        help="exit with 1 if anything became slower beyond chance, failed, answers wrongly, or is not run or checked any "
-        "more, and if nothing could be compared (speed-ups on another machine are never judged)",
+        help="exit with 1 if anything became slower beyond chance, failed, answers wrongly, or is not run or checked "
+        "any more, and if nothing could be compared (speed-ups on another machine are never judged)",
     )
     return parser
 

@@ -60,7 +60,7 @@ class Turn:
         """As `from 14 November 2026 on 1.3× [1.2, 1.4] slower; different at that date: pandas 3.0.5 → 3.0.6`."""
         faster = self.ratio >= 1
         ends = (self.ratio, self.low, self.high) if faster else (1 / self.ratio, 1 / self.high, 1 / self.low)
-        told = f"from {day(self.written)} on {words.with_interval(*ends)} {'faster' if faster else 'slower'}"
+        told = f"from {words.day(self.written)} on {words.with_interval(*ends)} {'faster' if faster else 'slower'}"
         return f"{told}; different at that date: {'; '.join(self.different)}" if self.different else told
 
 
@@ -209,14 +209,3 @@ def _turns(moments: list[Moment]) -> list[Turn]:
 
 def _different(a: Record, b: Record) -> tuple[str, ...]:
     return tuple(comparable.differences(a, b)[:4])
-
-
-def day(written: str) -> str:
-    """Return the day of a record for a sentence: `14 November 2026`."""
-    from datetime import datetime
-
-    try:
-        moment = datetime.fromisoformat(written)
-    except ValueError:
-        return words.shown(written, 30)
-    return f"{moment.day} {moment:%B %Y}"

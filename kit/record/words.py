@@ -91,6 +91,19 @@ def mib(value: float | None) -> str:
     return f"{number(value / 1024, 3)} GiB" if abs(value) >= 1023.5 else f"{number(value)} MiB"
 
 
+_MONTHS = (
+    "January February March April May June July August September October November December".split()
+)  # not strftime: its names follow the reader's locale
+
+
+def day(written: str) -> str:
+    """Return the day of a time as a record writes it: `23 November 2026`; the text itself if it is none."""
+    found = re.match(r"(\d{4})-(\d{2})-(\d{2})", written)
+    if not found or not 1 <= int(found[2]) <= 12:
+        return shown(written, 30) or "on an unknown day"
+    return f"{int(found[3])} {_MONTHS[int(found[2]) - 1]} {found[1]}"
+
+
 def percent(share: float | None) -> str:
     """Return a share in percent: `3 %`, `0.8 %`; near the whole to what is missing: `99.6 %`, `99.97 %`."""
     if share is None or not math.isfinite(share):

@@ -109,7 +109,7 @@ def index(report: Report) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     given = _common() | {"script": Markup(script), "policy": f"{POLICY}; script-src 'sha256-{digest}'"}
     given |= {"most": MOST_TROUBLES, "most_results": MOST_RESULTS}
-    return _template("page.html").render(report=report, slug=view.slug, day=view.day, count=_count, **given)
+    return _template("page.html").render(report=report, slug=view.slug, day=words.day, count=_count, **given)
 
 
 def notebook(document: bytes, run: tuple[str, ...]) -> str:

@@ -490,7 +490,7 @@ def _facts(record: Record) -> list[str]:
     return [
         text
         for text in (
-            f"Measured {day(record.written)} on {machine_line(record.machine)}.",
+            f"Measured {words.day(record.written)} on {machine_line(record.machine)}.",
             f"Kit {words.shown(how.kit, 20)}{', ' + commit if commit else ''}; {packages}.",
             f"Budget {_whole(how.seconds)} a size, {how.threads} threads a variant, seed {how.seed},"
             f" at most {how.max_looks} looks at the data, {words.percent(how.alpha)} chance of a false call over all.",
@@ -581,22 +581,9 @@ def machine_details(machine: Machine) -> list[tuple[str, str]]:
     return [*details, ("CUDA", words.shown(machine.cuda, 20))] if machine.cuda else details
 
 
-_MONTHS = (
-    "January February March April May June July August September October November December".split()
-)  # not strftime: its names follow the reader's locale
-
-
-def day(written: str) -> str:
-    """Return the day of a time as a record writes it: `23 November 2026`; the text itself if it is none."""
-    found = re.match(r"(\d{4})-(\d{2})-(\d{2})", written)
-    if not found or not 1 <= int(found[2]) <= 12:
-        return words.shown(written, 30) or "on an unknown day"
-    return f"{int(found[3])} {_MONTHS[int(found[2]) - 1]} {found[1]}"
-
-
 def span_of_days(written: list[str]) -> str:
     """Return the days over which records were written."""
-    days = [day(text) for text in (min(written), max(written))] if written else []
+    days = [words.day(text) for text in (min(written), max(written))] if written else []
     return " to ".join(dict.fromkeys(days)) if days else ""
 
 
