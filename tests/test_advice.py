@@ -184,3 +184,10 @@ def test_each_that_is_not_to_be_used_has_its_own_reason():
     """A wrong answer and a fallback are told apart."""
     told = advised({"a": Made(), "b": Made(broken="3 rows differ"), "c": Made(fell_back="pandas")}, sizes=[10])
     assert told.change[-1].count(" (") == 2 and "it fell back to pandas" in told.change[-1]
+
+
+def test_what_is_open_at_the_largest_size_is_said_of_the_winner_too():
+    """A variant that wins at smaller sizes and is unresolved at the largest one is told to be open there."""
+    record = make_record({"a": Made(), "b": Made(ratio=6)}, sizes=[10, 1000])
+    told = advice.of(at(record, 1000, "b", verdict="unresolved"))
+    assert told.do == "Use b instead of a up to 10 rows" and told.change[0].startswith("Open: b (")

@@ -261,7 +261,8 @@ def _near(point: Point, best: Variant | None) -> str:
 
 def _open(record: Record, point: Point, best: Variant | None) -> list[str]:
     """Return the unresolved variants that may yet be better, by why they are unresolved."""
-    least = best.effect.speedup if best else 1
+    there = words.find(point, best.name) if best else None
+    least = best.effect.speedup if _is_faster(there) else 1
     unresolved = [v for v in point.variants if v.verdict == "unresolved"]
     hopeful = [v for v in unresolved if v.effect is None or v.effect.high is None or v.effect.high > least]
     by_reason: dict[str, list[Variant]] = {}
