@@ -294,8 +294,9 @@ def main() -> None:
         }
         costs = [line for part in asked.parts.split(",") for line in parts[part]()]
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(table(costs))
-    print(table(costs))
+    text = table(costs)
+    asked.out.write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":
