@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.compare.rows import ELSEWHERE, ORDER, WORSE, Pair, Row, of_row
-from kit.record import words
+from kit.record import comment, words
 
 if TYPE_CHECKING:
     from kit.compare.found import Changes
@@ -16,6 +16,7 @@ MARKS = {verdict: verdict for verdict in ORDER} | {"broke": "answer broke"}
 STYLES = {verdict: "bold red" for verdict in WORSE} | {"slower": "red", "faster": "green", "mended": "green"}
 LONGEST_COMMENT = 58_000
 """Characters of a comment on GitHub: a little under its 65,536, for what a tool puts around it."""
+LONGEST_TEXT = 600
 MOST_SAID = 12
 HOW = (
     "A change is told by its interval, never by its middle: of the speed-up over the baseline of the same run where "
@@ -257,20 +258,15 @@ def _markdown_table(rows: list[tuple[Row, Pair]], of_one: bool = False) -> str:
 
 
 def _folded(pair: Pair) -> str:
-    # A summary's line is HTML, in which no escape of Markdown counts.
-    named = escape(f"{words.shown(heading(pair), 200)}: {_counted(pair.rows)}").replace("@", "&#64;")
     said = "\n".join(f"- {safe(text)}" for text in grounds(pair))
     table = _markdown_table([(row, pair) for row in pair.rows], of_one=True) if pair.rows else ""
     told = "\n\n".join(part for part in (table, said) if part)
-    return f"<details><summary>{named}</summary>\n\n{told}\n\n</details>"
+    return comment.folded(f"{words.shown(heading(pair), 200)}: {_counted(pair.rows)}", told)
 
 
 def safe(text: str) -> str:
-    """Return text with everything escaped that Markdown, HTML or a mention would make something of."""
-    import re
-
-    shown = words.shown(text, 600).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", shown).replace("://", ":&#8203;//")
+    """Return text as a comment shows it, cut where it is too long to read there."""
+    return comment.safe(text, LONGEST_TEXT)
 
 
 # ------------------------------------------------------------------------------------------------ pages

@@ -1,10 +1,8 @@
 """Writes the report as Markdown that fits a pull request's comment."""
 
-import re
-from html import escape
 from typing import TYPE_CHECKING
 
-from kit.record import words
+from kit.record import comment, words
 
 if TYPE_CHECKING:
     from kit.report.pages import Report
@@ -12,6 +10,7 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 40
 MOST_MACHINES = 8
+LONGEST_TEXT = 400
 LARGEST = 60_000
 """Characters: a comment on GitHub holds 65,536."""
 
@@ -83,14 +82,12 @@ def _named(section: "Section") -> str:
 
 def _folded(section: "Section") -> str:
     told = "\n\n".join(_section(section))
-    named = escape(words.shown(f"{section.technique}: {_named(section)}", 200)).replace("@", "&#64;")
-    return f"<details><summary>{named}</summary>\n\n{told}\n\n</details>"
+    return comment.folded(words.shown(f"{section.technique}: {_named(section)}", 200), told)
 
 
 def safe(text: str) -> str:
-    """Return text with everything escaped that Markdown, HTML or a mention would make something of."""
-    shown = words.shown(text, 400).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", shown).replace("@", "&#64;").replace("://", ":&#8203;//")
+    """Return text as a comment shows it, cut where it is too long to read there."""
+    return comment.safe(text, LONGEST_TEXT)
 
 
 def _section(section: "Section") -> list[str]:
