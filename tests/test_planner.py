@@ -15,9 +15,9 @@ from kit.machine import ceilings, fingerprint
 from kit.measure import noise as noises
 from kit.measure import planner, rounds, statistics
 from kit.measure.noise import Noise
-from kit.measure.rounds import CONTROL, Rules, Seat, Table
+from kit.measure.rounds import Rules, Seat, Table
 from kit.record import store
-from kit.record.document import Point, Variant
+from kit.record.document import CONTROL, Point, Variant
 
 
 class World:

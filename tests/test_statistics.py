@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kit.measure import statistics
-from kit.measure.rounds import CONTROL, Rules, Seat, Table
-from kit.record.document import Effect
+from kit.measure.rounds import Rules, Seat, Table
+from kit.record.document import CONTROL, Effect
 
 
 def effect(low: float | None, high: float | None, rounds: int = 20, speedup: float | None = None) -> Effect:

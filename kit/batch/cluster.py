@@ -183,8 +183,9 @@ class _Cluster:
             for address in known.keys() - self.present.keys():
                 del known[address]
         self.refused &= self.present.keys()
-        todo = [remote.shipped(job.run) for job in self.jobs]
-        for address in self.present.keys() - self.asked.keys() - self.workers.keys() - self.refused:
+        new = self.present.keys() - self.asked.keys() - self.workers.keys() - self.refused
+        todo = [remote.shipped(job.run) for job in self.jobs] if new else []
+        for address in new:
             self.asked[address] = self._submit(address, {}, f"kit-about-{uuid4().hex}", remote.about, todo)
         for address in [address for address, answer in self.asked.items() if answer.done()]:
             self._judge(address, self.asked.pop(address))

@@ -78,7 +78,7 @@ def _probes(a: Machine, b: Machine, scatter: dict[str, float]) -> tuple[float | 
         return None, "what the machine could do was not probed in both sessions"
     for probe, gap in known.items():
         if abs(gap) > _tolerance(scatter.get(probe)):
-            what = words.shown(probe.replace("_", " ").split(" gi")[0].split(" gf")[0])
+            what, _ = words.ceiling_name(probe)
             return None, f"the machine was in another state: its {what} went at {words.times(math.exp(gap))}"
     return max(abs(gap) for gap in known.values()), ""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kit.compare import comparable
 from kit.record import words
-from kit.record.document import Effect, Record
+from kit.record.document import Record
 from kit.stored import choose
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ LEAST_SHIFT = 0.05
 """A change under 5 % is not told: the state of a machine drifts as much from day to day."""
 MOST_MOMENTS = 200
 """The newest of a series, which are enough to see its end and cheap to test."""
-
-
 MOST_DRAWN = 60
 """The newest moments of a series that a figure has room for."""
 
@@ -136,7 +134,7 @@ class Collector:
     """Takes records in any order, and keeps of each what a history needs."""
 
     _found: dict[tuple, dict[str, list[Moment]]] = field(default_factory=dict)
-    _units: dict[tuple, tuple[str, str]] = field(default_factory=dict)
+    _units: dict[tuple, str] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         """Keep what one record says of its largest size, unless it was interrupted or made for debugging."""
@@ -148,12 +146,13 @@ class Collector:
             words.shown(asked.notebook, 80), words.shown(asked.comparison, 120), choose.fingerprint(asked.parameters),
             words.shown(record.machine.key, 40), point.size, words.shown(asked.baseline, 60),
         )  # fmt: skip
-        self._units[key] = words.shown(asked.unit, 40), words.shown(asked.baseline, 60)
+        self._units[key] = words.shown(asked.unit, 40)
         bare = _bare(record)
         for variant in point.variants:
             if variant.effect is not None and variant.effect.speedup > 0 and variant.verdict != "invalid":
                 moments = self._found.setdefault(key, {}).setdefault(words.shown(variant.name, 60), [])
-                moments.append(_moment(record, variant.effect, bare))
+                found = variant.effect
+                moments.append(Moment(record.written, found.speedup, found.low, found.high, bare))
 
     def histories(self) -> list[History]:
         """Return every comparison with at least three dated runs, a variant's changes found."""
@@ -161,7 +160,7 @@ class Collector:
         for key, variants in self._found.items():
             series = [_series(name, moments) for name, moments in variants.items() if len(moments) >= FEWEST_DATES]
             if series:
-                found.append(History(*key[:4], size=key[4], unit=self._units[key][0], baseline=key[5], series=series))
+                found.append(History(*key[:4], size=key[4], unit=self._units[key], baseline=key[5], series=series))
         return sorted(found, key=lambda one: (one.notebook or "~", one.comparison, one.key))
 
 
@@ -171,10 +170,6 @@ def histories(records: Iterable[Record]) -> list[History]:
     for record in records:
         collector.add(record)
     return collector.histories()
-
-
-def _moment(record: Record, effect: Effect, bare: Record) -> Moment:
-    return Moment(record.written, effect.speedup, effect.low, effect.high, bare)
 
 
 def _bare(record: Record) -> Record:

@@ -12,17 +12,14 @@ from typing import Literal
 
 import numpy as np
 
-from kit.record.document import Session
-from kit.record.intervals import effective_starts, log_ratios, sign_test_interval
+from kit.record import intervals
+from kit.record.document import CONTROL, Session
+from kit.record.intervals import MIN_ROUNDS, effective_starts, log_ratios, sign_test_interval
 
 Verdict = Literal["faster", "slower", "same", "cannot be told"]
 
-CONTROL = "A/A"
 CONFIDENCE = 0.95
 """Of the interval of a change."""
-ROUNDS_CONFIDENCE = 1 - 0.05 / 6
-"""Of the interval over the rounds of one session, as the room that measures takes it."""
-MIN_ROUNDS = 10
 PRIOR_LUCK = 0.03
 """Typical luck of a set of fresh processes, as a log-ratio, before any is seen."""
 PRIOR_SESSION = 0.02
@@ -114,7 +111,7 @@ def own_floor(session: Session) -> float | None:
 
 
 def _level(logs: np.ndarray, starts: Sequence[int], lasting: float, floor: float) -> Level | None:
-    interval = sign_test_interval(logs, ROUNDS_CONFIDENCE)
+    interval = sign_test_interval(logs, intervals.CONFIDENCE)
     if interval is None:
         return None
     cuts = [start for start in starts if 0 < start < len(logs)]

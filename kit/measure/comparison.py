@@ -25,10 +25,10 @@ from kit.measure.point import Check, Measurement, Skipped
 from kit.measure.process import InProcessWorker, SpawnedWorker, Start
 from kit.measure.progress import Progress
 from kit.measure.result import Result
-from kit.measure.rounds import CONTROL, Rules
+from kit.measure.rounds import Rules
 from kit.measure.worker import one_line
 from kit.record import store, words
-from kit.record.document import Asked, How, Point, Record, Scaling, Variant
+from kit.record.document import CONTROL, Asked, How, Point, Record, Scaling, Variant
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 from kit.measure import statistics
 from kit.measure.point import Measurement
 from kit.measure.process import SpawnedWorker
-from kit.measure.rounds import CONTROL, Rules
+from kit.measure.rounds import Rules
 from kit.record import intervals
-from kit.record.document import Point, Session
+from kit.record.document import CONTROL, Point, Session
 
 LUCK = 0.02
 """Standard deviation of the log-ratio of two processes of one program that is believed where too few sets of processes
@@ -134,7 +134,8 @@ def costs(point: Point, session: Session, baseline: str, seconds: float) -> tupl
     rounds, renewals = len(session.order), max(1, len(session.starts)) - 1
     total_s = point.seconds / max(1, len(point.sessions))
     prepare_s = sum((seat.prepare_s or 0.0) + START_S for seat in seats)
-    call_s, reading_s = (sum((seat.warm_s or 0.0) * n(seat) for seat in seats) for n in (lambda _: 1, _repeats))
+    call_s = sum(seat.warm_s or 0.0 for seat in seats)
+    reading_s = sum((seat.warm_s or 0.0) * seat.repeats for seat in seats)
     if reading_s * rounds > total_s:  # the work times itself, by a clock of its own: a call is a part of a round
         round_s = min(total_s, seconds) / (rounds + renewals)
         return round_s, min(prepare_s, 0.5 * seconds) + round_s
@@ -144,10 +145,6 @@ def costs(point: Point, session: Session, baseline: str, seconds: float) -> tupl
     if session.stopped == "budget" and rounds > statistics.MIN_ROUNDS:
         in_rounds_s = min(in_rounds_s, seconds - renewals * renewal_s)
     return max(in_rounds_s / rounds, reading_s), renewal_s
-
-
-def _repeats(variant) -> int:
-    return variant.repeats
 
 
 # ------------------------------------------------------------------------------------------------ now

@@ -13,8 +13,8 @@ from kit.measure import reach, statistics
 from kit.measure.interruption import undisturbed
 from kit.measure.process import Start
 from kit.measure.progress import Progress
-from kit.measure.rounds import CONTROL, Rules, Seat, Table, leave_together
-from kit.record.document import Memory, Point, Quality, Variant
+from kit.measure.rounds import Rules, Seat, Table, leave_together
+from kit.record.document import CONTROL, Memory, Point, Quality, Variant
 
 MEMORY_SHARE = 0.8
 """Share of the available memory that all variants together may take; above it they live in pairs."""

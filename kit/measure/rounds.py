@@ -15,9 +15,6 @@ from kit.measure.process import Worker, WorkerFailed
 from kit.measure.work import Ceiling
 from kit.record.document import Effect, Engagement, Memory, Quality, Readings, Session
 
-CONTROL = "A/A"
-"""Name of the baseline's second process."""
-
 
 @dataclass(eq=False)
 class Seat:

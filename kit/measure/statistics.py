@@ -11,14 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from kit.record.document import Effect, Scaling, Verdict
-from kit.record.intervals import effective_starts, log_ratios, sign_test_interval  # noqa: F401 (read from here too)
+from kit.record.intervals import (  # noqa: F401 (read from here too)
+    ALPHA,
+    CONFIDENCE,
+    MAX_LOOKS,
+    MIN_ROUNDS,
+    effective_starts,
+    log_ratios,
+    sign_test_interval,
+)
 
-ALPHA = 0.05
-"""Chance of a false call over all looks together."""
-MAX_LOOKS = 6
-"""Looks at the data; each takes an equal share of alpha (Bonferroni)."""
-MIN_ROUNDS = 10
-"""Under this number of rounds nothing is resolved."""
 LUCK_OF_A_START = 0.10
 """Two processes of one program differ for all their life, by where their memory happens to lie: mostly by under 3 %, in
 one pair of ten by 6 % and more (measured on short Python loops). No round in the same processes shows that, only fresh
@@ -71,8 +73,7 @@ def effect(differences: Sequence[float], starts: Sequence[int] = (0,)) -> Effect
     """
     if not len(differences):
         return None
-    confidence = 1 - ALPHA / MAX_LOOKS
-    interval = sign_test_interval(differences, confidence)
+    interval = sign_test_interval(differences, CONFIDENCE)
     if interval and (sets := sets_interval(differences, starts)):
         interval = min(interval[0], sets[0]), max(interval[1], sets[1])
     drift, drift_p = _drift(differences)
@@ -81,7 +82,7 @@ def effect(differences: Sequence[float], starts: Sequence[int] = (0,)) -> Effect
         low=math.exp(interval[0]) if interval else None,
         high=math.exp(interval[1]) if interval else None,
         rounds=len(differences),
-        confidence=confidence,
+        confidence=CONFIDENCE,
         drift=drift,
         drift_p=drift_p,
     )

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from kit.record import words
 from kit.record.document import Point, Record, Table, Variant
+from kit.record.intervals import MIN_ROUNDS
 
 WHAT_TO_DO = "What to do"
 """Title of the table in which a technique answers its own questions; reports set it beside the recommendation."""
 
-FEWEST_ROUNDS = 10
-"""Under this number nothing is resolved (see `measure.statistics`)."""
 MORE_MEMORY = 1.1
 """From this ratio on the memory that a variant needs is a condition of using it."""
 MANY_CALLS = 1_000
@@ -217,8 +216,8 @@ def _without_winner(record: Record, point: Point, won: Point | None = None) -> A
     if not judged:
         return advise("Nothing to choose from", f"{baseline} had nothing to be compared with by speed{at}")
     rounds = max((len(session.order) for session in point.sessions), default=0)
-    if rounds < FEWEST_ROUNDS and any(variant.verdict == "unresolved" for variant in judged):
-        few = f"{words.count(rounds, 'rounds')} were taken{at}, and {FEWEST_ROUNDS} are needed for any verdict"
+    if rounds < MIN_ROUNDS and any(variant.verdict == "unresolved" for variant in judged):
+        few = f"{words.count(rounds, 'rounds')} were taken{at}, and {MIN_ROUNDS} are needed for any verdict"
         return advise("Nothing can be said yet", few)
     condition = f"Nothing was shown to be faster{at}"
     if not any(variant.verdict == "unresolved" for variant in judged):

@@ -15,6 +15,9 @@ from kit.errors import UserError
 
 VERSION = "kit.record/1"
 
+CONTROL = "A/A"
+"""Name of the baseline's second process."""
+
 State = Literal["measured", "skipped", "failed"]
 Verdict = Literal[
     "baseline", "faster", "slower", "same", "unresolved", "correctness only", "invalid", "skipped", "failed"

@@ -5,6 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+ALPHA = 0.05
+"""Chance of a false call over all looks together."""
+MAX_LOOKS = 6
+"""Looks at the data; each takes an equal share of alpha (Bonferroni)."""
+CONFIDENCE = 1 - ALPHA / MAX_LOOKS
+"""Of the interval over rounds at one look."""
+MIN_ROUNDS = 10
+"""Under this number of rounds nothing is resolved."""
+
 
 @functools.lru_cache(4096)
 def _rank(n: int, confidence: float) -> int:

@@ -65,8 +65,9 @@ class Report:
     unreadable: list[Unreadable]
     numbers: view.Numbers | None
     variants: int
-    """Of these how many were measured at the largest size stands in `measured`."""
+    """At the largest sizes."""
     measured: int
+    """Of these how many were timed."""
     is_paired: bool
     """Whether every comparison told here took turns in processes of their own, the baseline against itself too."""
 
