@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.record import words
 from kit.stored import pytest_json
 from kit.stored.pytest_json import Timed
 
@@ -56,8 +57,7 @@ class Keeper:
     def pytest_terminal_summary(self, terminalreporter) -> None:
         """Say where the records are."""
         if self.written:
-            many = f"{len(self.written)} {'record' if len(self.written) == 1 else 'records'}"
-            terminalreporter.write_line(f"kit: {many} in {self.written[0].parent}")
+            terminalreporter.write_line(f"kit: {words.count(len(self.written), 'records')} in {self.written[0].parent}")
         else:
             terminalreporter.write_line("kit: no benchmark was measured, so no record was written")
 

@@ -1,17 +1,16 @@
 """`kit run --cluster` on a real Dask cluster: a scheduler and workers as processes, killed, joined and interrupted."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from batch_project import alive, kit, outputs, start, statuses, write_notebook
 from dask_cluster import cluster
+from network import two_machines
 
 import kit as the_kit
 from kit.batch import plans, remote
@@ -300,26 +299,8 @@ def test_what_travels_names_no_path_of_the_client(places):
 @pytest.fixture
 def namespaces():
     """Two network namespaces that a pair of virtual cards joins: 10.78.0.1 and 10.78.0.2."""
-    names = [f"kit-c{os.getpid()}-{end}" for end in (0, 1)]
-    cards = [f"kc{os.getpid()}{end}"[-14:] for end in (0, 1)]
-    made = [["netns", "add", name] for name in names]
-    made.append(
-        ["link", "add", cards[0], "netns", names[0], "type", "veth", "peer", "name", cards[1], "netns", names[1]]
-    )
-    for end, (name, card) in enumerate(zip(names, cards, strict=True)):
-        made.append(["-n", name, "addr", "add", f"10.78.0.{end + 1}/24", "dev", card])
-        made += [["-n", name, "link", "set", one, "up"] for one in (card, "lo")]
-    try:
-        for command in made:
-            try:
-                subprocess.run(["ip", *command], check=True, capture_output=True, text=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                pytest.skip(f"network namespaces are not permitted here: {getattr(error, 'stderr', error)}")
-        yield [("ip", "netns", "exec", name) for name in names]
-    finally:
-        for name in names:
-            with contextlib.suppress(OSError):
-                subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    with two_machines("10.78.0") as prefixes:
+        yield prefixes
 
 
 def test_machines_of_a_network_share_a_batch(places, tmp_path, namespaces):

@@ -14,6 +14,7 @@ from pathlib import Path
 import cloudpickle
 import psutil
 import pytest
+from network import two_machines
 
 from kit.errors import UserError
 from kit.measure.process import SpawnedWorker
@@ -424,26 +425,8 @@ def test_a_machine_ends_when_machine_0_is_gone():
 @pytest.fixture
 def namespaces():
     """Two network namespaces that a pair of virtual cards joins: 10.77.0.1 and 10.77.0.2."""
-    names = [f"kit-{os.getpid()}-{end}" for end in (0, 1)]
-    cards = [f"kit{os.getpid()}{end}"[-14:] for end in (0, 1)]
-    made = [["netns", "add", name] for name in names]
-    made.append(
-        ["link", "add", cards[0], "netns", names[0], "type", "veth", "peer", "name", cards[1], "netns", names[1]]
-    )
-    for end, (name, card) in enumerate(zip(names, cards, strict=True)):
-        made.append(["-n", name, "addr", "add", f"10.77.0.{end + 1}/24", "dev", card])
-        made += [["-n", name, "link", "set", one, "up"] for one in (card, "lo")]
-    try:
-        for command in made:
-            try:
-                subprocess.run(["ip", *command], check=True, capture_output=True, text=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                pytest.skip(f"network namespaces are not permitted here: {getattr(error, 'stderr', error)}")
-        yield [["ip", "netns", "exec", name] for name in names]
-    finally:
-        for name in names:
-            with contextlib.suppress(OSError):
-                subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    with two_machines("10.77.0") as prefixes:
+        yield prefixes
 
 
 def test_machines_meet_over_a_network(namespaces):

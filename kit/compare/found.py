@@ -1,9 +1,7 @@
 """Finds what changed between two sides, and writes it down."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from kit.compare import judged, rows, sides
 from kit.compare.rows import WORSE, Pair, Row
@@ -103,17 +101,8 @@ def write(changes: Changes, out: str) -> Path:
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _put(folder / "report.md", tell.markdown(changes))
-        _put(folder / "index.html", tell.page(changes))
+        store.put(folder / "report.md", tell.markdown(changes))
+        store.put(folder / "index.html", tell.page(changes))
     except OSError as error:
         raise UserError(f"{out}: it can't be written there: {error.strerror or error}; give another folder") from None
     return folder / "index.html"
-
-
-def _put(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
-    try:
-        partial.write_bytes(text.encode("utf-8", "replace"))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

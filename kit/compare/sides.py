@@ -61,8 +61,7 @@ class Side:
         commits = {held.record.git.commit[:7] for held in self.held if held.record.git}
         machines = {held.record.machine.key for held in self.held}
         span = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
-        many = f"{len(self.held):,} {'record' if len(self.held) == 1 else 'records'}"
-        parts = [f"{many} of {span}"]
+        parts = [f"{words.count(len(self.held), 'records')} of {span}"]
         parts += [f"commit {words.listing(sorted(commits), 3)}"] if commits and self.kind != "commit" else []
         parts += [f"{len(machines)} machines"] if len(machines) > 1 else []
         return words.shown(f"{self.kind} {_short(self.name)}: ".lstrip() + ", ".join(parts), 200)

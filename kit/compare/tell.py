@@ -208,8 +208,7 @@ def sentence(changes: "Changes") -> str:
         said = f"Nothing could be compared: {tally(changes)}"
     else:
         said = f"Nothing was seen to become slower: {tally(changes)}"
-    many = f"{len(changes.gone)} {'comparison' if len(changes.gone) == 1 else 'comparisons'}"
-    return f"{said}; {many} only before" if changes.gone else said
+    return f"{said}; {words.count(len(changes.gone), 'comparisons')} only before" if changes.gone else said
 
 
 def _elsewhere(changes: "Changes") -> list[Row]:
@@ -228,8 +227,8 @@ def _became(row: Row) -> str:
 
 def gate(changes: "Changes") -> tuple[bool, str]:
     """Return whether `--fail-on slower` passes, and the sentence that says why and how much it could judge."""
-    judged, many = len(changes.judged), len(changes.rows)
-    rows = f"judged {judged:,} of {many:,} {'row' if many == 1 else 'rows'}"
+    judged = len(changes.judged)
+    rows = f"judged {judged:,} of {words.count(len(changes.rows), 'rows')}"
     failing = {id(row) for row in changes.failing}
     told = ((row, pair) for pair in changes.pairs for row in pair.rows if id(row) in failing)
     why = [f"{where(row, pair)}: {MARKS[row.verdict]}" for row, pair in told]

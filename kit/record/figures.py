@@ -28,6 +28,7 @@ from kit.record.style import (
     canvas,
     fixed_ticks,
     name_rows,
+    ratio_span,
     room,
     short_count,
     spread,
@@ -318,9 +319,7 @@ def _size_axis(axes: "Axes", sizes: set[float], label: str) -> None:
 
 def _ratio_axis(axes: "Axes", edges: list[float]) -> None:
     """Make the x axis a logarithmic one of ratios with 1× inside and room on both sides."""
-    low, high = min(edges), max(edges)
-    room = max((high / low) ** 0.08, 1.04)
-    low, high = max(low / room, 1e-300), min(high * room, 1e300)
+    low, high = ratio_span(edges)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     fixed_ticks(axes.xaxis, _ratio_ticks(low, high, axes.bbox.width / axes.figure.dpi), _short_ratio)

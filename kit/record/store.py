@@ -3,7 +3,8 @@
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,23 @@ def write(record: Record, folder: Path | str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a name to write to, which becomes `path` at once when it is whole."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def put(path: Path, text: str) -> None:
+    """Write a text, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_bytes(text.encode("utf-8", "replace"))
 
 
 def _put(record: Record, path: Path) -> None:

@@ -110,6 +110,13 @@ def steps(low: float, high: float, digits: tuple[int, ...], most: int = 9) -> li
     return inside[:: math.ceil(len(inside) / most)] if inside else []
 
 
+def ratio_span(edges: list[float]) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis of ratios that holds `edges` with room on both sides."""
+    low, high = min(edges), max(edges)
+    room = max((high / low) ** 0.08, 1.04)
+    return max(low / room, 1e-300), min(high * room, 1e300)
+
+
 def fixed_ticks(axis, ticks: list[float], text) -> None:
     """Put ticks at `ticks` alone; text(tick, position) names each."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kit.record import words
-from kit.record.style import INK, MUTED, PALETTE, WIDTH, applied, canvas, fixed_ticks, spread, steps
+from kit.record.style import INK, MUTED, PALETTE, WIDTH, applied, canvas, fixed_ticks, ratio_span, spread, steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,9 +87,7 @@ CLOSEST = 0.11
 
 def _ratios(axes: "Axes", edges: list[float]) -> None:
     """Make the y axis a logarithmic one of ratios, ticks near 1 where it is short."""
-    low, high = min(edges), max(edges)
-    room = max((high / low) ** 0.08, 1.04)
-    low, high = max(low / room, 1e-300), min(high * room, 1e300)
+    low, high = ratio_span(edges)
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     fixed_ticks(axes.yaxis, _ticks(low, high), lambda ratio, _: f"{ratio:,.6g}×")

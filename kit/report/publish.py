@@ -1,15 +1,13 @@
 """Writes the report: reads every record once, keeps little of it, and draws the newest of each comparison."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from uuid import uuid4
 
 from kit.compare.history import Collector
 from kit.errors import UserError
-from kit.record import words
+from kit.record import store, words
 from kit.record.document import Record
 from kit.report import markdown, pages, prices, table, view
 from kit.stored import choose, gather, index
@@ -242,14 +240,11 @@ def _folder(out: str) -> Path:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Yield a name to write to, which becomes `path` at once when it is whole."""
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
-        yield partial
-        os.replace(partial, path)
+        with store.replacing(path) as partial:
+            yield partial
     except OSError as error:
         raise UserError(f"{path}: it could not be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _put(path: Path, text: str) -> None:
