@@ -1,11 +1,12 @@
-"""How often does a tool call a winner where there is none, and find one where there is?
+"""How often does a tool detect a difference where there is none, and one where there is?
 
-The same function against itself, and against copies truly 3, 5 and 10 % slower, by the kit, pytest-benchmark, pyperf
-and hyperfine with equal time budgets, in random order on one machine, so that all see the same noise. Every outcome is
-appended to a JSONL file at once; an interrupted study goes on where it stood.
+The same function against itself at five lengths of call, and against copies of it that truly do 3, 5 and 10 % more, by
+the kit, pytest-benchmark, pyperf and hyperfine with equal time budgets, in random order on one machine, so that all see
+the same noise. Every outcome is appended to a JSONL file at once; an interrupted study resumes.
 
-    python benchmarks/false_winners.py --minutes 40 --out false_winners.jsonl
-    python benchmarks/false_winners.py --report false_winners.jsonl
+    python benchmarks/false_winners.py --minutes 40 --out runs/false_winners.jsonl
+    python benchmarks/false_winners.py --kinds all --cases 0,5 --tools kit --out runs/by_work.jsonl
+    python benchmarks/false_winners.py --report runs/false_winners.jsonl
 """
 
 import argparse
@@ -15,7 +16,6 @@ import math
 import os
 import random
 import shlex
-import shutil
 import statistics
 import sys
 import tempfile
@@ -29,9 +29,10 @@ import work
 
 from kit.machine import fingerprint
 
-CASES = {"same": (0, 3), "3": (3, 1), "5": (5, 1), "10": (10, 1)}
-"""By name: percent of work that the second has more, and trials in a block. A false call is the rarest event, so the
-comparison with itself is made three times as often."""
+LENGTHS_MS = (0.02, 0.2, 0.5, 2.0, 20.0)
+KINDS = ("Python loop", "zlib")
+CASES = (0, 3, 5, 10)
+"""Per cent of work that the second function does more; 0: it is the same."""
 
 
 def main() -> None:
@@ -40,137 +41,105 @@ def main() -> None:
     if asked.report:
         print(markdown(read(asked.report)))
         return
-    chosen, cases = available(asked.tools.split(",")), known(asked.cases.split(","), CASES)
     try:
-        study(asked, chosen, cases)
+        study(asked)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here")
+        print("\ninterrupted; the same command resumes")
     lines = read(asked.out)
     asked.out.with_suffix(".md").write_text(markdown(lines) + "\n")
-    asked.out.with_suffix(".json").write_text(json.dumps({"summary": summary(lines), "lines": lines}, indent=1))
     print(markdown(lines))
 
 
 def arguments() -> argparse.Namespace:
-    """Return what is asked for on the command line."""
+    """Return the arguments of the command line; stop with what is allowed where one is unknown."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop before a trial that begins after this")
-    parser.add_argument("--trials", type=int, default=25, help="of each slower copy; three times as many of the same")
-    parser.add_argument("--budget", type=float, default=4.0, help="measuring seconds of one comparison, both sides")
-    parser.add_argument("--iterations", type=int, default=20_000, help="of the work: 20,000 take about 1 ms")
+    parser.add_argument("--trials", type=int, default=10**6, help="of each tool, kind, length and case")
+    parser.add_argument("--budget", type=float, default=10.0, help="measuring seconds of one comparison, both sides")
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS_MS)), help="of a call, in ms")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="some of " + ", ".join(work.KINDS) + "; or all")
     parser.add_argument("--tools", default=",".join(tools.TOOLS), help="some of " + ", ".join(tools.TOOLS))
-    parser.add_argument("--cases", default=",".join(CASES), help="some of " + ", ".join(CASES))
+    parser.add_argument(
+        "--cases", default=",".join(map(str, CASES)), help="per cent of work more, 0: the same function"
+    )
+    parser.add_argument("--note", default="", help="a word on the machine's state, kept with the outcomes")
     parser.add_argument("--out", type=Path, default=Path("runs/false_winners.jsonl"), help="where outcomes are added")
-    parser.add_argument("--keep", action="store_true", help="keep what the tools wrote in every trial")
-    parser.add_argument("--report", type=Path, help="print the table of such a file and measure nothing")
-    return parser.parse_args()
+    parser.add_argument("--report", type=Path, help="print the tables of such a file and measure nothing")
+    asked = parser.parse_args()
+    asked.kinds = list(work.KINDS) if asked.kinds == "all" else known(asked.kinds.split(","), work.KINDS)
+    asked.tools = available(known(asked.tools.split(","), tools.TOOLS))
+    asked.lengths = [float(length) for length in asked.lengths.split(",")]
+    asked.cases = [int(case) for case in asked.cases.split(",")]
+    return asked
 
 
 def available(names: list[str]) -> list[str]:
-    """Return the tools that can be asked here, and say which cannot."""
-    for name in known(names, tools.TOOLS):
+    """Return the tools that can be asked here, and print which cannot."""
+    for name in names:
         if why := tools.TOOLS[name].missing():
             print(f"skipped {name}: it is not installed; to have it: {why}")
     return [name for name in names if not tools.TOOLS[name].missing()]
 
 
 def known(names: list[str], allowed) -> list[str]:
-    """Return the names; stop with the ones there are if one is unknown."""
+    """Return the names; stop with the allowed ones if one is unknown."""
     for name in names:
         if name not in allowed:
-            sys.exit(f"got {name!r}; there are {', '.join(allowed)}")
+            sys.exit(f"got {name!r}; allowed are {', '.join(allowed)}")
     return names
 
 
-def study(asked: argparse.Namespace, chosen: list[str], cases: list[str]) -> None:
-    """Make trial after trial, each tool and case in random order, until there are enough or time is up."""
+def study(asked: argparse.Namespace) -> None:
+    """Make trial after trial, in a random order in each block, until there are enough or time is up."""
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     lines, end = read(asked.out) if asked.out.exists() else [], time.monotonic() + 60 * asked.minutes
     refuse_mixture(asked, lines)
-    append(asked.out, session(asked, chosen))
-    done = Counter((line["tool"], line["case"]) for line in lines if line["kind"] == "outcome")
-    for tool, case in order(chosen, cases, asked.trials, done):
+    append(asked.out, session(asked))
+    amounts = {(kind, ms): work.amount_for(kind, ms / 1000) for kind in asked.kinds for ms in asked.lengths}
+    done = Counter(_visit(line) for line in lines if line["kind"] == "outcome")
+    for visit in order(asked, done):
         if time.monotonic() > end:
             return
-        outcome = trial(tool, case, asked)
+        outcome = trial(*visit, amounts[visit[1:3]], asked)
         append(asked.out, outcome)
-        print(f"{outcome['at'][11:19]} {tool:16} {case:>4}  {outcome['call']:6} {outcome['took_s']:5.1f} s", flush=True)
+        place = f"{outcome['tool']:16} {outcome['work']:15} {outcome['ms']:5g} ms {outcome['case']:>2} %"
+        print(f"{outcome['at'][11:19]} {place}  {outcome['found']:6} {outcome['took_s']:5.1f} s", flush=True)
 
 
-def order(chosen: list[str], cases: list[str], blocks: int, done: Counter):
-    """Yield (tool, case): every block in an order of its own, without what is done already."""
-    for block in range(1, blocks + 1):
-        visits = []
-        for tool in chosen:
-            for case in cases:
-                times = CASES[case][1]
-                left = min(times, times * block - done[tool, case])
-                visits += [(tool, case)] * left
-        random.shuffle(visits)
-        for visit in visits:
-            done[visit] += 1
-            yield visit
+def _visit(line: dict) -> tuple:
+    return line["tool"], line["work"], line["ms"], line["case"]
 
 
-def trial(tool: str, case: str, asked: argparse.Namespace) -> dict:
-    """Put one question to one tool. What it wrote is kept if it called a winner that is none, or if all is kept."""
-    second = round(asked.iterations * (1 + CASES[case][0] / 100))
-    at, load, now_s, kept = now(), os.getloadavg()[0], call_s(asked.iterations), None
+def order(asked: argparse.Namespace, done: Counter):
+    """Yield (tool, kind, length, case): every block in a random order, without what is done already."""
+    visits = [(t, k, ms, c) for t in asked.tools for k in asked.kinds for ms in asked.lengths for c in asked.cases]
+    for block in range(1, asked.trials + 1):
+        left = [visit for visit in visits if done[visit] < block]
+        random.shuffle(left)
+        yield from left
+
+
+def trial(tool: str, kind: str, ms: float, case: int, amount: int, asked: argparse.Namespace) -> dict:
+    """Ask one tool one question."""
+    second, at, load = round(amount * (1 + case / 100)), now(), os.getloadavg()[0]
+    call_s = work.seconds(work.KINDS[kind](amount))
     with tempfile.TemporaryDirectory(prefix="false_winners_") as folder:
         started = time.monotonic()
         try:
-            question = tools.Question(Path(folder), asked.iterations, second, asked.budget, now_s)
+            question = tools.Question(Path(folder), kind, amount, second, asked.budget, call_s)
             found = dataclasses.asdict(tools.TOOLS[tool].ask(question))
-        except Exception as error:  # no answer is an outcome too: it is counted, and told under the table
+        except Exception as error:  # no answer is an outcome too: it is counted, and named under the table
             found = {
                 "call": "broke",
                 "measured_s": None,
                 "said": {"output": f"{type(error).__name__}: {error}"[-2000:]},
             }
         took_s = time.monotonic() - started
-        if asked.keep or found["call"] == "faster" or (found["call"] == "slower" and case == "same"):
-            kept = str(asked.out.with_suffix("") / f"{tool}-{case}-{at.replace(':', '')}")
-            shutil.copytree(folder, kept)
-    return {"kind": "outcome", "tool": tool, "case": case, **found, "at": at, "took_s": took_s, "load": load,
-            "call_s": now_s, "kept": kept}  # fmt: skip
+    return {"kind": "outcome", "tool": tool, "work": kind, "ms": ms, "case": case, "found": found.pop("call"), **found,
+            "at": at, "took_s": took_s, "load": load, "call_s": call_s, "note": asked.note}  # fmt: skip
 
 
-def call_s(iterations: int) -> float:
-    """Return the seconds of one call now, for the tools that want a number of repeats: the median of 25."""
-    took = []
-    for _ in range(25):
-        start = time.perf_counter()
-        work.spend(iterations)
-        took.append(time.perf_counter() - start)
-    return statistics.median(took)
-
-
-def true_ratios(iterations: int) -> dict[str, float]:
-    """Return by case how many bytecode instructions the second executes for one of the first. Counted, not timed."""
-    first = instructions(iterations)
-    return {case: instructions(round(iterations * (1 + more / 100))) / first for case, (more, _) in CASES.items()}
-
-
-def instructions(iterations: int) -> int:
-    """Return the number of bytecode instructions that one call executes."""
-    count = 0
-
-    def trace(frame, event, _):
-        nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work.spend(iterations)
-    finally:
-        sys.settrace(before)
-    return count
-
-
-def session(asked: argparse.Namespace, chosen: list[str]) -> dict:
+def session(asked: argparse.Namespace) -> dict:
     """Return the line that says on what and how the outcomes after it were found."""
     commit = fingerprint.git()
     return {
@@ -179,22 +148,17 @@ def session(asked: argparse.Namespace, chosen: list[str]) -> dict:
         "commit": commit and commit.commit[:12] + (" with changes" if commit.dirty else ""),
         "machine": fingerprint.in_words(fingerprint.machine()),
         "python": fingerprint.machine().python,
-        "versions": {name: tools.TOOLS[name].version() for name in chosen},
+        "versions": {name: tools.TOOLS[name].version() for name in asked.tools},
         "budget_s": asked.budget,
-        "iterations": asked.iterations,
-        "ratios": true_ratios(asked.iterations),
         "command": shlex.join(["python", "benchmarks/false_winners.py", *sys.argv[1:]]),
     }
 
 
 def refuse_mixture(asked: argparse.Namespace, lines: list[dict]) -> None:
-    """Stop if the file holds outcomes of another budget or another amount of work."""
+    """Stop if the file holds outcomes of another budget."""
     for line in lines:
-        if line["kind"] == "session" and (line["budget_s"], line["iterations"]) != (asked.budget, asked.iterations):
-            sys.exit(
-                f"{asked.out} holds outcomes with --budget {line['budget_s']:g} --iterations {line['iterations']}; "
-                "go on with the same, or give another --out"
-            )
+        if line["kind"] == "session" and line["budget_s"] != asked.budget:
+            sys.exit(f"{asked.out} holds outcomes with --budget {line['budget_s']:g}; use the same, or another --out")
 
 
 def now() -> str:
@@ -220,95 +184,121 @@ def read(path: Path) -> list[dict]:
     return lines
 
 
-def summary(lines: list[dict]) -> dict[str, dict[str, dict]]:
-    """Return by tool and case: trials, calls of slower and of faster, what broke."""
-    outcomes = [line for line in lines if line["kind"] == "outcome"]
-    found = {}
-    for tool in tools.TOOLS:
-        for case in CASES:
-            calls = Counter(o["call"] for o in outcomes if (o["tool"], o["case"]) == (tool, case))
-            if calls:
-                trials = calls.total() - calls["broke"]
-                counts = {"trials": trials, "slower": calls["slower"], "faster": calls["faster"]}
-                found.setdefault(tool, {})[case] = counts | {"broke": calls["broke"]}
-    return found
+# ------------------------------------------------------------------------------------------------ the tables
 
 
-def markdown(lines: list[dict]) -> str:
-    """Return the table with everything that is needed to believe it."""
-    sessions = [line for line in lines if line["kind"] == "session"]
-    outcomes = [line for line in lines if line["kind"] == "outcome"]
-    found = summary(lines)
-    head = ["tool", "same function: false calls", *(f"{case} % slower: called" for case in CASES if case != "same"),
-            "wrong way", "measuring, in all"]  # fmt: skip
-    rows = [head, ["---"] * len(head)]
-    for tool, cases in found.items():
-        rows.append([tool, *(cell(case, cases.get(case)) for case in CASES), wrong(cases), times(tool, outcomes)])
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return "\n\n".join([table, conditions(sessions, outcomes), *broken(found), *rules(found, sessions[-1]["budget_s"])])
+def counted(outcomes: list[dict]) -> dict[str, int]:
+    """Return numbers of trials (without those that broke), of slower, of faster, and of those that broke."""
+    found = Counter(outcome["found"] for outcome in outcomes)
+    trials = found.total() - found["broke"]
+    return {"trials": trials, "slower": found["slower"], "faster": found["faster"], "broke": found["broke"]}
 
 
-def cell(case: str, counts: dict | None) -> str:
-    """Return the share of false calls (same) or of right calls (slower), with its 95 % interval."""
-    if not counts or not counts["trials"]:
+def false_positives(outcomes: list[dict]) -> str:
+    """Return the share of comparisons of a function with itself that found a difference: `2 of 40 = 5 % [1, 17]`."""
+    found = counted([outcome for outcome in outcomes if outcome["case"] == 0])
+    return share(found["slower"] + found["faster"], found["trials"])
+
+
+def detected(outcomes: list[dict], case: int) -> str:
+    """Return the share of comparisons with so many per cent more work that found it slower."""
+    found = counted([outcome for outcome in outcomes if outcome["case"] == case])
+    return share(found["slower"], found["trials"])
+
+
+def share(hits: int, trials: int) -> str:
+    """Return a share with its 95 % interval."""
+    if not trials:
         return "–"
-    calls = counts["slower"] + (counts["faster"] if case == "same" else 0)
-    low, high = wilson(calls, counts["trials"])
-    return f"{calls} of {counts['trials']} = {calls / counts['trials']:.0%} [{low:.0%}, {high:.0%}]"
-
-
-def wrong(cases: dict[str, dict]) -> str:
-    """Return how many truly slower copies were called faster."""
-    slower = [counts for case, counts in cases.items() if case != "same"]
-    calls, trials = sum(c["faster"] for c in slower), sum(c["trials"] for c in slower)
-    low, high = wilson(calls, trials) if trials else (0, 1)
-    return f"{calls} of {trials} [{low:.0%}, {high:.0%}]"
-
-
-def times(tool: str, outcomes: list[dict]) -> str:
-    """Return the median seconds that one comparison measured, and took with all process starts."""
-    own = [o for o in outcomes if o["tool"] == tool and o["call"] != "broke"]
-    if not own:
-        return "–"
-    measured_s, took_s = (statistics.median(o[name] for o in own) for name in ("measured_s", "took_s"))
-    return f"{measured_s:.1f} s, {took_s:.1f} s"
+    low, high = wilson(hits, trials)
+    return f"{hits} of {trials} = {hits / trials:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share. Source: Wilson, JASA 22 (1927)."""
-    z, share = 1.959964, hits / trials
-    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    z, found = 1.959964, hits / trials
+    middle = (found + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(found * (1 - found) / trials + z * z / (4 * trials * trials))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def conditions(sessions: list[dict], outcomes: list[dict]) -> str:
-    """Return the paragraph on machine, date, versions, budget, true ratios and command."""
-    if not sessions or not outcomes:
+def table(rows: list[list[str]]) -> str:
+    """Return rows, the first a head, as a table in Markdown."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def markdown(lines: list[dict]) -> str:
+    """Return the tables with everything that is needed to check them."""
+    sessions = [line for line in lines if line["kind"] == "session"]
+    outcomes = [line for line in lines if line["kind"] == "outcome"]
+    if not outcomes:
         return "It ended before its first trial."
-    last, loads = sessions[-1], sorted(o["load"] for o in outcomes)
+    names = [name for name in tools.TOOLS if any(outcome["tool"] == name for outcome in outcomes)]
+    of_tool = {name: [outcome for outcome in outcomes if outcome["tool"] == name] for name in names}
+    parts = [by_length(of_tool), by_case(of_tool)]
+    if len({outcome["work"] for outcome in of_tool.get("kit", [])}) > 1:
+        parts.append(by_work(of_tool["kit"]))
+    parts += [conditions(sessions, outcomes), *broken(of_tool), rules(names, sessions[-1]["budget_s"])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def by_length(of_tool: dict[str, list[dict]]) -> str:
+    """Return the false positives of each tool by length of call, and over all."""
+    lengths = sorted({outcome["ms"] for found in of_tool.values() for outcome in found if outcome["case"] == 0})
+    rows = [["false positives", *(f"{length:g} ms" for length in lengths), "all"]]
+    for name, found in of_tool.items():
+        cells = [false_positives([outcome for outcome in found if outcome["ms"] == length]) for length in lengths]
+        rows.append([name, *cells, false_positives(found)])
+    return table(rows) if lengths else ""
+
+
+def by_case(of_tool: dict[str, list[dict]]) -> str:
+    """Return how often each tool detects a true difference, how often the wrong way, and what a comparison takes."""
+    cases = sorted({outcome["case"] for found in of_tool.values() for outcome in found if outcome["case"]})
+    rows = [["detected", *(f"{case} % slower" for case in cases), "wrong sign", "a comparison takes"]]
+    for name, found in of_tool.items():
+        slower = counted([outcome for outcome in found if outcome["case"]])
+        took = statistics.median(outcome["took_s"] for outcome in found)
+        wrong = share(slower["faster"], slower["trials"])
+        rows.append([name, *(detected(found, case) for case in cases), wrong, f"{took:.1f} s"])
+    return table(rows) if cases else ""
+
+
+def by_work(outcomes: list[dict]) -> str:
+    """Return false positives and detections of the kit by kind of work."""
+    cases = sorted({outcome["case"] for outcome in outcomes if outcome["case"]})
+    rows = [["kit, by kind of work", "false positives", *(f"detected: {case} % slower" for case in cases)]]
+    for kind in dict.fromkeys(sorted(outcome["work"] for outcome in outcomes)):
+        found = [outcome for outcome in outcomes if outcome["work"] == kind]
+        rows.append([kind, false_positives(found), *(detected(found, case) for case in cases)])
+    return table(rows)
+
+
+def conditions(sessions: list[dict], outcomes: list[dict]) -> str:
+    """Return the paragraph on machine, dates, versions, budget, load and commands."""
+    last, loads = sessions[-1], sorted(outcome["load"] for outcome in outcomes)
     tenth = len(loads) // 10
-    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
-    ratios = ", ".join(f"{ratio:.4f}" for ratio in last["ratios"].values())
+    versions = ", ".join(f"{name} {version}" for one in sessions for name, version in one["versions"].items())
+    versions = ", ".join(dict.fromkeys(versions.split(", ")))
+    commands = "; ".join(f"`{command}`" for command in dict.fromkeys(one["command"] for one in sessions))
     return (
         f"{last['machine']}, Python {last['python']}; {outcomes[0]['at']} to {outcomes[-1]['at']}; {versions}"
-        f"{', commit ' + last['commit'] if last['commit'] else ''}. "
-        f"Budget {last['budget_s']:g} s of measuring a comparison, one call about "
-        f"{statistics.median(o['call_s'] for o in outcomes) * 1000:.2g} ms; executed instructions, second ÷ first: "
-        f"{ratios}. Load average {statistics.median(loads):.1f} (eight in ten: {loads[tenth]:.1f} to "
-        f"{loads[-1 - tenth]:.1f}). Brackets: 95 % Wilson intervals. Command: `{last['command']}`"
+        f"{', commit ' + last['commit'] if last['commit'] else ''}. Budget {last['budget_s']:g} s of measuring a "
+        f"comparison. Load average {statistics.median(loads):.1f} (eight in ten: {loads[tenth]:.1f} to "
+        f"{loads[-1 - tenth]:.1f}). Brackets: 95 % Wilson intervals, per cent. Commands: {commands}"
     )
 
 
-def broken(found: dict) -> list[str]:
+def broken(of_tool: dict[str, list[dict]]) -> list[str]:
     """Return a line on trials in which a tool gave no answer, if there are any."""
-    counts = [f"{tool} {n}" for tool, cases in found.items() if (n := sum(c["broke"] for c in cases.values()))]
+    counts = [f"{name} {n}" for name, found in of_tool.items() if (n := counted(found)["broke"])]
     return [f"Trials without an answer, not counted above: {', '.join(counts)}."] if counts else []
 
 
-def rules(found: dict, budget_s: float) -> list[str]:
-    """Return how each tool was told its budget (BUDGET, seconds) and what counts as its call."""
-    return ["\n".join(f"- {tool}: {tools.TOOLS[tool].rule}." for tool in found).replace("BUDGET", f"{budget_s:g} s")]
+def rules(names: list[str], budget_s: float) -> str:
+    """Return how each tool was given its budget (BUDGET, seconds) and what counts as its finding."""
+    return "\n".join(f"- {name}: {tools.TOOLS[name].rule}." for name in names).replace("BUDGET", f"{budget_s:g} s")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What does the kit itself cost? Each cost as a ratio within one run, its two sides in the same random-order rounds.
 
-Starting it, executing a notebook with it, reading the time of nothing with it, and reporting over many records. Where
+Starting it, executing a notebook with it, measuring a call of nothing with it, and reporting over many records. Where
 a cost is the time of a whole process, the kit's own `Comparison` measures it; `test_own_cost.py` has what
 pytest-benchmark can measure.
 
@@ -9,10 +9,10 @@ pytest-benchmark can measure.
 
 import argparse
 import itertools
+import math
 import os
 import random
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,14 +25,15 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import cloudpickle
 import msgspec
 
 from kit import Comparison
 from kit.machine import fingerprint
 from kit.measure.process import SpawnedWorker
 from kit.measure.statistics import effect, log_ratios
-from kit.measure.work import Prepared
-from kit.measure.worker import Work
+from kit.measure.work import Setup
+from kit.measure.worker import SHORTEST_BLOCK_S, Work
 from kit.record import store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,12 +59,12 @@ class Cost:
 
 def starts(seconds: float, folder: Path) -> list[Cost]:
     """Compare starting the kit with starting Python and Papermill, each in a process of its own."""
-    costs = []
-    for against, whats in (("python -c pass", ["import kit", "kit list"]), ("papermill --help", ["kit list"])):
-        variants = {name: partial(process, STARTS[name]) for name in (against, *whats)}
-        walls = measured(folder, f"starts against {against}", seconds, variants)
-        costs += [cost(what, against, walls[what], walls[against]) for what in whats]
-    return costs
+    walls = measured(folder, "starts", seconds, {name: partial(process, command) for name, command in STARTS.items()})
+    aims = {("import kit", "python -c pass"): "at most 1.3×", ("kit list", "papermill --help"): "at most 0.15×"}
+    pairs = itertools.product(("import kit", "kit list"), ("python -c pass", "papermill --help"))
+    return [
+        cost(f"`{one}`", f"`{other}`", walls[one], walls[other], aims.get((one, other), "")) for one, other in pairs
+    ]
 
 
 def notebook(seconds: float, folder: Path) -> list[Cost]:
@@ -74,7 +75,7 @@ def notebook(seconds: float, folder: Path) -> list[Cost]:
     variants = {"papermill": partial(process, plain), "kit run": partial(process_anew, kept, folder / "runs")}
     walls = measured(folder, "notebook", seconds, variants)
     what, against = "`kit run` of a trivial notebook", "`papermill` on it"
-    return [cost(what, against, walls["kit run"], walls["papermill"], "at most 1.15×", ticks=False)]
+    return [cost(what, against, walls["kit run"], walls["papermill"], "at most 1.0×")]
 
 
 def trivial(folder: Path) -> Path:
@@ -102,12 +103,9 @@ def process_anew(command: list[str], folder: Path) -> Callable[[], None]:
     return lambda: run([*command, str(folder / f"{os.getpid()}-{next(numbers)}")])
 
 
-def run(command: list[str], **changes: str) -> str:
-    """Run the command to its end and return what it printed. Raise RuntimeError, with what it said, if it fails.
-
-    changes: of its environment."""
-    environment = os.environ | changes
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment)
+def run(command: list[str]) -> str:
+    """Run the command to its end and return what it printed. Raise RuntimeError, with what it said, if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}: exit {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
     return done.stdout
@@ -116,21 +114,19 @@ def run(command: list[str], **changes: str) -> str:
 def measured(folder: Path, name: str, seconds: float, variants: dict[str, Callable]) -> dict[str, list[float]]:
     """Measure whole processes by a `Comparison` and return the seconds of each variant, one a round."""
     os.environ["KIT_RUN"] = str(folder)  # the record goes there
-    os.environ["TMPDIR"] = str(folder)  # a lock of its own: no waiting for another batch on this machine
-    comparison = Comparison(name, baseline=next(iter(variants)), seconds=seconds, quality=None)
+    os.environ["KIT_LOCK"] = str(folder / "kit.lock")  # its own: no waiting for another batch on this machine
+    comparison = Comparison(name, baseline=next(iter(variants)), time_budget_s=seconds, check=None)
     for variant, function in variants.items():
         comparison.variant(variant, function)
     point = comparison.run().record.points[0]
     for variant in point.variants:
         if variant.state != "measured":
             sys.exit(f"{variant.name}: {variant.reason}")
-    return {variant: point.sessions[0].readings[variant].wall_s for variant in variants}
+    return {variant: point.sessions[0].measurements[variant].wall_s for variant in variants}
 
 
-def cost(what: str, against: str, one: list[float], other: list[float], aim: str = "", ticks: bool = True) -> Cost:
+def cost(what: str, against: str, one: list[float], other: list[float], aim: str = "") -> Cost:
     """Return the line on one ÷ other, from the seconds of the same rounds."""
-    if ticks:
-        what, against = f"`{what}`", f"`{against}`"
     return Cost(what, against, ratio(one, other), f"{duration(one)} ÷ {duration(other)}", aim)
 
 
@@ -154,34 +150,39 @@ def nothing() -> None:
     """Do nothing: what is left is the instrument."""
 
 
-def readings(rounds: int = 200) -> list[Cost]:
-    """Compare a reading of a variant that does nothing with timeit of the same, and a worker's order with a reading."""
+def measurements(rounds: int = 200) -> list[Cost]:
+    """Compare a measurement of a variant that does nothing with timeit, and a worker's order with the measurement."""
     work = Work()
-    work.prepared = Prepared(nothing)
-    repeats = work.calibrate()["repeats"]
-    sides = {"kit": lambda: work.read()["wall_s"], "timeit": lambda: timeit.timeit(nothing, number=repeats) / repeats}
+    work.prepared = Setup(nothing)
+    calls = calls_of_a_block(work.second_call())
+    sides = {
+        "kit": lambda: work.measure(0, calls, 1, True)["wall_s"],
+        "timeit": lambda: timeit.timeit(nothing, number=calls) / calls,
+    }
     took = interleaved(sides, rounds)
-    own = [cost("an empty call, as a reading reports it", "as `timeit` does", took["kit"], took["timeit"], ticks=False)]
-    return [*own, order_cost(rounds)]
+    return [cost("an empty call, as measured", "as `timeit` does", took["kit"], took["timeit"]), order_cost(rounds)]
+
+
+def calls_of_a_block(calibrated: dict) -> int:
+    """Return how many calls one measurement times together."""
+    return math.ceil(SHORTEST_BLOCK_S / calibrated["call_s"])
 
 
 def order_cost(rounds: int) -> Cost:
-    """Return what a reading in a worker takes in all, against the time that it reports."""
-    import cloudpickle
-
-    worker = SpawnedWorker(threads=1, limit_s=60)
+    """Return what a measurement in a worker takes in all, against the time that it reports."""
+    worker = SpawnedWorker(threads=1, timeout_s=60)
     try:
-        worker.order("prepare", cloudpickle.dumps((lambda: nothing, ())))
-        repeats = worker.order("calibrate")["repeats"]
+        worker.order("setup", cloudpickle.dumps((lambda: nothing, ())))
+        calls = calls_of_a_block(worker.order("second_call"))
         reported, whole = [], []
         for _ in range(rounds):
             start = time.perf_counter()
-            wall_s = worker.order("read")["wall_s"]
+            wall_s = worker.order("measure", 0, calls, 1, True)["wall_s"]
             whole.append(time.perf_counter() - start)
-            reported.append(wall_s * repeats)
+            reported.append(wall_s * calls)
     finally:
         worker.end()
-    return cost("a reading, with the order to the worker", "the time that it reports", whole, reported, ticks=False)
+    return cost("a measurement, with the order to the worker", "the time that it reports", whole, reported)
 
 
 def interleaved(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -193,50 +194,45 @@ def interleaved(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str,
     return took
 
 
-REPORT_AIM = {1_000: "at most 10 s, 500 MiB", 10_000: "at most 60 s, 1,024 MiB"}
+REPORT_AIM = {10_000: "at most 60 s, 1,024 MiB"}
 REPORT = """
-import sys, time
+import sys
 from kit.cli import main
 status = main(["report", sys.argv[1], "-o", sys.argv[2]])
 from kit.measure import memory
-print(time.process_time(), memory.peak().mib)
+print(memory.peak()[0])
 sys.exit(status)
 """
 
 
 def reports(counts: Iterable[int], folder: Path) -> list[Cost]:
-    """Report over growing numbers of records, each three times in random order: without an index, and with one."""
+    """Report over growing numbers of records, each three times in random order."""
     counts = sorted(counts)
-    took = {(count, state): [] for state in ("no index", "index") for count in counts}
+    took: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     for count in counts:
         lay_out(count, folder / str(count))
-    time.sleep(3)  # files that changed just now enter no index
     for count in random.sample(counts * 3, 3 * len(counts)):
-        shutil.rmtree(folder / "cache" / "ml-scaling-kit", ignore_errors=True)
-        for state in ("no index", "index"):
-            took[count, state].append(report_once(folder / str(count), folder / f"{count}-out", folder / "cache"))
-    pairs = [(state, pair) for state in ("no index", "index") for pair in itertools.pairwise([None, *counts])]
-    return [report_cost(took, state, count, before) for state, (before, count) in pairs]
+        took[count].append(report_once(folder / str(count), folder / f"{count}-out"))
+    return [report_cost(took, count, before) for before, count in itertools.pairwise([None, *counts])]
 
 
-def report_once(runs: Path, out: Path, cache: Path) -> tuple[float, float, float]:
-    """Return the seconds, the CPU seconds and the peak MiB of one report, in a process of its own."""
+def report_once(runs: Path, out: Path) -> tuple[float, float]:
+    """Return the seconds and the peak MiB of one report, in a process of its own."""
     start = time.perf_counter()
-    said = run([sys.executable, "-c", REPORT, str(runs), str(out)], XDG_CACHE_HOME=str(cache))
-    cpu_s, mib = said.split()[-2:]
-    return time.perf_counter() - start, float(cpu_s), float(mib)
+    said = run([sys.executable, "-c", REPORT, str(runs), str(out)])
+    return time.perf_counter() - start, float(said.split()[-1])
 
 
-def report_cost(took: dict[tuple[int, str], list[tuple]], state: str, count: int, before: int | None) -> Cost:
+def report_cost(took: dict[int, list[tuple[float, float]]], count: int, before: int | None) -> Cost:
     """Return the line on a report over `count` records against the one over `before`, if there is one."""
-    wall_s, cpu_s, mib = map(statistics.median, zip(*took[count, state], strict=True))
+    wall_s, mib = map(statistics.median, zip(*took[count], strict=True))
     against = grown = "–"
     if before is not None:
-        before_s, _, before_mib = map(statistics.median, zip(*took[before, state], strict=True))
+        before_s, before_mib = map(statistics.median, zip(*took[before], strict=True))
         against = f"over {before:,}"
         grown = f"{wall_s / before_s:.1f}× the time, {mib / before_mib:.1f}× the memory"
-    seconds = f"{wall_s:.1f} s ({cpu_s:.1f} s of CPU), peak {mib:.0f} MiB"
-    return Cost(f"report over {count:,} records, {state}", against, grown, seconds, REPORT_AIM.get(count, ""))
+    seconds = f"{wall_s:.1f} s, peak {mib:.0f} MiB"
+    return Cost(f"report over {count:,} records", against, grown, seconds, REPORT_AIM.get(count, ""))
 
 
 def lay_out(count: int, folder: Path) -> None:
@@ -277,7 +273,7 @@ def table(costs: list[Cost]) -> str:
 def main() -> None:
     """Measure what is asked for, print the table, and write it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--parts", default="starts,notebook,readings,reports", help="what to measure")
+    parser.add_argument("--parts", default="starts,notebook,measurements,reports", help="what to measure")
     parser.add_argument(
         "--seconds", type=float, default=60, help="budget of a comparison of starts; five times as much for notebook"
     )
@@ -289,7 +285,7 @@ def main() -> None:
         parts = {
             "starts": lambda: starts(asked.seconds, folder),
             "notebook": lambda: notebook(5 * asked.seconds, folder),
-            "readings": readings,
+            "measurements": measurements,
             "reports": lambda: reports(map(int, asked.records.split(",")), folder),
         }
         costs = [line for part in asked.parts.split(",") for line in parts[part]()]

@@ -22,11 +22,11 @@ from pathlib import Path
 from false_winners import wilson
 
 from kit import Comparison
-from kit.compare import comparable, judged
+from kit.compare import comparable, verdicts
 from kit.record import store
 from kit.record.document import Record
 
-MORE = {100: "same", 110: "10 % slower", 130: "30 % slower"}
+MORE = {100: "equivalent", 110: "10 % slower", 130: "30 % slower"}
 """Percent of the work that a session's variants do."""
 CHANCES = (100, 100, 100, 110, 130)
 
@@ -78,7 +78,7 @@ VARIANTS = {"loop": loop, "sort": sort, "copy": copy, "words": words}
 
 def measure(percent: int, seconds: float) -> None:
     """Measure one session; its record goes to the folder that KIT_RUN names."""
-    comparison = Comparison("self compare", baseline="base", seconds=seconds, quality=None)
+    comparison = Comparison("self compare", baseline="base", time_budget_s=seconds, check=None)
     comparison.variant("base", partial(loop, 100))
     for name, function in VARIANTS.items():
         comparison.variant(name, partial(function, percent))
@@ -121,12 +121,12 @@ def judge(before: list[Record], after: list[Record], name: str, by: str) -> str 
     a, b = ([level for level in side if level] for side in levels)
     if not a or not b:
         return None
-    return judged.change(judged.pooled(a), judged.pooled(b), ground.probes if by == "time" else 0.0).verdict
+    return verdicts.change(verdicts.pooled(a), verdicts.pooled(b), ground.probes if by == "time" else 0.0).verdict
 
 
 def _level(record: Record, name: str, by: str):
     session = record.points[0].sessions[0]
-    return judged.absolute(session, name) if by == "time" else judged.relative(session, "base", name)
+    return verdicts.absolute(session, name) if by == "time" else verdicts.relative(session, "base", name)
 
 
 def report(found: dict[int, list[Record]]) -> None:
@@ -139,7 +139,7 @@ def report(found: dict[int, list[Record]]) -> None:
             every = {name: calls(found[100], found[percent], name, together, by) for name in VARIANTS}
             for name, counts in {**every, "all": sum(every.values(), Counter())}.items():
                 total = counts.total()
-                shares = " | ".join(_share(counts[call], total) for call in ("slower", "faster", "same"))
+                shares = " | ".join(_share(counts[call], total) for call in ("slower", "faster", "equivalent"))
                 print(f"| {by} | {together} | {name} | {told} | {total} | {shares} |")
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from kit.measure import statistics
 from kit.measure.process import SpawnedWorker
-from kit.measure.work import Prepared
+from kit.measure.work import Setup
 from kit.measure.worker import Work
 from kit.record import store
 
@@ -32,26 +32,26 @@ def test_start(benchmark, command):
 
 
 def test_timeit_of_nothing(benchmark):
-    """What one timing of an empty call takes with timeit: what a reading is held against."""
+    """What one timing of an empty call takes with timeit: what a measurement is held against."""
     benchmark.group = "one timing of an empty call"
     benchmark(timeit.timeit, own_cost.nothing, number=1)
 
 
-def test_reading_of_nothing(benchmark):
-    """What one reading of an empty variant takes inside the worker, CPU time and switches included."""
+def test_measurement_of_nothing(benchmark):
+    """What one measurement of an empty variant takes inside the worker."""
     benchmark.group = "one timing of an empty call"
     work = Work()
-    work.prepared = Prepared(own_cost.nothing)
-    assert benchmark(work.read)["wall_s"] > 0
+    work.prepared = Setup(own_cost.nothing)
+    assert benchmark(work.measure)["wall_s"] > 0
 
 
-def test_order_for_a_reading_of_nothing(benchmark):
-    """What one reading takes when the parent orders it from a worker in a process of its own."""
+def test_order_for_a_measurement_of_nothing(benchmark):
+    """What one measurement takes when the parent orders it from a worker in a process of its own."""
     benchmark.group = "one timing of an empty call"
-    worker = SpawnedWorker(threads=1, limit_s=60)
+    worker = SpawnedWorker(threads=1, timeout_s=60)
     try:
-        worker.order("prepare", cloudpickle.dumps((lambda: lambda: None, ())))
-        assert benchmark(worker.order, "read")["wall_s"] > 0
+        worker.order("setup", cloudpickle.dumps((lambda: lambda: None, ())))
+        assert benchmark(worker.order, "measure")["wall_s"] > 0
     finally:
         worker.end()
 
@@ -74,9 +74,9 @@ def test_read_a_record(benchmark, record_file):
     assert benchmark(store.read, record_file).complete
 
 
-def test_look(benchmark):
-    """What one look at 200 rounds takes: the interval and the drift."""
-    benchmark.group = "a look at 200 rounds"
+def test_interim_analysis(benchmark):
+    """What one interim analysis of 200 rounds takes: the interval and the drift."""
+    benchmark.group = "an interim analysis of 200 rounds"
     chance = random.Random(1)
     differences = [chance.gauss(0, 0.03) for _ in range(200)]
     assert benchmark(statistics.effect, differences).rounds == 200

@@ -8,10 +8,12 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -21,9 +23,11 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Question:
-    """Is the second faster or slower than the first? folder: to work in; call_s: about what one first call takes."""
+    """Is the second faster or slower than the first? folder: to work in; kind, first, second: of work and its amounts;
+    call_s: about what one first call takes."""
 
     folder: Path
+    kind: str
     first: int
     second: int
     budget_s: float
@@ -49,24 +53,27 @@ def kit(question: Question) -> Finding:
 
     from kit import Comparison
 
-    comparison = Comparison("second against first", baseline="first", seconds=question.budget_s, quality=None)
-    comparison.variant("first", lambda: work.prepared(question.first))
-    comparison.variant("second", lambda: work.prepared(question.second))
+    comparison = Comparison("second against first", baseline="first", time_budget_s=question.budget_s, check=None)
+    comparison.variant("first", partial(work.KINDS[question.kind], question.first))
+    comparison.variant("second", partial(work.KINDS[question.kind], question.second))
     os.environ["KIT_RUN"] = str(question.folder)  # the record goes there, and no bar is drawn
     try:
         result = comparison.run()
     finally:
         del os.environ["KIT_RUN"]
     second, session = result["second"], result.record.points[0].sessions[0]
-    repeats = {variant.name: variant.repeats for variant in result.record.points[0].variants}
-    measured_s = sum(sum(r.wall_s) * repeats.get(name, repeats["first"]) for name, r in session.readings.items())
+    calls = {name: statistics.fmean(numbers) for name, numbers in session.calls.items()}
+    measured_s = sum(sum(r.wall_s) * calls[name] * session.blocks[name] for name, r in session.measurements.items())
     said = {
         "verdict": second.verdict,
         "reason": second.reason,
         "speedup": second.speedup,
         "interval": second.interval,
         "noise_floor": result.noise_floor,
+        "a_a": session.noise.speedup if session.noise else None,
         "rounds": len(session.order),
+        "starts": len(session.starts),
+        "calls": session.calls,
     }
     return Finding(second.verdict if second.verdict in ("faster", "slower") else "none", measured_s, said)
 
@@ -78,13 +85,13 @@ def pytest_benchmark(question: Question) -> Finding:
     its two saved medians with the sides exchanged.
     """
     saved = []
-    for name, iterations in (("first", question.first), ("second", question.second)):
+    for name, amount in (("first", question.first), ("second", question.second)):
         gate = ["--benchmark-compare", "--benchmark-compare-fail=median:5%"] if saved else []
         output, status = _run(
             [sys.executable, "-m", "pytest", str(HERE / "work.py"), "-p", "no:cacheprovider", "-q",
              f"--benchmark-storage=file://{question.folder}", f"--benchmark-save={name}",
              f"--benchmark-max-time={question.budget_s / 2}", *gate],
-            {"WORK_ITERATIONS": str(iterations)},
+            {"WORK_KIND": question.kind, "WORK_AMOUNT": str(amount)},
             allowed=(0, 1),
         )  # fmt: skip
         path = next(question.folder.glob(f"*/*_{name}.json"), None)
@@ -105,11 +112,12 @@ def pyperf(question: Question) -> Finding:
     """
     loops = max(1, round(question.budget_s / 2 / (20 * 3) / question.call_s))
     files = []
-    for name, iterations in (("first", question.first), ("second", question.second)):
+    for name, amount in (("first", question.first), ("second", question.second)):
         files.append(str(question.folder / f"{name}.json"))
         _run(
-            [sys.executable, "-m", "pyperf", "timeit", "--quiet", f"--loops={loops}", "--name=spend",
-             "--inherit-environ=PYTHONPATH", "-o", files[-1], "-s", "from work import spend", f"spend({iterations})"],
+            [sys.executable, "-m", "pyperf", "timeit", "--quiet", f"--loops={loops}", "--name=work",
+             "--inherit-environ=PYTHONPATH", "-o", files[-1],
+             "-s", f"import work; call = work.KINDS[{question.kind!r}]({amount})", "call()"],
             {"PYTHONPATH": str(HERE)},
         )  # fmt: skip
     line = _run([sys.executable, "-m", "pyperf", "compare_to", *files])[0].strip()
@@ -135,10 +143,10 @@ def hyperfine(question: Question) -> Finding:
 
     runs, path = 10, question.folder / "hyperfine.json"
     calls = max(1, round(question.budget_s / 2 / runs / question.call_s))
-    python = f"{sys.executable} -I -S {HERE / 'work.py'}"
+    python = f"{sys.executable} {HERE / 'work.py'} '{question.kind}'"
     _run(
         ["hyperfine", "-N", "--style=none", "--warmup=1", f"--runs={runs}", f"--export-json={path}",
-         *(f"{python} {iterations} {calls}" for iterations in (question.first, question.second))]
+         *(f"{python} {amount} {calls}" for amount in (question.first, question.second))]
     )  # fmt: skip
     first, second = (result["times"] for result in json.loads(path.read_text())["results"])
     p, ratio = float(ttest_ind(first, second, equal_var=False).pvalue), sum(second) / sum(first)
@@ -175,7 +183,7 @@ TOOLS = {
         kit,
         lambda: "",
         lambda: _package("ml-scaling-kit")[1](),
-        "`Comparison(seconds=BUDGET)`, which covers its control (A/A) too and ends early once all is settled; "
+        "`Comparison(time_budget_s=BUDGET)`, which covers its control (A/A) too and ends early once all is settled; "
         "called: its verdict is faster or slower",
     ),
     "pytest-benchmark": Tool(

@@ -1,7 +1,7 @@
 """Do launches end, every time? Trains two ranks by each strategy, again and again, each time in a launch of its own.
 
-A line a run, then a summary. The exit status is 1 if a run failed, gave other losses than the first of its strategy, or
-left a process behind.
+One line per run, then a summary. The exit status is 1 if a run failed, gave other losses than the first of its
+strategy, or left a process behind.
 
     python benchmarks/training_endurance.py --runs 20
 """
@@ -9,81 +9,63 @@ left a process behind.
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import psutil
 
-from kit.techniques.training import strategies
-from kit.techniques.training.ranks.launch import Launch, RankFailed
-from kit.techniques.training.task import Task
+from kit.techniques.training import bench, strategies
+from kit.techniques.training.launch import RankFailed, Ranks, in_worker
+from kit.techniques.training.workload import Task, image_classifier
 
 STRATEGIES = (
-    "ddp ddp_accumulated ddp_autocast ddp_compressed fsdp fsdp_mixed tensor_parallel pipeline_gpipe pipeline_1f1b "
-    "pipeline_interleaved"
+    "ddp ddp_accumulated ddp_autocast ddp_compressed fsdp fsdp_mixed tensor_parallel pipeline_gpipe pipeline_1f1b"
 ).split()
-TASK = Task(steps=5, batch=32, model_options=dict(dim=32, layers=4, heads=2))
-LAUNCH_LIMIT_S = 120.0
-LEAVE_S = 5.0
-"""Time in which processes that were told to end must be gone."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What became of one launch: its losses, the seconds from start to end, and what went wrong, if anything."""
-
-    strategy: str
-    losses: list[float]
-    seconds: float
-    wrong: str = ""
+TASK = Task(partial(image_classifier, dim=32, layers=4, heads=2), batch=32, check_steps=5)
+LAUNCH_LIMIT_S, LEAVE_S = 120.0, 5.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, tell, and return the exit status."""
+    """Run, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=20, help="launches of each strategy (%(default)s)")
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES, metavar="NAME")
     options = parser.parse_args(arguments)
-    runs: list[Run] = []
+    first: dict[str, list[float]] = {}
+    seconds, failed = [], 0
     for number in range(1, options.runs + 1):
         for name in options.strategies:
-            run = launched(name, [one.losses for one in runs if one.strategy == name and not one.wrong])
-            runs.append(run)
-            print(f"[{number}/{options.runs}] {name:20} {run.seconds:5.1f} s  {run.wrong or 'ended well'}", flush=True)
-    print(summary(runs))
-    return int(any(run.wrong for run in runs))
-
-
-def launched(name: str, before: list[list[float]]) -> Run:
-    """Launch two ranks, train by a strategy, and let them leave. before: the losses of earlier runs of it."""
-    start, losses, launch = time.monotonic(), [], Launch(2, limit_s=LAUNCH_LIMIT_S)
-    known = launch.processes()
-    try:
-        launch.order("begin", strategy=getattr(strategies, name), task=TASK)
-        known = launch.processes()
-        losses = launch.order("train")[0]["losses"]
-        launch.close()
-        wrong = "other losses than before" if before and losses != before[0] else ""
-    except RankFailed as error:
-        wrong = str(error)
-    finally:
-        launch.kill()
-    return Run(name, losses, time.monotonic() - start, wrong or left(known))
-
-
-def left(processes: list[psutil.Process]) -> str:
-    """Say which of the processes are still there after a moment, if any."""
-    _, alive = psutil.wait_procs(processes, timeout=LEAVE_S)
-    return f"left behind: {', '.join(str(process.pid) for process in alive)}" if alive else ""
-
-
-def summary(runs: list[Run]) -> str:
-    """Return a sentence on all runs."""
-    failed = [run for run in runs if run.wrong]
-    seconds = sorted(run.seconds for run in runs)
-    return (
-        f"{len(runs)} launches: {len(runs) - len(failed)} ended well, {len(failed)} did not; "
+            start = time.monotonic()
+            wrong = launched(name, first)
+            seconds.append(time.monotonic() - start)
+            failed += bool(wrong)
+            print(f"[{number}/{options.runs}] {name:20} {seconds[-1]:5.1f} s  {wrong or 'ended well'}", flush=True)
+    seconds.sort()
+    print(
+        f"{len(seconds)} launches: {len(seconds) - failed} ended well, {failed} did not; "
         f"{seconds[0]:.1f} to {seconds[-1]:.1f} s, median {seconds[len(seconds) // 2]:.1f} s"
     )
+    return int(failed > 0)
+
+
+def launched(name: str, first: dict[str, list[float]]) -> str:
+    """Launch two ranks, train by a strategy, let them leave, and return what went wrong. first: losses by strategy."""
+    before = set(psutil.Process().children(recursive=True))
+    try:
+        losses = in_worker(trained, name, limit_s=LAUNCH_LIMIT_S)
+    except RankFailed as error:
+        return str(error)
+    _, alive = psutil.wait_procs(set(psutil.Process().children(recursive=True)) - before, timeout=LEAVE_S)
+    if alive:
+        return f"left behind: {', '.join(str(process.pid) for process in alive)}"
+    return "" if first.setdefault(name, losses) == losses else "other losses than before"
+
+
+def trained(name: str) -> Any:
+    """Return the losses of two ranks."""
+    with Ranks(2) as ranks:
+        ranks.order(bench.begin, name, getattr(strategies, name), TASK)
+        return ranks.order(bench.ask, name, "train", TASK.check_steps)[0]["losses"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""ML Scaling Kit: which scaling technique pays off on your data, your model and your machine, with evidence."""
+"""ML Scaling Kit: which scaling technique is worth it on your data, your model and your machine, with evidence."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,28 +7,19 @@ if TYPE_CHECKING:
     from kit.errors import UserError
     from kit.measure.comparison import Comparison
     from kit.measure.result import Result
-    from kit.measure.work import Ceiling, Prepared, Reading, engaged, fell_back
-    from kit.record.document import Chart, Engagement, Quality, Record, Series, Table
+    from kit.measure.work import Measurement, Peak, Setup, fell_back, verified
+    from kit.record.document import Chart, CheckResult, ExecutionProof, Record, Series, Table
     from kit.record.store import read
 
-_HOMES = {
-    "Comparison": "kit.measure.comparison",
-    "Result": "kit.measure.result",
-    "Prepared": "kit.measure.work",
-    "Ceiling": "kit.measure.work",
-    "Reading": "kit.measure.work",
-    "engaged": "kit.measure.work",
-    "fell_back": "kit.measure.work",
-    "Quality": "kit.record.document",
-    "Engagement": "kit.record.document",
-    "Record": "kit.record.document",
-    "Chart": "kit.record.document",
-    "Series": "kit.record.document",
-    "Table": "kit.record.document",
-    "read": "kit.record.store",
-    "UserError": "kit.errors",
+_NAMES = {
+    "kit.errors": "UserError",
+    "kit.measure.comparison": "Comparison",
+    "kit.measure.result": "Result",
+    "kit.measure.work": "Measurement Peak Setup fell_back verified",
+    "kit.record.document": "Chart CheckResult ExecutionProof Record Series Table",
+    "kit.record.store": "read",
 }
-
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = list(_HOMES)
 
 

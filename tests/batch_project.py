@@ -27,34 +27,23 @@ def _cell(kind: str, text: str, *tags: str) -> dict:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return an environment with a home and a machine lock of its own: no other batch here is waited for. Ceilings are
+    """Return an environment with a home and a machine lock of its own: no other batch here is waited for. Peaks are
     not measured: they have tests of their own."""
     (home / "tmp").mkdir(parents=True, exist_ok=True)
-    return os.environ | {"HOME": str(home), "TMPDIR": str(home / "tmp"), "KIT_PROBE_S": "0"}
+    lock = str(home / "kit.lock")
+    return os.environ | {"HOME": str(home), "TMPDIR": str(home / "tmp"), "KIT_PROBE_S": "0", "KIT_LOCK": lock}
 
 
-def kit(project: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    """Run `kit` in a project, to its end. prefix: a command that runs it, as in another network namespace."""
-    return subprocess.run(
-        [*prefix, *KIT, *arguments],
-        cwd=project,
-        env=environment(project / "home"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def kit(project: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run `kit` in a project, to its end."""
+    own = environment(project / "home")
+    return subprocess.run([*KIT, *arguments], cwd=project, env=own, capture_output=True, text=True, timeout=300)
 
 
 def start(project: Path, *arguments: str) -> subprocess.Popen:
     """Start `kit` in a project."""
-    return subprocess.Popen(
-        [*KIT, *arguments],
-        cwd=project,
-        env=environment(project / "home"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*KIT, *arguments], cwd=project, env=environment(project / "home"), **pipes)
 
 
 def statuses(project: Path, notebook: str, runs: str = "runs") -> list[dict]:

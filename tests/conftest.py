@@ -2,15 +2,31 @@
 
 import pytest
 from browser import axe, chromium, contexts, page, trap  # noqa: F401
+from small_net import model_project, small, small_project  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _runs_elsewhere(tmp_path_factory):
-    """Fixtures that outlive one test write their records into a folder of the session."""
+    """Fixtures that outlive one test write their records into a folder of the session; no peaks are measured."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KIT_RUN", str(tmp_path_factory.mktemp("run")))
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # where indexes of records are kept
+        patch.setenv("KIT_PROBE_S", "0")  # peaks of the machine have tests of their own, and take seconds per process
         yield
+
+
+@pytest.fixture
+def simulated_clock(monkeypatch):
+    """The clock of `kit.common.load` advances only by the seconds that this function, in place of `sleep`, gets."""
+    from kit.common import load
+
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(load, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(load, "sleep", sleep)
+    return sleep
 
 
 @pytest.fixture(autouse=True)

@@ -23,21 +23,20 @@ class Cluster:
     address: str = ""
     processes: list[subprocess.Popen] = field(default_factory=list)
 
-    def start(self, host: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> "Cluster":
+    def start(self, host: str = "127.0.0.1") -> "Cluster":
         """Start the scheduler and return when it listens."""
         file = self.folder / "scheduler.json"
-        self._spawn([*prefix, *SCHEDULER, "--host", host, "--scheduler-file", str(file)], "scheduler")
+        few = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+        self._spawn([*SCHEDULER, "--host", host, "--scheduler-file", str(file)], "scheduler", **few)
         deadline = time.monotonic() + 60
         while not file.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         self.address = json.loads(file.read_text())["address"]
         return self
 
-    def worker(
-        self, project: Path, *options: str, host: str = "127.0.0.1", prefix: tuple[str, ...] = (), **changes: str
-    ):
+    def worker(self, project: Path, *options: str, host: str = "127.0.0.1", **changes: str):
         """Start a worker that stands in `project`, and return its process. changes: of its environment."""
-        command = [*prefix, *WORKER, self.address, "--host", host, *options]
+        command = [*WORKER, self.address, "--host", host, *options]
         return self._spawn(command, f"worker{len(self.processes)}", project, **changes)
 
     def wait(self) -> None:
@@ -51,7 +50,8 @@ class Cluster:
     def _spawn(self, command: list[str], name: str, cwd: Path | None = None, **changes: str) -> subprocess.Popen:
         own = self.folder / name
         own.mkdir()
-        environment = os.environ | {"HOME": str(own), "TMPDIR": str(own), "KIT_PROBE_S": "0"} | changes
+        environment = os.environ | {"HOME": str(own), "TMPDIR": str(own), "KIT_PROBE_S": "0"}
+        environment |= {"KIT_LOCK": str(own / "lock")} | changes
         environment.pop("KIT_RUN", None)
         with open(self.folder / f"{name}.log", "w") as log:
             process = subprocess.Popen(command, cwd=cwd or own, env=environment, stdout=log, stderr=log)

@@ -1,6 +1,5 @@
 """Makes a project as the README speaks of it: the kit's notebooks and benchmarks, with a user's own data and code."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from batch_project import write_notebook
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("notebooks", "benchmarks", "Makefile", "environment.yml", "pyproject.toml", "constraints.txt", "README.md")
+COPIED = ("benchmarks", "Makefile", "environment.yml", "pyproject.toml", "constraints.txt", "README.md")
 COPIED += ("tests/record_factory.py",)
 
 NETS = '''
@@ -38,26 +37,18 @@ def half(number, seed):
         return inputs, build()(torch.from_numpy(inputs)).argmax(1).numpy()
 '''
 TUNING = '''
-def objective(learning_rate, leaves):
+def objective(trial):
     """Lower is better, and lowest at 0.1 and 31."""
-    return abs(learning_rate - 0.1) + abs(leaves - 31) / 100
-'''
-SPACE = """
-[learning_rate]
-low = 1e-4
-high = 1.0
-log = true
-default = 0.5
+    rate, leaves = trial.suggest_float("learning_rate", 1e-4, 1.0, log=True), trial.suggest_int("leaves", 8, 256)
+    return abs(rate - 0.1) + abs(leaves - 31) / 100
 
-[leaves]
-low = 8
-high = 256
-default = 200
-"""
+
+objective.default = {"learning_rate": 0.5, "leaves": 200}
+'''
 SERVING = '''
 import time
 
-from kit.techniques.caching.layers.work import Work
+from kit.techniques.caching.workload import Work
 
 
 def work():
@@ -77,6 +68,7 @@ def make(folder: Path) -> Path:
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
+    (folder / "notebooks").symlink_to(ROOT / "notebooks")
     cache = ROOT / "data"
     cache.mkdir(exist_ok=True)
     (folder / "data").symlink_to(cache)
@@ -84,7 +76,6 @@ def make(folder: Path) -> Path:
     package.mkdir()
     for name, code in {"__init__": "", "nets": NETS, "tables": TABLES, "tuning": TUNING, "serving": SERVING}.items():
         (package / f"{name}.py").write_text(code)
-    (folder / "space.toml").write_text(SPACE)
     tables(folder)
     model(folder)
     mine = write_notebook(folder / "analysis" / "mine.ipynb", "print('mine ran')")
@@ -129,11 +120,10 @@ def model(folder: Path) -> None:
 
 
 def without_work(project: Path) -> None:
-    """Replace each notebook by one with the same parameters, whose work is a sum: a batch of them takes seconds."""
-    for path in (project / "notebooks").glob("0*.ipynb"):
-        cells = json.loads(path.read_text())["cells"]
-        parameters = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
-        write_notebook(path, SUM, parameters=parameters, title=path.stem)
+    """Replace a notebook by one whose work is a sum, and the plan `first` by one that has this notebook alone."""
+    (project / "notebooks").unlink()
+    write_notebook(project / "notebooks" / "01_dataframes.ipynb", SUM, title="Sum")
+    (project / "benchmarks" / "plans" / "first.toml").write_text('[[run]]\nnotebook = "01_dataframes"\n')
 
 
 SUM = """
@@ -142,7 +132,7 @@ from kit import Comparison
 def add(size):
     return lambda: sum(range(size))
 
-comparison = Comparison("sum", baseline="loop", sizes=[1_000], unit="numbers", seconds=0.1, isolate=False)
+comparison = Comparison("sum", baseline="loop", sizes=[1_000], unit="numbers", time_budget_s=0.1, isolate=False)
 comparison.variant("loop", add)
 comparison.variant("again", add)
 comparison.run()

@@ -1,4 +1,4 @@
-"""Builds whole, valid records for tests, with readings as they could have been measured: log-normal, paired."""
+"""Builds whole, valid records for tests, with measurements as they could have been measured: log-normal, paired."""
 
 import math
 import random
@@ -8,16 +8,16 @@ from statistics import median
 
 from kit.record.document import (
     Asked,
+    CheckResult,
     Effect,
-    Engagement,
+    ExecutionProof,
     Git,
     Gpu,
     How,
     Machine,
+    Measurements,
     Memory,
     Point,
-    Quality,
-    Readings,
     Record,
     Scaling,
     Session,
@@ -32,7 +32,7 @@ SECONDS_PER_ROW = 4e-7
 class Made:
     """How a variant shall come out: `ratio` times as fast as the baseline, with `fixed_s` more in every call.
 
-    state: measured, skipped or failed. broken, fell_back: why it shall be invalid. correctness_only: why it is not
+    state: measured, skipped or failed. broken, fell_back: why it shall be invalid. not_timed: why it is not
     timed.
     """
 
@@ -44,15 +44,16 @@ class Made:
     remedy: str = ""
     broken: str = ""
     fell_back: str = ""
-    correctness_only: str = ""
-    prepare_s: float = 0.2
+    not_timed: str = ""
+    not_recommended: str = ""
+    setup_s: float = 0.2
 
 
 USUAL = {
     "pandas": Made(),
     "Polars": Made(ratio=6.1, fixed_s=0.004, memory=0.4),
-    "DuckDB": Made(ratio=4.2, fixed_s=0.012, memory=0.55, prepare_s=0.05),
-    "Dask": Made(ratio=1.5, fixed_s=0.09, memory=1.7, prepare_s=2.4),
+    "DuckDB": Made(ratio=4.2, fixed_s=0.012, memory=0.55, setup_s=0.05),
+    "Dask": Made(ratio=1.5, fixed_s=0.09, memory=1.7, setup_s=2.4),
     "cuDF": Made(state="skipped", reason="no NVIDIA driver", remedy="a machine with an NVIDIA GPU and its driver"),
     "Dask-cuDF": Made(state="skipped", reason="no NVIDIA driver", remedy="a machine with an NVIDIA GPU and its driver"),
 }
@@ -74,7 +75,7 @@ def machine(cpu: str = "Intel Xeon Platinum 8488C", cores: int = 2, gpu: str = "
             "python": "3.11.2",
             "gpus": [Gpu(name=gpu, memory_mib=81_559.0, driver="570.124.06")] if gpu else [],
             "cuda": "13.0" if gpu else None,
-            "ceilings": {"memory_copy_gib_per_s": 8.4},
+            "peaks": {"memory_copy_gib_per_s": 8.4},
         }
         | changes
     )
@@ -122,13 +123,13 @@ def make_record(
         how=How(
             kit="0.1.0",
             seed=seed,
-            seconds=20.0,
-            target=0.03,
+            time_budget_s=20.0,
+            equivalence_margin=0.03,
             alpha=0.05,
-            max_looks=6,
+            max_interim_analyses=6,
             max_rounds=200,
             threads=2,
-            limit_s=60.0,
+            timeout_s=60.0,
             isolated=True,
         ),
         points=points,
@@ -147,31 +148,32 @@ def _point(variants: dict[str, Made], size, rounds: int, noise: float, chance: r
     seconds = {name: base_s / variants[name].ratio + variants[name].fixed_s for name in measured}
     shared = [chance.gauss(0, noise) for _ in range(rounds)]
     taken = [*measured, "A/A"]
-    readings = {n: _readings(seconds.get(n, base_s), shared, noise, chance) for n in taken}
-    noise_effect = _effect(readings[baseline].wall_s, readings["A/A"].wall_s, chance)
+    measurements = {n: _readings(seconds.get(n, base_s), shared, noise, chance) for n in taken}
+    noise_effect = _effect(measurements[baseline].wall_s, measurements["A/A"].wall_s, chance)
     floor = max(abs(math.log(end)) for end in (noise_effect.low or 0.5, noise_effect.high or 2))
     session = Session(
         variants=taken,
         order=[chance.sample(range(len(taken)), len(taken)) for _ in range(rounds)],
-        looks=[min(rounds, look) for look in (10, 20)],
-        readings=readings,
+        interim_analyses=[min(rounds, look) for look in (10, 20)],
+        measurements=measurements,
         noise=noise_effect,
         noise_floor=floor,
         stopped="settled",
         load=[1.2] * rounds,
-        steal=[0.0] * rounds,
+        round_s=sum(seconds.values()) + base_s,
+        restart_s=0.5,
     )
     made = [_variant(n, m, n == baseline, size, session, baseline, chance) for n, m in variants.items()]
-    return Point(size=size, seed=7, together=True, seconds=21.5, sessions=[session], variants=made)
+    return Point(size=size, seed=7, seconds=21.5, sessions=[session], variants=made)
 
 
 def _timed(variants: dict[str, Made]) -> list[str]:
-    return [n for n, made in variants.items() if made.state == "measured" and not made.correctness_only]
+    return [n for n, made in variants.items() if made.state == "measured" and not made.not_timed]
 
 
-def _readings(typical: float, shared: list[float], noise: float, chance: random.Random) -> Readings:
+def _readings(typical: float, shared: list[float], noise: float, chance: random.Random) -> Measurements:
     wall = [typical * math.exp(drift + chance.gauss(0, noise / 2)) for drift in shared]
-    return Readings(wall_s=wall, cpu_s=[s * 1.1 for s in wall], switches=[3] * len(wall))
+    return Measurements(wall_s=wall)
 
 
 def _effect(baseline_s: list[float], variant_s: list[float], chance: random.Random) -> Effect:
@@ -193,36 +195,37 @@ def _effect(baseline_s: list[float], variant_s: list[float], chance: random.Rand
 def _variant(name, made: Made, is_baseline: bool, size, session: Session, baseline: str, chance) -> Variant:
     if made.state != "measured":
         return Variant(name=name, state=made.state, verdict=made.state, reason=made.reason, remedy=made.remedy)
-    if made.correctness_only:
+    if made.not_timed:
         return Variant(
             name=name,
             state="measured",
-            verdict="invalid" if made.broken else "correctness only",
-            reason=made.broken or made.correctness_only,
-            prepare_s=made.prepare_s,
-            cold_s=0.5,
+            verdict="rejected" if made.broken else "checked, not timed",
+            reason=made.broken or made.not_timed,
+            setup_s=made.setup_s,
+            first_call_s=0.5,
             memory=_memory(made, size),
-            quality=_quality(made, is_baseline),
-            engagement=_engagement(made),
+            check=_quality(made, is_baseline),
+            execution_proof=_engagement(made),
         )
-    wall = session.readings[name].wall_s
-    effect = None if is_baseline else _effect(session.readings[baseline].wall_s, wall, chance)
-    saved = median(session.readings[baseline].wall_s) - median(wall)
-    extra = max(0.0, made.prepare_s - 0.2)
+    wall = session.measurements[name].wall_s
+    effect = None if is_baseline else _effect(session.measurements[baseline].wall_s, wall, chance)
+    saved = median(session.measurements[baseline].wall_s) - median(wall)
+    extra = max(0.0, made.setup_s - 0.2)
     return Variant(
         name=name,
+        not_recommended=made.not_recommended,
         state="measured",
         verdict=_verdict(made, effect, session.noise_floor),
         reason=made.broken or (f"fell back to {made.fell_back}" if made.fell_back else ""),
         session=0,
-        prepare_s=made.prepare_s,
-        cold_s=wall[0] * 1.8,
-        warm_s=median(wall),
+        setup_s=made.setup_s,
+        first_call_s=wall[0] * 1.8,
+        median_s=median(wall),
         effect=effect,
         breakeven_calls=None if is_baseline or saved <= 0 else extra / saved,
         memory=_memory(made, size),
-        quality=_quality(made, is_baseline),
-        engagement=_engagement(made),
+        check=_quality(made, is_baseline),
+        execution_proof=_engagement(made),
     )
 
 
@@ -230,36 +233,36 @@ def _verdict(made: Made, effect: Effect | None, floor: float) -> str:
     if effect is None:
         return "baseline"
     if made.broken or made.fell_back:
-        return "invalid"
+        return "rejected"
     if effect.low is None:
-        return "unresolved"
+        return "inconclusive"
     low, high = math.log(effect.low), math.log(effect.high)
     if low > floor:
         return "faster"
     if high < -floor:
         return "slower"
-    return "same" if max(abs(low), abs(high)) <= max(floor, 0.03) else "unresolved"
+    return "equivalent" if max(abs(low), abs(high), floor) <= 0.03 else "inconclusive"
 
 
 def _memory(made: Made, size) -> Memory:
     standing = 90 + 1e-4 * float(size or 0)
     return Memory(
         peak_mib=made.memory * (20 + 1.5e-4 * float(size or 0)),
-        standing_mib=made.memory * standing,
+        after_setup_mib=made.memory * standing,
         method="VmHWM",
     )
 
 
-def _quality(made: Made, is_baseline: bool) -> Quality:
+def _quality(made: Made, is_baseline: bool) -> CheckResult:
     if is_baseline:
-        return Quality(state="reference", measure="equal tables")
-    return Quality(state="broken" if made.broken else "held", measure="equal tables", note=made.broken)
+        return CheckResult(state="reference", metric="equal tables")
+    return CheckResult(state="failed" if made.broken else "passed", metric="equal tables", note=made.broken)
 
 
-def _engagement(made: Made) -> Engagement:
+def _engagement(made: Made) -> ExecutionProof:
     if made.fell_back:
-        return Engagement(state="fell back", note=made.fell_back)
-    return Engagement(state="engaged", facts={"threads": 2, "engine": "in-memory"})
+        return ExecutionProof(state="fell back", note=made.fell_back)
+    return ExecutionProof(state="verified", facts={"threads": 2, "engine": "in-memory"})
 
 
 def _scaling(variants: dict[str, Made], points: list[Point]) -> dict[str, Scaling]:
@@ -270,18 +273,15 @@ def _scaling(variants: dict[str, Made], points: list[Point]) -> dict[str, Scalin
 
 def _over(name: str, points: list[Point], is_baseline: bool) -> Scaling:
     found = [(p.size, next(v for v in p.variants if v.name == name)) for p in points]
-    logs = [(math.log(size), math.log(variant.warm_s)) for size, variant in found]
-    slope = (logs[-1][1] - logs[0][1]) / (logs[-1][0] - logs[0][0])
-    ends = {"exponent": slope, "exponent_low": slope - 0.05, "exponent_high": slope + 0.05}
     if is_baseline:
-        return Scaling(overtakes="baseline", **ends)
+        return Scaling(overtakes="baseline")
     gains = [(size, math.log(variant.effect.speedup)) for size, variant in found]
     if all(gain > 0 for _, gain in gains):
-        return Scaling(overtakes="always", **ends)
+        return Scaling(overtakes="always")
     if gains[-1][1] <= 0:
-        return Scaling(overtakes="never", **ends)
+        return Scaling(overtakes="never")
     crossing = _crossing(gains)
-    return Scaling(overtakes="between", from_size=crossing, from_low=0.75 * crossing, from_high=1.4 * crossing, **ends)
+    return Scaling(overtakes="between", from_size=crossing, from_low=0.75 * crossing, from_high=1.4 * crossing)
 
 
 def _crossing(gains: list[tuple[float, float]]) -> float:

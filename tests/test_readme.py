@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import printed
+import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DOCS = sorted(path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/**/*.md"))
 
 
 def test_example_runs(tmp_path, monkeypatch):
@@ -20,26 +22,26 @@ def test_example_runs(tmp_path, monkeypatch):
     (tmp_path / "example.py").write_text(printed.blocks(README, "python")[0])
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "built in is" in done.stdout and "faster than loop" in done.stdout
+    assert "Use built in. " in done.stdout and "as fast as loop" in done.stdout
 
 
 def test_plan_is_valid(tmp_path):
-    """The plan that the README shows is one that `kit run` takes: two questions times two numbers of groups."""
+    """The plan that the documents show is one that `kit run` takes: two questions times two numbers of groups."""
     from kit.batch import plans
 
     path = tmp_path / "mine.toml"
-    path.write_text(printed.blocks(README, "toml")[0])
+    path.write_text(printed.blocks((ROOT / "docs/batches.md").read_text(), "toml")[0])
     assert len(plans.asked([], [str(path)], [], None)) == 4
 
 
-def test_tree_and_pictures_are_there():
-    """Every file and folder that the README names exists."""
-    tree = README.split("## What is where")[1].split("```")[1]
-    names = [
-        word.rstrip(":,") for word in tree.split() if word.rstrip(":,").endswith(("/", ".md", ".yml", ".toml", ".txt"))
-    ]
-    missing = [
-        n for n in names if not ((ROOT / n).exists() or (ROOT / "kit" / n).exists() or n in ("runs/", "report/"))
-    ]
-    assert not [name for name in missing if "*" not in name]
-    assert not [p for p in re.findall(r"!\[.*?\]\((.*?)\)", README) if not (ROOT / p).exists()]
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p}" for p in DOCS)])
+def test_links_and_pictures_are_there(document):
+    """Every file that a document links to exists."""
+    path = ROOT / document
+    links = [link for link in re.findall(r"\]\((.*?)\)", path.read_text()) if "://" not in link]
+    assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def test_readme_is_one_page():
+    """At most 150 lines and 900 words."""
+    assert README.count("\n") <= 150 and len(re.sub(r"```.*?```", "", README, flags=re.DOTALL).split()) <= 900

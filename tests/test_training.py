@@ -1,487 +1,311 @@
-"""Distributed training keeps its promises on real ranks: all strategies train alike, and what does not is seen."""
+"""All strategies train one model alike on real ranks, those that don't are rejected, and their costs are counted."""
 
 import math
-import os
 import sys
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import cloudpickle
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from kit import Comparison, UserError
-from kit.measure.exhibits import Exhibits
-from kit.techniques.training import models, parity, show, strategies
-from kit.techniques.training.ranks.board import Rendezvous
-from kit.techniques.training.ranks.launch import Launch, RankFailed
-from kit.techniques.training.task import Task
-from kit.techniques.training.variants import Where, _Work, where
-from kit.techniques.training.world import World, backend
+from kit.measure.artifacts import Artifacts
+from kit.record import formatting as fmt
+from kit.techniques.training import bench, figures, parity, strategies
+from kit.techniques.training.launch import Ranks, World
+from kit.techniques.training.variants import Placement, placement
+from kit.techniques.training.workload import Task, image_classifier
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # ranks need not import this file, and pytest with it
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # as the functions of a notebook are
 
-TASK = Task(batch=32, steps=5)
+TASK = Task(partial(image_classifier, layers=4), batch=32, check_steps=8)
 PRECISIONS = {"ddp_autocast": "bf16", "ddp_compressed": "fp16", "fsdp_mixed": "bf16"}
-FLAT = "ddp ddp_accumulated ddp_autocast ddp_compressed fsdp fsdp_mixed tensor_parallel pipeline_gpipe pipeline_1f1b"
-NAMES = [*FLAT.split(), "pipeline_interleaved", "ddp_tensor", "fsdp_tensor", "pipeline_fsdp"]
+NAMES = (
+    "ddp ddp_accumulated ddp_autocast ddp_compressed fsdp fsdp_mixed tensor_parallel pipeline_gpipe pipeline_1f1b "
+    "ddp_tensor fsdp_tensor pipeline_fsdp"
+).split()
+ON_FOUR = ("pipeline_1f1b", "ddp_tensor", "fsdp_tensor", "pipeline_fsdp")
 
 
-def trained(launch: Launch, strategy, task: Task = TASK) -> dict:
-    """Return what rank 0 answers after training, with what each rank holds."""
-    built = launch.order("begin", strategy=strategy, task=task)
-    return launch.order("train")[0] | {"held": [rank["held"] for rank in built], "whole": built[0]["parameters"]}
-
-
-@pytest.fixture(scope="module")
-def alone():
-    """The losses of one process."""
-    with Launch(1) as launch:
-        return trained(launch, strategies.single)["losses"]
+@pytest.fixture(scope="module", params=[2])
+def ranks(request):
+    with Ranks(request.param) as launched:
+        yield launched
 
 
 @pytest.fixture(scope="module")
-def two():
-    with Launch(2) as launch:
-        yield launch
+def reference():
+    """The losses of one process, with its rounding, by task and precision."""
+    known = {}
+
+    def of(task=TASK, precision="fp32"):
+        key = repr((task, precision))
+        if key not in known:
+            known[key] = parity.rounding(task, precision)
+        losses = known.setdefault(repr(task), parity.losses(task))
+        return {"losses": losses, "precision": "fp32", "rounding": known[key]}
+
+    return of
 
 
-@pytest.fixture(scope="module")
-def four():
-    with Launch(4) as launch:
-        yield launch
+def trained(ranks, strategy, task=TASK):
+    ranks.order(bench.begin, "it", strategy, task)
+    return ranks.order(bench.ask, "it", "train", task.check_steps)[0]["losses"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_ranks_train_the_same(name, two, alone):
-    """On two ranks every strategy has the losses of one process, step by step, within its precision's tolerance."""
-    losses = trained(two, getattr(strategies, name))["losses"]
-    assert len(losses) == TASK.steps
-    assert parity.largest_difference(losses, alone) <= parity.TOLERANCE[PRECISIONS.get(name, "fp32")]
+def checked(losses, reference, precision="fp32"):
+    """Return the gate's result for these losses."""
+    answer = {"losses": losses, "precision": precision, "rounding": reference["rounding"]}
+    return parity.same_training(answer, reference)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_four_ranks_train_the_same(name, four, alone):
-    """On four ranks too, the 2-D meshes with both of their dimensions."""
-    losses = trained(four, getattr(strategies, name))["losses"]
-    assert parity.largest_difference(losses, alone) <= parity.TOLERANCE[PRECISIONS.get(name, "fp32")]
+@pytest.mark.parametrize(
+    "ranks, name", [*((2, name) for name in NAMES if name not in ON_FOUR), *((4, name) for name in ON_FOUR)],
+    indirect=["ranks"],
+)  # fmt: skip
+def test_every_strategy_trains_as_one_process(name, ranks, reference):
+    """On two ranks, or on four where both dimensions of a mesh, or a chain of stages, need as many."""
+    precision = PRECISIONS.get(name, "fp32")
+    found = checked(trained(ranks, getattr(strategies, name)), reference(precision=precision), precision)
+    assert found.state == "passed", found
 
 
-def replicated_wrongly(task, world):
-    """`replicate` over a tensor-parallel model, in the place of DDP: torch raises nothing, and gradients are wrong."""
+def replicated(task, world):
+    """The negative control: `replicate` instead of DDP over tensor parallelism. torch raises nothing."""
     from torch.distributed._composable.replicate import replicate
 
     mesh = world.mesh(dp=world.size // 2, tp=2)
     model = strategies._split(task.build(world.device), mesh["tp"])
     replicate(model, device_mesh=mesh["dp"])
-    optimizer = task.optimizer(model.parameters())
-    return strategies.Training(
-        strategies._step(task, model, optimizer), [model], [optimizer], strategies._share(mesh["dp"])
-    )
+    return stepped(task, model, strategies._share(mesh["dp"]))
 
 
 def summed(task, world):
     """DDP that sums gradients instead of averaging them: wrong by a factor, which Adam would hide."""
     from torch.distributed import all_reduce
-    from torch.nn.parallel import DistributedDataParallel
 
     training = strategies.ddp(task, world)
 
     def keep_the_sum(_, bucket):
-        work = all_reduce(bucket.buffer(), async_op=True)
-        return work.get_future().then(lambda done: done.value()[0])
+        return all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])
 
-    next(m for m in training.modules if isinstance(m, DistributedDataParallel)).register_comm_hook(None, keep_the_sum)
+    training.model.register_comm_hook(None, keep_the_sum)
     return training
 
 
-def test_wrong_replicate_is_caught(four, alone):
-    """The negative control: tensor parallelism under the wrong `replicate` raises nothing, and the gate sees it."""
-    losses = trained(four, replicated_wrongly)["losses"]
-    assert parity.largest_difference(losses, alone) > 10 * parity.TOLERANCE["fp32"]
-    assert judged(losses, alone).state == "broken"
+def unaveraged(task, world, autocast=False):
+    """Data parallelism that forgot to average its gradients."""
+    return stepped(task, task.build(world.device), (world.rank, world.size), autocast)
 
 
-def test_wrong_factor_is_caught(two, alone):
-    """Gradients that are right but for a factor are seen as well."""
-    losses = trained(two, summed)["losses"]
-    assert losses[0] == pytest.approx(alone[0], abs=1e-5)  # the first loss knows no gradient yet
-    assert judged(losses, alone).state == "broken"
+def stepped(task, model, share, autocast=False):
+    how = [partial(torch.autocast, "cpu", torch.bfloat16)] if autocast else []
+    return replace(strategies.plain(task, model, None, *how), share=share)
 
 
-def unaveraged(task, world):
-    """DDP in bfloat16 that forgot to average its gradients."""
-    model, autocast = task.build(world.device), partial(torch.autocast, world.device.type, torch.bfloat16)
-    optimizer, mesh = task.optimizer(model.parameters()), world.mesh(dp=world.size)
-    share = mesh.get_local_rank(), mesh.size()
-    return strategies.Training(strategies._step(task, model, optimizer, autocast), [model], [optimizer], share)
+@pytest.mark.parametrize(
+    "ranks, wrong", [(4, replicated), (2, summed), (2, unaveraged)], indirect=["ranks"], ids=lambda one: str(one)[:20]
+)
+def test_wrong_gradients_are_rejected(wrong, ranks, reference):
+    """Gradients that no other rank has seen, a wrong factor, and torch's own silent trap fail the gate."""
+    found = checked(trained(ranks, wrong), reference())
+    assert found.state == "failed" and found.value > 100 * found.threshold
 
 
-def test_forgotten_average_is_caught_in_bf16(two, alone):
-    """Within a few steps, rounding to bfloat16 is told from gradients that no other rank has seen."""
+def test_wrong_gradients_are_rejected_in_bf16(ranks, reference):
+    """The rounding of bfloat16 doesn't hide gradients that were never averaged."""
     task = replace(TASK, batch=128)
-    expected = trained(two, strategies.single, task)["losses"]
-    for honest in (strategies.ddp_autocast, strategies.fsdp_mixed):
-        assert judged(trained(two, honest, task)["losses"], expected, "bf16").state == "held"
-    assert judged(trained(two, unaveraged, task)["losses"], expected, "bf16").state == "broken"
+    found = trained(ranks, partial(unaveraged, autocast=True), task)
+    assert checked(found, reference(task, "bf16"), "bf16").state == "failed"
 
 
-def test_short_of_a_reference_nothing_is_proven():
-    """Where one process can't train, or only one step is taken, no strategy is called equal: one sentence says why."""
-    here = where([1])
-    variants = {"DDP": here.spread(strategies.ddp, 1)}
-    with pytest.raises(UserError, match="steps=1 proves nothing"):
-        parity.prove(replace(TASK, steps=1), variants, here)
-    with pytest.raises(UserError, match=r"one process can't train this.*no dataset is called 'mnits'"):
-        parity.prove(replace(TASK, data="mnits"), variants, here)
-    accurate = parity.Proof("DDP", 2, "bf16", [2.0, 1.0], difference=0.0, accuracy=0.5, apart=0.1)
-    assert accurate.holds is False and replace(accurate, apart=None).holds is True
+class Tied(nn.Module):
+    """A model whose embedding and head share one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(23, 8)
+        self.layers = nn.ModuleList([nn.Linear(8, 8) for _ in range(4)])
+        self.head = nn.Linear(8, 23, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens):
+        x = self.embed(tokens)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
 
 
-def judged(losses, expected, precision="fp32", accuracy=0.5):
-    answer = {"losses": losses, "accuracy": accuracy, "precision": precision, "alone": []}
-    return parity.same_training(answer, {"losses": expected, "accuracy": 0.5, "precision": "fp32", "alone": []})
+def numbered():
+    """Return a model whose `layers` is a number, as in many configurations, although it has the rest of a pipeline."""
+    model = Tied()
+    del model.layers
+    model.layers, model.tensor_parallel_plan = 2, dict
+    model.forward = lambda tokens: model.head(model.embed(tokens))
+    return model
+
+
+def routed():
+    """Return a model that leaves out a part of itself where the first sample of a batch says so."""
+    model = nn.Linear(3, 2)
+    model.more = nn.Linear(3, 2)
+    model.forward = lambda x: nn.functional.linear(x, model.weight, model.bias) + (model.more(x) if x[0, 0] > 0 else 0)
+    return model
+
+
+def counting():
+    """Sequences in which each number follows the one before."""
+    tokens = (np.random.default_rng(1).integers(0, 23, (300, 1)) + np.arange(9)) % 23
+    return (tokens[:256, :-1], tokens[:256, 1:]), (tokens[256:, :-1], tokens[256:, 1:])
+
+
+TIED = Task(Tied, counting, batch=32, check_steps=20)
+
+
+def test_two_copies_of_a_tied_weight_are_rejected(ranks, reference):
+    """A pipeline trains two copies of a weight that embedding and head share: another model. DDP and FSDP2 don't."""
+    assert checked(trained(ranks, strategies.pipeline_1f1b, TIED), reference(TIED)).state == "failed"
+    for right in (strategies.ddp, strategies.fsdp):
+        assert checked(trained(ranks, right, TIED), reference(TIED)).state == "passed"
+
+
+def test_a_parameter_that_only_some_steps_use_is_refused_with_the_remedy():
+    """DDP would end with a hint at `find_unused_parameters`; one sentence names the parameter instead."""
+    inputs = torch.ones(64, 3) * (torch.arange(64) < 40)[:, None] - 0.5
+    task = Task(routed, lambda: (inputs, torch.arange(64) % 2), batch=2)
+    with pytest.raises(UserError, match=r"more\.weight gets no gradient in some steps; use it in each, or freeze it"):
+        parity.losses(task)
 
 
 def test_gate():
-    """Equal losses hold; a difference beyond the precision's tolerance, another accuracy or a NaN breaks."""
-    assert judged([2.0, 1.0], [2.0, 1.0 + 1e-6]).state == "held"
-    assert judged([2.0, 1.0], [2.0, 1.001]).state == "broken"
-    assert judged([2.0, 1.0], [2.0, 1.0003], precision="fp16").state == "held"
-    assert judged([2.0, 1.0], [2.0, 1.001], precision="fp16").state == "broken"
-    assert judged([2.0] * 20, [2.001] * 20, precision="fp16").state == "held"
-    assert judged([2.0], [2.0]).state == "unchecked"
-    assert judged([2.0, 1.0], [2.0, 1.03], precision="bf16").state == "broken"
-    assert judged([2.0, math.nan], [2.0, 1.0]).state == "broken"
-    assert judged([2.0, 1.0], [2.0, 1.0], accuracy=0.53).state == "broken"
-    assert judged([2.0, 1.0], [2.0, 1.0], accuracy=math.nan).state == "broken"
-    with pytest.raises(ValueError):
-        judged([2.0], [2.0, 1.0])
+    """The tolerance is a few times the measured rounding, step by step; a loss that is no number fails."""
+    reference = {"losses": [2.0, 1.0], "rounding": [0.0, 1e-5]}
+    answer = {"losses": [2.0, 1.0 + 3e-5], "rounding": None, "precision": "fp32"}
+    found = parity.same_training(answer, reference)
+    assert (found.state, found.threshold) == ("passed", pytest.approx(8e-5))
+    early = parity.same_training(answer | {"losses": [2.0 + 3e-5, 1.0]}, reference)
+    assert early.state == "failed" and early.value == pytest.approx(3e-5)
+    assert parity.same_training(answer | {"losses": [2.0, math.nan]}, reference).state == "failed"
 
 
-def test_gate_with_another_batch():
-    """Where the batch is another one, the losses are held against those of one process with that batch."""
-    answer = {"losses": [3.0, 2.0], "accuracy": 0.9, "precision": "fp32", "alone": [3.0, 2.0]}
-    other = {"losses": [1.0, 1.0], "accuracy": 0.1, "precision": "fp32", "alone": []}
-    assert parity.same_training(answer, other).state == "held"
-    assert parity.same_training(answer | {"alone": [3.0, 1.9]}, other).state == "broken"
+@pytest.mark.parametrize(
+    "name, held, operations",
+    [
+        ("ddp", 1.0, {"all-reduce": 2}),  # a first bucket of 1 MiB, and the rest
+        ("ddp_accumulated", 1.0, {"all-reduce": 2}),
+        ("ddp_compressed", 1.0, {"all-reduce": 2}),
+        ("fsdp", 0.5, {"all-gather": 9, "reduce-scatter": 5}),
+        ("tensor_parallel", 0.53, {"all-reduce": 16}),
+        ("pipeline_gpipe", 0.53, {"send": 4}),
+    ],
+)
+def test_communication_and_weights_of_a_rank(name, held, operations, ranks):
+    """Two ranks hold and send what the strategies' definitions say."""
+    built = ranks.order(bench.begin, "it", getattr(strategies, name), TASK)
+    ranks.order(bench.ask, "it", "train", 3)  # DDP arranges its buckets in the first steps
+    found = ranks.order(bench.ask, "it", "communication")[0]
+    state = ranks.order(bench.ask, "it", "state_mib")
+    weights = sum(p.numel() for p in TASK.build().parameters())
+    assert max(rank["held_share"] for rank in built) == pytest.approx(held, abs=0.01)
+    if name.startswith("ddp"):  # in one bucket or two, by the order of the first gradients
+        assert found["operations"].keys() == operations.keys() and sum(found["operations"].values()) <= 2
+    else:
+        assert found["operations"] == operations
+    assert max(state) == pytest.approx(3 * 4 * held * weights / 2**20, rel=0.02)  # weight, gradient, momentum
+    if name in ("ddp", "ddp_compressed"):  # fp16 gradients are half of the bytes
+        assert found["num_bytes"] == (4 if name == "ddp" else 2) * weights
 
 
-def test_what_ranks_hold_and_send(two):
-    """DDP holds all and sends each gradient once; FSDP2 holds half; four all-reduces a layer join split layers."""
-    layers, whole = 8, models.count(TASK.build())
-    assert trained(two, strategies.ddp)["held"] == [whole, whole]
-    sent = two.order("traffic")[0]
-    assert set(sent["calls"]) == {"all-reduce"} and sent["num_bytes"]["all-reduce"] == 4 * whole
-    held = trained(two, strategies.fsdp)["held"]
-    assert sum(held) == pytest.approx(whole, rel=0.01) and max(held) == pytest.approx(whole / 2, rel=0.01)
-    sent = two.order("traffic")[0]
-    assert sent["calls"]["reduce-scatter"] == layers + 1 and sent["calls"]["all-gather"] >= layers + 1
-    assert whole / 2 < trained(two, strategies.tensor_parallel)["held"][0] < 0.55 * whole
-    assert two.order("traffic")[0]["calls"] == {"all-reduce": 4 * layers}
-    assert sum(trained(two, strategies.pipeline_1f1b)["held"]) == whole
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "pipeline_1f1b"])
+def test_measuring_leaves_training_alone(name, ranks):
+    """After counting, and steps without communication, the same training comes out, to the last bit: the sums of two
+    ranks have one order."""
+    before = trained(ranks, getattr(strategies, name))
+    exposed = ranks.order(bench.ask, "it", "exposed", 2)[0]
+    ranks.order(bench.ask, "it", "communication")
+    assert set(exposed) == ({"exposed_share", "step_s", "own_step_s"} if name == "ddp" else set())
+    assert ranks.order(bench.ask, "it", "train", TASK.check_steps)[0]["losses"] == before
 
 
-def test_compression_halves_what_is_sent(two):
-    """Gradients in half precision are half of the bytes."""
-    trained(two, strategies.ddp_compressed)
-    assert two.order("traffic")[0]["num_bytes"]["all-reduce"] == 2 * models.count(TASK.build())
+def test_a_strategy_that_can_not_be_had_is_refused_in_a_sentence(ranks, reference):
+    """All ranks refuse alike, and the launch goes on."""
+    for strategy, task, reason in (
+        (strategies.ddp, replace(TASK, batch=33), "can't be divided among"),
+        (
+            strategies.pipeline_1f1b,
+            replace(TASK, model=partial(image_classifier, layers=1)),
+            "layers can't fill",
+        ),
+        (strategies.tensor_parallel, TIED, "no tensor_parallel_plan"),
+        (strategies.tensor_parallel, replace(TIED, model=numbered), "no tensor_parallel_plan.. for its layers; add"),
+        (strategies.pipeline_1f1b, replace(TIED, model=numbered), "no module 'layers'; a pipeline needs"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            ranks.order(bench.begin, "it", strategy, task)
+    assert checked(trained(ranks, strategies.ddp), reference()).state == "passed"
 
 
-def test_silent_step_leaves_training_alone(two, alone):
-    """Taking a step apart and weighing it leaves the losses as they were; a silent step is not a real one."""
-    trained(two, strategies.fsdp)
-    waits = two.order("exposed", repeats=2)[0]
-    assert waits["share"] < 1 and waits["step_s"] > 0 and waits["silent_step_s"] > 0
-    assert all(rank["state_mib"] < 0.6 * 8 * models.count(TASK.build()) / 2**20 for rank in two.order("weigh"))
-    assert parity.largest_difference(two.order("train")[0]["losses"], alone) <= parity.TOLERANCE["fp32"]
-
-
-def test_every_call_is_the_same_training(two):
-    """A call begins from the first weights: its losses are those of the call before, to the bit."""
-    first = trained(two, strategies.ddp)["losses"]
-    assert two.order("train")[0]["losses"] == first
-    assert two.order("evaluate", every=2)[0]["losses"] == first
-
-
-def test_accuracy_is_of_held_out_samples(two):
-    """The weights of all ranks come together in one model, which learns what it has not seen."""
-    task = replace(TASK, batch=128, steps=20)
-    for strategy in (strategies.fsdp, strategies.pipeline_interleaved):
-        two.order("begin", strategy=strategy, task=task)
-        found = two.order("evaluate", every=10)[0]
-        assert [steps for steps, _ in found["curve"]] == [10, 20]
-        assert found["accuracy"] > 0.6
-
-
-def test_refusal_ends_no_launch(two, alone):
-    """A task that can't be spread so is refused in a sentence, and the ranks go on."""
-    with pytest.raises(UserError, match="batch=31 does not divide among 2"):
-        two.order("begin", strategy=strategies.ddp, task=replace(TASK, batch=31))
-    with pytest.raises(UserError, match="3 layers don't make 4 stages"):
-        few = replace(TASK, model_options={"layers": 3})
-        two.order("begin", strategy=strategies.pipeline_interleaved, task=few)
-    assert not two.over
-    assert trained(two, strategies.ddp)["losses"] == pytest.approx(alone, abs=1e-4)
-
-
-OWN = """
-import torch
-from torch import nn
-
-class Flat(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        one, twin = nn.Linear(width, width), nn.Linear(width, width)
-        twin.weight = one.weight
-        self.all = nn.Sequential(nn.Flatten(), nn.Linear(12, width), one, nn.Tanh(), twin, nn.Linear(width, 3))
-        self.register_buffer("scale", torch.ones(()))
-    def forward(self, x):
-        return self.all(x * self.scale)
-
-def build(width=8):
-    return Flat(width)
-
-def load():
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(200, 3, 4, generator=generator)
-    y = x.mean((1, 2)).gt(0).long() + x[:, 0, 0].gt(1).long()
-    return (x[:160], y[:160]), (x[160:], y[160:])
-"""
-
-
-def test_own_model_and_data(tmp_path, monkeypatch):
-    """A model and data of the user's own train alike in every way that their shape allows; the others are refused."""
-    (tmp_path / "own_nets.py").write_text(OWN)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    task = Task("own_nets:build", "own_nets:load", batch=16, steps=4, model_options={"width": 16})
-    with Launch(2) as launch:
-        expected = trained(launch, strategies.single, task)["losses"]
-        for strategy in (strategies.ddp, strategies.fsdp, strategies.ddp_accumulated):
-            assert parity.largest_difference(trained(launch, strategy, task)["losses"], expected) < 1e-5
-            assert 0 < launch.order("evaluate")[0]["accuracy"] <= 1  # buffers and tied weights are whole again
-        with pytest.raises(UserError, match=r"Flat has no tensor_parallel_plan"):
-            trained(launch, strategies.tensor_parallel, task)
-        with pytest.raises(UserError, match=r"Flat has no 'embed'"):
-            trained(launch, strategies.pipeline_1f1b, task)
-        assert parity.largest_difference(trained(launch, strategies.ddp, task)["losses"], expected) < 1e-5
+# ----------------------------------------------------------------------------------------------------- a comparison
 
 
 @pytest.fixture(scope="module")
 def compared():
-    """A comparison with a right strategy, a wrong one, and one with more ranks than cores."""
-    here = replace(where([1, 2, 4]), places=2)
-    comparison = Comparison("training", baseline="1 process", size=32, seconds=1, quality=parity.same_training)
+    """A comparison in workers, with a model, data and a strategy that are defined here, as in a notebook."""
+    here = Placement((2,), "cpu", 2)
+    comparison = Comparison("tied", baseline="1 process", size=32, unit="samples/step", check=parity.same_training,
+                            time_budget_s=0.1, timeout_s=120, max_rounds=6)  # fmt: skip
     comparison.variant("1 process", here.spread(strategies.single, 1))
     comparison.variant("DDP", here.spread(strategies.ddp))
-    comparison.variant("wrong", here.spread(summed))
-    comparison.variant("DDP × tensor", here.spread(strategies.ddp_tensor, here.pairs))
-    comparison.variant("weak", here.spread(strategies.ddp, weak=True))
-    return comparison.run(TASK), comparison
+    comparison.variant("mine", here.spread(unaveraged))
+    return comparison.run(replace(TIED, check_steps=8))
 
 
-def test_verdicts(compared):
-    """A wrong gradient is invalid however fast; more ranks than cores are checked and get no speed; a step is timed."""
-    result, _ = compared
-    assert result["wrong"].verdict == "invalid" and "loss differs" in result["wrong"].reason
-    assert result["DDP × tensor"].verdict == "correctness only"
-    assert result["DDP × tensor"].reason == "oversubscribed: 4 ranks on 2 cores"
-    assert result["DDP"].variant.quality.state == "held" and result["weak"].variant.quality.state == "held"
-    assert 0 < result["DDP"].seconds < 5
-    assert result["DDP"].variant.metrics["images_per_s"] == pytest.approx(32 / result["DDP"].seconds, rel=0.5)
+def test_what_the_check_rejects_has_no_speed(compared):
+    """A strategy whose losses differ is rejected, and in no table."""
+    assert compared["mine"].verdict == "rejected" and "a step's loss differs by" in compared["mine"].reason
+    assert compared["DDP"].verdict in ("faster", "slower", "equivalent", "inconclusive")
+    shown = repr(Artifacts(figures.costs(compared), figures.weights_held(compared)))
+    assert "DDP" in shown and "mine" not in shown
 
 
-def test_engagement(compared):
-    """The record says by what ranks spoke, how many there were, what they hold and send, and how long they wait."""
-    found = compared[0]["DDP"].variant.engagement
-    assert (found.facts["device"], found.facts["backend"], found.facts["ranks"]) == ("cpu", "gloo", 2)
-    assert found.facts["holds"] == "100 %"
-    assert "all-reduce" in found.facts["collectives"]
-    assert {"sent_mib", "waiting_share", "peak_mib", "state_mib", "step_gflop", "silent_step_s"} <= set(found.costs)
+def test_the_single_process_is_the_best_one(compared):
+    """The baseline takes 1 thread or all, whichever was faster in rounds of its own, and shows both."""
+    facts = compared["1 process"].variant.execution_proof.facts
+    tried = {name: value for name, value in facts.items() if name.startswith("ms with ")}
+    assert facts[f"ms with {fmt.count(facts['threads'], 'threads')}"] == min(tried.values())
 
 
-def test_a_step_is_held_against_the_matrix_product(compared):
-    """All ranks together have the operations of one step to do, however they share them; also where the batch grows."""
-    result, _ = compared
-    step = result["DDP"].variant.engagement.costs["step_gflop"]
-    assert {result[name].variant.reach.ceiling for name in ("DDP", "weak")} == {"matrix_product_fp32_gflop_per_s"}
-    assert result["DDP"].variant.reach.amount == result["1 process"].variant.reach.amount == pytest.approx(step)
-    assert result["weak"].variant.reach.amount == pytest.approx(step)
-    assert result["DDP × tensor"].variant.reach is None  # of which no speed is claimed
+def test_execution_is_proven(compared):
+    """Each strategy shows its ranks, collectives and state, and the record holds its source."""
+    proof = compared["DDP"].variant.execution_proof
+    assert (proof.state, proof.facts["ranks"], proof.facts["collectives"]) == ("verified", 2, "1 all-reduce")
+    assert proof.costs["held_share_1"] == 1
+    assert "forgot to average" in compared.record.asked.sources["mine"]
 
 
-def held_against(device="cpu", nnodes=1, **how):
-    """What two ranks of a strategy are held against whose step takes 4 GFLOP."""
-    launch = SimpleNamespace(order=lambda *_, **__: [{"step_flops": 4e9}], job=SimpleNamespace(device=device))
-    here = Where((1, 2), device, 2, Rendezvous(nnodes, 0, "127.0.0.1:29500" if nnodes > 1 else ""))
-    found = _Work(launch, TASK, here.spread(strategies.ddp, 2, **how)).ceiling()
-    return found.name, found.amount
+def test_placement():
+    """Ranks have a core each, or are checked, not timed; nonsense is refused."""
+    here = Placement((2, 4), "cpu", 2)
+    assert (here.most, here.pairs, here.note(2)) == (2, 4, "")
+    assert here.note(4) == "oversubscribed: 4 ranks on 2 cores"
+    assert placement([2]).device == "cpu"
+    for nonsense in ([], [0], ["2"]):
+        with pytest.raises(UserError, match="whole numbers"):
+            placement(nonsense)
 
 
-def test_each_place_is_held_against_its_own_ceiling():
-    """In BF16 its product counts; a GPU or a machine has its share of a step to do, and one rank's batch no more."""
-    assert held_against() == ("matrix_product_fp32_gflop_per_s", 4)
-    assert held_against(precision="bf16") == ("matrix_product_bf16_gflop_per_s", 4)
-    assert held_against(precision="fp16") == held_against()  # gradients travel so, products do not
-    assert held_against("cuda") == ("device_matrix_product_fp32_gflop_per_s", 2)
-    assert held_against(nnodes=2) == ("matrix_product_fp32_gflop_per_s", 2)
-    assert held_against(weak=True) == ("matrix_product_fp32_gflop_per_s", 2)
+def test_meshes_take_all_ranks():
+    """A mesh that is not all ranks is refused with its arithmetic."""
+    with pytest.raises(UserError, match=r"a mesh of .* is not 4 ranks"):
+        World(0, 4, torch.device("cpu")).mesh(dp=3, tp=2)
 
 
-def test_a_linear_layer_is_counted_by_hand():
-    """Forward is one product and the weights' gradient another: 2 · 12 · 5 operations a sample each."""
-    inputs, targets = torch.randn(3, 12), torch.tensor([0, 1, 2])
-    assert models.flops(torch.nn.Linear(12, 5), inputs, targets) == 2 * 3 * (2 * 12 * 5)
-
-
-def test_source_is_the_strategy(compared):
-    """The code that the report shows is the strategy's own, not the harness around it."""
-    assert compared[0].record.asked.sources["DDP"].startswith("def ddp(task")
-
-
-def test_exhibits(compared):
-    """Costs, memory and where the time goes are drawn from the record alone, and kept in it."""
-    result, comparison = compared
-    proofs = parity.prove(TASK, {"DDP": comparison.variants["DDP"]}, replace(where([2]), places=2), every=2)
-    assert [proof.holds for proof in proofs] == [True, True]
-    exhibits = [
-        show.parity(proofs),
-        show.loss_curves(proofs),
-        show.time_to_accuracy(proofs, result),
-        show.costs(result),
-        show.where_time_goes(result),
-        show.memory(result),
-    ]
-    result.add(*exhibits)
-    assert result.record.exhibits == exhibits
-    stack = show.where_time_goes(result)
-    whole = [sum(part.y[0] for part in stack.series), 1e3 * result["1 process"].seconds]
-    assert whole[0] == pytest.approx(whole[1])
-    assert Exhibits(*exhibits)._repr_html_().count("<svg") == 3
-
-
-def test_efficiency(compared):
-    """Efficiency is the paired ratio of times for as many samples, shared by the ranks."""
-    result, _ = compared
-    table = show.efficiency(result, "1 process", {"DDP": 2}, {"weak": 2})
-    rows = {row[0]: row for row in table.rows}
-    assert rows["strong"][3] == pytest.approx(result["DDP"].speedup / 2)
-    assert rows["weak"][3] == pytest.approx(result["weak"].speedup / 2)
-    rate = result["weak"].variant.metrics["images_per_s"]
-    assert rate == pytest.approx(32 / result["weak"].seconds, rel=0.5)  # 64 samples a step, and a reading is for 32
-    chart = show.throughput(result, "1 process", {"DDP": 2}, {"weak": 2})
-    assert [series.style for series in chart.series] == ["measured", "measured", "ideal"]
-
-
-def test_failed_proof_is_no_pass():
-    """A strategy whose rank fails is not shown to be equal, and those after it are still proven."""
-
-    def fails(task, world):
-        raise ZeroDivisionError("on purpose")
-
-    here = replace(where([1]), places=2)
-    variants = {"bad": here.spread(fails, 1), "DDP": here.spread(strategies.ddp, 1)}
-    proofs = parity.prove(replace(TASK, steps=2), variants, here)
-    assert [proof.holds for proof in proofs] == [True, None, True]
-    assert proofs[1].failed and "ZeroDivisionError: on purpose" in proofs[1].reason
-    assert [row[-1] for row in show.parity(proofs).rows] == ["reference", "not shown", "yes"]
-
-
-def test_compiled_is_shown_or_invalid(monkeypatch):
-    """A compiled variant says how many graphs were caught; if none was, it fell back."""
-    here = where([1])
-    with here.launch(1) as launch:
-        launch.order("begin", strategy=strategies.single, task=replace(TASK, compile=True))
-        launch.order("train")
-        assert launch.order("graphs") == [1]
-        launch.order("begin", strategy=strategies.single, task=TASK)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (dict(batch=0), "batch=0"),
-        (dict(steps=2.5), "steps=2.5"),
-        (dict(lr=-1), "lr=-1"),
-        (dict(pieces=0), "pieces=0"),
-    ],
-)
-def test_task_errors(options, said):
-    """What makes no sense as a task is told in one sentence."""
-    with pytest.raises(UserError, match=said):
-        Task(**options)
-
-
-def test_where(monkeypatch):
-    """Speed is measured on as many ranks as have a core each; numbers that are none are told."""
-    monkeypatch.setenv("KIT_THREADS", "2")
-    here = where([4, 1, 2])
-    assert (here.ranks, here.most, here.pairs, here.threads) == ((1, 2, 4), 2, 4, 1)
-    assert here.in_words().endswith("speed is measured on 2; 4 ranks are run for correctness only.")
-    assert where([8]).most == 8
-    assert (here.batch(128), where([3]).batch(128), here.batch(40)) == (128, 120, 32)
-    with pytest.raises(UserError, match="no batch up to 8 divides"):
-        here.batch(8)
-    for wrong in ([], [0], ["2"], [1.5]):
-        with pytest.raises(UserError, match="whole numbers of processes"):
-            where(wrong)
-    with pytest.raises(UserError, match="rdzv_endpoint"):
-        where([2], nnodes=2, rdzv_endpoint="here")
-
-
-def test_too_few_gpus_cost_no_proof_of_the_others():
-    """Numbers of ranks that this machine has no devices for are told in the table; the rest is proven."""
-    here = replace(where([1]), places=2)
-    on_gpus = replace(here, ranks=(2,), device="cuda")
-    proofs: list = []
-    parity._prove(on_gpus, 2, [(parity.Proof("DDP", 2, "fp32"), strategies.ddp, TASK)], 0, None, proofs)
-    assert proofs[0].holds is None and "2 ranks on GPUs need 2 of them" in proofs[0].reason
-
-
-def test_several_machines_are_told_what_to_run():
-    """With several machines the board is hosted here, and each other machine's command is printed."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-    here = where([2, 4], nnodes=2, rdzv_endpoint=endpoint)
-    assert here.places == 2 * where([1]).places
-    assert (here._threads(1), here._threads(2)) == (where([1]).threads, where([1]).threads)  # one rank, one machine
-    said = here.in_words()
-    assert f"On machine 1 run: python -m kit.techniques.training.ranks.join {endpoint} --nnodes 2 --node-rank 1" in said
-
-
-def test_world_errors():
-    """A mesh that is not all ranks, and a device without a backend, are told."""
-    with pytest.raises(UserError, match="dp 2 × tp 2 is not 8 ranks"):
-        World(0, 8, None).mesh(dp=2, tp=2)
-    with pytest.raises(UserError, match="no backend is known for device 'tpu'"):
-        backend("tpu")
-
-
-def test_batches_are_shared_out():
-    """The shares of all ranks are the batch of one process, and each sample comes once until the data ends."""
-    import torch
-
-    inputs = torch.arange(20)
-    task = Task(batch=4, steps=5)
-    whole = [x for x, _ in task.batches(inputs, inputs)]
-    shares = [[x for x, _ in task.batches(inputs, inputs, (index, 2))] for index in (0, 1)]
-    assert all(torch.equal(torch.cat(parts), one) for *parts, one in zip(*shares, whole, strict=True))
-    assert torch.cat(whole).sort().values.tolist() == list(range(20))
-    with pytest.raises(UserError, match="more than the 20 samples"):
-        Task(batch=21).batches(inputs, inputs)
-
-
-def test_no_process_is_left(tmp_path):
-    """A comparison of strategies leaves no rank behind."""
-    import psutil
-
-    names = [" ".join(process.cmdline()) for process in psutil.Process(os.getpid()).children(recursive=True)]
-    with pytest.raises(RankFailed), Launch(1) as launch:
-        mine = launch.processes()
-        launch.order("no such order")
-    assert not any(process.is_running() and process.status() != "zombie" for process in mine)
-    assert len(psutil.Process().children(recursive=True)) <= len(names)
+@pytest.mark.parametrize("early, bubble", [(True, "20 %"), (False, "20 %")])
+def test_timeline(early, bubble):
+    """Two stages and four pieces take ten slots either way; 1F1B goes backward before the last forward."""
+    table = figures.timeline(2, 4, early=early)
+    assert table.title.endswith(f"bubble {bubble}") and len(table.rows[0]) == 11
+    assert (table.rows[1].index("B1") < table.rows[1].index("F4")) is early

@@ -1,317 +1,262 @@
-"""Known functions are as published, recorded tables are what was trained, and no trial sees the test part."""
+"""Tuning problems: published minima, recorded trainings, your own objectives and tables."""
 
-from dataclasses import replace
+import importlib
+from pathlib import Path
 
 import numpy as np
+import optuna
+import pandas
 import pytest
+from optuna.trial import FixedTrial
 
 from kit.errors import UserError
-from kit.techniques.tuning.problem import Step
-from kit.techniques.tuning.problems import PROBLEMS, known, record_tables, tabulated
-from kit.techniques.tuning.problems.known import BRANIN, HARTMANN6, ROSENBROCK
-from kit.techniques.tuning.problems.record_tables import RECIPES, SEEDS, Rows, run, split
-from kit.techniques.tuning.problems.tabulated import FOLDER, TABLES, Axis, read
-
-KNOWN = [HARTMANN6, BRANIN, ROSENBROCK]
-
-
-def named(cases):
-    return pytest.mark.parametrize("case", cases, ids=lambda case: getattr(case, "name", case))
-
-
-def points(case: known.Known, count: int) -> np.ndarray:
-    low, high = np.array(case.bounds).T
-    return np.random.default_rng(0).uniform(low, high, (count, len(low)))
-
-
-def losses(problem, setting, seeds) -> np.ndarray:
-    return np.array([[step.loss for step in problem.trial(setting, seed)] for seed in seeds])
-
-
-def seconds(problem, setting, seeds) -> np.ndarray:
-    return np.array([[step.seconds for step in problem.trial(setting, seed)] for seed in seeds])
-
-
-def sampled(problem, count: int) -> list[dict]:
-    import optuna
-
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    return [study.ask(dict(problem.space)).params for _ in range(count)]
-
-
-# --- known functions
-
-
-@named(KNOWN)
-def test_published_minimum(case):
-    """A known function has its published value at the published point, to the digits that are published."""
-    assert case.function(np.array(case.at)) == pytest.approx(case.best, abs=5e-6)
-
-
-@pytest.mark.parametrize("point", [(-np.pi, 12.275), (np.pi, 2.275), (9.42478, 2.475)])
-def test_branin_has_three_minima(point):
-    """Branin's function has the same value at all three published points."""
-    assert BRANIN.function(np.array(point)) == pytest.approx(0.397887, abs=1e-5)
-
-
-@named(KNOWN)
-def test_nothing_is_below_the_minimum(case):
-    """No point of the space, nor one beside the minimum, is below what is given as the best."""
-    beside = np.array(case.at) + np.random.default_rng(1).normal(0, 1e-3, (2000, len(case.at)))
-    values = [case.function(x) for x in (*points(case, 20_000), *beside)]
-    assert min(values) >= case.best
-
-
-@named(KNOWN)
-def test_spread_is_what_the_values_show(case):
-    """The spread, of which noise is a part, is the standard deviation of the values over the space."""
-    values = [case.function(x) for x in points(case, 50_000)]
-    assert case.spread == pytest.approx(np.std(values), rel=0.03)
-
-
-@named(KNOWN)
-def test_noise_has_zero_mean_and_the_said_deviation(case):
-    """A trial's loss is the truth and noise around it, of the deviation that was asked for."""
-    problem = case.problem(0.1)
-    errors = losses(problem, problem.default, range(2000))[:, -1] - problem.truth(problem.default)
-    deviation = 0.1 * case.spread
-    assert abs(errors.mean()) < 4 * deviation / np.sqrt(2000)
-    assert errors.std() == pytest.approx(deviation, rel=0.08)
-
-
-@named(KNOWN)
-def test_without_noise_a_trial_tells_the_truth(case):
-    """Without noise every seed gives the truth, and lasts as long as with noise."""
-    calm, noisy = case.problem(0.0), case.problem(0.1)
-    assert set(losses(calm, calm.default, range(20)).ravel()) == {calm.truth(calm.default)}
-    assert (seconds(calm, calm.default, range(20)) == seconds(noisy, noisy.default, range(20))).all()
-
-
-@named(KNOWN)
-def test_durations_are_log_normal(case):
-    """Trials last a log-normal time of the documented median and sigma, over settings as over seeds."""
-    problem = case.problem(0.0)
-    for times in (
-        seconds(problem, problem.default, range(2000)),
-        np.concatenate([seconds(problem, setting, [7]) for setting in sampled(problem, 500)]),
-    ):
-        logs = np.log(times.ravel())
-        assert np.exp(logs.mean()) == pytest.approx(known.MEDIAN_S, rel=0.1)
-        assert logs.std() == pytest.approx(known.SIGMA, rel=0.1)
-
-
-def test_noise_below_zero_is_refused():
-    """Noise below zero is refused with what may be given."""
-    with pytest.raises(UserError, match="noise=-1 is below nothing; give 0"):
-        known.branin(-1)
-
-
-# --- every cheap problem
-
-
-@named(PROBLEMS)
-def test_same_seed_same_losses(case):
-    """The same seed and setting give the same losses and seconds; with noise, other seeds give others."""
-    problem, again = PROBLEMS[case](), PROBLEMS[case]()
-    assert (losses(problem, problem.default, range(20)) == losses(again, again.default, range(20))).all()
-    assert (seconds(problem, problem.default, range(20)) == seconds(again, again.default, range(20))).all()
-    if case in TABLES or "noise" in case:
-        assert len(np.unique(losses(problem, problem.default, range(20))[:, -1])) > 1
-
-
-@named(PROBLEMS)
-def test_a_cheap_problem_is_whole(case):
-    """A cheap problem has the name it is found by, ends where it says, and has a default within its space."""
-    problem = PROBLEMS[case]()
-    assert problem.name == case
-    assert problem.simulated
-    steps = list(problem.trial(problem.default, 0))
-    assert [step.at or taken for taken, step in enumerate(steps, 1)][-1] == problem.steps
-    assert (seconds(problem, problem.default, [0]) > 0).all()
-    assert problem.best <= problem.truth(problem.default)
-    assert problem.space.keys() == problem.default.keys()
-    assert all(axis.low <= problem.default[name] <= axis.high for name, axis in problem.space.items())
-
-
-# --- recorded tables
-
-
-@named(TABLES)
-def test_a_table_is_whole(case):
-    """A table has losses, seconds and a test loss of every setting, seed and rung of its recipe, all in range."""
-    table, recipe = read(case), RECIPES[case]
-    grid = tuple(len(axis.values) for axis in recipe.axes)
-    assert table.loss.shape == table.seconds.shape == (*grid, len(SEEDS), len(recipe.rungs))
-    assert table.test.shape == (*grid, len(SEEDS))
-    for values in (table.loss, table.test):
-        assert np.isfinite(values).all()
-        assert (values > 0).all()
-        assert values.max() < 16  # of log loss, at which probabilities are clipped
-    assert (table.seconds > 0).all()
-    assert table.seconds.max() < 60
-
-
-@named(TABLES)
-def test_a_table_says_what_it_is(case):
-    """A table's description is that of the recipe in the code, and names day, processor, versions and rows."""
-    about, recipe = read(case).about, RECIPES[case]
-    assert (about.axes, about.rungs, about.unit, about.note) == (recipe.axes, recipe.rungs, recipe.unit, recipe.note)
-    assert (about.default, about.loss, about.seeds) == (recipe.default, recipe.loss, SEEDS)
-    assert about.rows == recipe.sizes._asdict()
-    assert about.recorded.startswith("20")
-    assert about.cpu
-    assert {"python", "numpy", *recipe.packages.split()} == set(about.versions)
-
-
-@named(TABLES)
-def test_a_table_is_small(case):
-    """A table takes less than 200 KB."""
-    assert (FOLDER / f"{case.lower().replace(' ', '_')}.npz").stat().st_size < 200_000
-
-
-@named(TABLES)
-def test_settings_differ_by_more_than_seeds(case):
-    """On a table there is something to find: settings differ by more than the seeds of one setting do."""
-    table = read(case)
-    assert table.truths().std() > 2 * table.loss[..., -1].std(axis=-1).mean()
-
-
-@named(TABLES)
-def test_the_default_is_recorded(case):
-    """The default is one of the recorded settings."""
-    assert read(case).about.default in [setting for _, setting in RECIPES[case].settings()]
-
-
-@named(TABLES)
-def test_best_is_the_smallest_truth(case):
-    """The best is the smallest truth of all settings, and a truth is the mean of what trials show at their end."""
-    problem, table = tabulated.tabulated(case), read(case)
-    grid = [setting for _, setting in RECIPES[case].settings()]
-    assert problem.best == min(problem.truth(setting) for setting in grid)
-    recorded = table.loss[table.place(problem.default)][:, -1].astype(float)
-    assert set(losses(problem, problem.default, range(60))[:, -1]) == set(recorded)
-    assert problem.truth(problem.default) == pytest.approx(recorded.mean())
-
-
-@named(TABLES)
-def test_pruning_costs_only_the_steps_taken(case):
-    """A trial that is stopped after its first step cost that step's seconds, and no more is worked out."""
-    problem, table = tabulated.tabulated(case), read(case)
-    first = next(problem.trial(problem.default, 3))
-    whole = list(problem.trial(problem.default, 3))
-    assert first == whole[0]
-    assert first.seconds < sum(step.seconds for step in whole)
-    assert first.seconds in table.seconds[table.place(problem.default)][:, 0]
-
-
-@named(TABLES)
-def test_any_setting_of_the_space_has_the_losses_of_its_nearest(case):
-    """Whatever a sampler asks for has the losses, truth and test loss of one recorded setting: the nearest."""
-    problem, table = tabulated.tabulated(case), read(case)
-    grid = dict(RECIPES[case].settings())
-    for setting in sampled(problem, 50):
-        nearest = grid[table.place(setting)]
-        assert (losses(problem, setting, range(5)) == losses(problem, nearest, range(5))).all()
-        assert problem.truth(setting) == problem.truth(nearest)
-        assert problem.final(setting) == problem.final(nearest)
-
-
-@named(TABLES)
-def test_every_recorded_setting_is_found(case):
-    """Each setting of the grid is found at its own place."""
-    table = read(case)
-    assert all(table.place(setting) == place for place, setting in RECIPES[case].settings())
-
-
-def test_nearest_is_by_factor_on_a_log_axis_and_by_distance_else():
-    """4 is nearer to 10 than to 1 as a factor, and nearer to 1 as a distance."""
-    assert Axis("x", (1, 10), log=True).nearest(4) == 1
-    assert Axis("x", (1, 10)).nearest(4) == 0
-    assert Axis("x", (0.0, 0.25, 0.5)).nearest(0.13) == 1
-
-
-def test_an_unknown_table_is_refused_with_the_nearest_name():
-    """A wrong name is told with the nearest, or with all if none is near."""
-    with pytest.raises(UserError, match="no table is called 'digit nets'; did you mean 'digits net'"):
-        tabulated.tabulated("digit nets")
-    with pytest.raises(UserError, match="there are digits net, adult trees, MNIST kernel"):
-        tabulated.tabulated("zzz")
-
-
-# --- the recorder
-
-
-@named(RECIPES)
-def test_the_test_part_is_seen_by_no_trial(case):
-    """Parts share no row, and whatever the seed, trials see the same rows and none of the test part."""
-    recipe = RECIPES[case]
-    parts = [split(50_000, recipe.sizes, seed) for seed in (*SEEDS, 99)]
-    assert [len(part) for part in parts[0]] == list(recipe.sizes)
-    seen = {frozenset(np.concatenate([fit, validation])) for fit, validation, _ in parts}
-    tests = {frozenset(test) for _, _, test in parts}
-    assert len(seen) == len(tests) == 1
-    assert not seen.pop() & tests.pop()
-    assert all(not set(fit) & set(validation) for fit, validation, _ in parts)
-    assert len({frozenset(validation) for _, validation, _ in parts}) == len(parts)
-
-
-@named(RECIPES)
-def test_no_two_rows_of_the_data_are_the_same(case):
-    """No row is there twice, so that none of the test part is also among those that trials see."""
-    rows = RECIPES[case].rows()
-    assert len(np.unique(np.column_stack([rows.inputs, rows.labels]), axis=0)) == len(rows.labels)
-    assert len(rows.labels) >= sum(RECIPES[case].sizes)
-
-
-@named(RECIPES)
-def test_a_refit_is_judged_on_the_test_part_alone(case):
-    """A run fits its fit rows and is judged on its validation rows; the refit gets both, and the test rows."""
-    recipe, calls = RECIPES[case], []
-
-    def train(setting, fit, judge, rungs, seed):
-        calls.append((set(fit.labels), set(judge.labels), rungs))
-        yield from (Step(float(rung), 1.0) for rung in rungs)
-
-    count = sum(recipe.sizes)
-    rows = Rows(np.zeros((count, 1), np.float32), np.arange(count))
-    told = run(replace(recipe, train=train), rows, recipe.default, 1)
-    fit, validation, test = map(set, split(count, recipe.sizes, 1 if recipe.resampled else 0))
-    assert calls == [(fit, validation, recipe.rungs), (fit | validation, test, recipe.rungs[-1:])]
-    assert told.loss == list(recipe.rungs)
-    assert told.test == recipe.rungs[-1]
-
-
-@named(RECIPES)
-def test_a_recorded_run_is_reproduced_now(case):
-    """One setting trained anew gives the recorded losses within 3 % (other machines round otherwise).
-
-    The settings differ by far more, so that a table of another setting would not pass.
-    """
-    recipe, table = RECIPES[case], read(case)
-    place = tuple(len(axis.values) // 2 for axis in recipe.axes)
-    setting = dict(recipe.settings())[place]
-    told = run(recipe, recipe.rows(), setting, SEEDS[1])
-    recorded = table.loss[place][1]
-    assert told.loss == pytest.approx(recorded, rel=0.03)
-    assert told.test == pytest.approx(table.test[place][1], rel=0.03)
-    others = np.abs(table.loss[..., 1, :] / recorded - 1).max(axis=-1)
-    assert np.mean(others > 0.03) > 0.9
-
-
-def test_a_table_is_recorded_written_and_read(tmp_path, monkeypatch):
-    """What the recorder writes is what is read: here a grid of two settings, trained now."""
-    recipe = RECIPES["digits net"]
-    axes = tuple(Axis(a.name, a.values[: 1 + (a.name == "width")], a.log, a.whole) for a in recipe.axes)
-    default = {axis.name: axis.values[0] for axis in axes}
-    small = replace(recipe, axes=axes, default=default, rungs=(1, 2))
-    monkeypatch.setitem(RECIPES, "digits net", small)
-    made = record_tables.record("digits net")
-    record_tables.write(made, tmp_path / "digits_net.npz")
-    monkeypatch.setattr(tabulated, "FOLDER", tmp_path)
-    found = read.__wrapped__("digits net")
-    assert found.about == made.about
-    assert (found.loss == made.loss).all()
-    assert (found.seconds == made.seconds).all()
-    assert (found.test == made.test).all()
-    assert found.loss.shape == (1, 1, 2, 1, 1, 3, 2)
-    assert len(np.unique(found.loss)) == found.loss.size
+from kit.techniques.tuning import tables, time_to_target, workload
+from kit.techniques.tuning.fixed_budget import FixedBudget, HeldOutCheck
+from kit.techniques.tuning.time_to_target import TimeToTarget
+from kit.techniques.tuning.workload import SIMULATED, TABLES, own, table
+
+MINIMUM = (0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573)
+
+# A known function -----------------------------------------------------------------------------------------------------
+
+
+def test_the_known_function_has_its_published_minimum_and_nothing_below():
+    """The published point has the published value; no random point is below it."""
+    problem = SIMULATED["Hartmann-6"]()
+    named = lambda x: dict(zip(problem.space, x, strict=True))  # noqa: E731
+    assert problem.truth(named(MINIMUM)) == pytest.approx(-3.32237, abs=1e-5)
+    points = np.random.default_rng(0).uniform(size=(5_000, 6))
+    assert min(problem.truth(named(point)) for point in points) >= -3.32237
+
+
+# Recorded trainings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_recorded_table_is_complete(name):
+    """Every setting, seed and rung has a finite loss, positive seconds and a test loss; the default was recorded."""
+    found = table(name)
+    shape = tuple(len(axis["values"]) for axis in found.about["axes"])
+    assert found.loss.shape == found.seconds.shape == (*shape, len(found.about["seeds"]), len(found.about["rungs"]))
+    assert found.test.shape == found.loss.shape[:-1]
+    assert all(np.isfinite(array).all() for array in (found.loss, found.seconds, found.test))
+    assert (found.seconds > 0).all()
+    assert all(found.about["default"][axis["name"]] in axis["values"] for axis in found.about["axes"])
+    problem = SIMULATED[name]()
+    assert problem.held_out(problem.default) == pytest.approx(found.test[found.place(problem.default)].mean(), rel=1e-5)
+
+
+def test_a_setting_has_the_losses_of_its_nearest_recorded_one():
+    """Nearest is by factor on a log axis, and by distance else."""
+    found = table("digits net")
+    setting = dict(found.about["default"], learning_rate=0.0017, dropout=0.13, width=256)
+    axes = {axis["name"]: axis["values"] for axis in found.about["axes"]}
+    place = dict(zip(axes, found.place(setting), strict=True))
+    assert axes["learning_rate"][place["learning_rate"]] == 0.001
+    assert axes["dropout"][place["dropout"]] == 0.25
+    assert axes["width"][place["width"]] in (128, 512)
+
+
+def test_a_trial_looks_up_losses_and_seconds_of_one_recorded_run():
+    """The losses that a trial reports, and its seconds, are those of one recorded run."""
+    problem, found = SIMULATED["adult trees"](), table("adult trees")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask(fixed_distributions=dict(problem.space))
+    loss = problem.objective(trial)
+    place = found.place(trial.params)
+    run = found.loss[place][:, -1].tolist().index(pytest.approx(loss))
+    assert list(study.trials[0].intermediate_values) == [1, 3, 9]
+    assert study.trials[0].intermediate_values[3] == pytest.approx(found.loss[place][run, 1])
+    assert study.trials[0].user_attrs["seconds"] == pytest.approx(found.seconds[place][run].sum())
+
+
+# Your own objective ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module that can be imported, and return its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(code: str) -> str:
+        name = f"own_{abs(hash(code))}"
+        (tmp_path / f"{name}.py").write_text(code)
+        return name
+
+    return write
+
+
+def test_your_own_objective_brings_its_defaults_and_its_held_out_data(module):
+    """Attributes of the function become those of the problem."""
+    code = "def f(trial):\n    return trial.suggest_float('x', 0, 1)\n"
+    name = module(f"{code}f.default = {{'x': 0.5}}\nf.held_out = lambda setting: 2 * setting['x']\n")
+    problem = own(f"{name}:f")
+    assert (problem.default, problem.held_out({"x": 2})) == ({"x": 0.5}, 4)
+    assert problem.objective(FixedTrial({"x": 0.25})) == 0.25
+
+
+@pytest.mark.parametrize(
+    "body, default, error",
+    [
+        ("return 1 / (trial.suggest_int('depth', 0, 9) - 3)", {"depth": 3},
+         r"f fails at its own defaults, {'depth': 3}: ZeroDivisionError.*; fix the objective or these"),
+        ("return trial.suggest_float('rate', 0, 1) * float('inf')", {"rate": 0.5}, "its loss was inf"),
+        ("return trial.suggest_int('depth', 1, 9) + trial.suggest_float('rate', 0, 1)", {"depth": 3},
+         "defaults of f have no 'rate', which it asks for; add it"),
+        ("return 0.0", 3, "has default=3; give a dict"),
+        ("raise KeyError('amount')", None, "f fails at a setting drawn at random, {}: KeyError: 'amount'; fix it, or"),
+    ],
+)  # fmt: skip
+def test_an_objective_that_fails_at_its_own_defaults_is_refused_in_a_sentence(module, body, default, error):
+    """Before anything is measured, with the setting, the reason and the remedy."""
+    name = module(f"def f(trial):\n    {body}\nf.default = {default}\n")
+    with pytest.raises(UserError, match=error):
+        time_to_target.target(workload.open_problem(f"{name}:f"), 4)
+
+
+def test_what_an_objective_imports_in_its_first_call_is_no_trial_time(module):
+    """Half a second of loading counts neither in the target's mean trial nor in a round."""
+    code = "import functools, time\nload = functools.cache(lambda: time.sleep(0.5))\n"
+    name = module(f"{code}def f(trial):\n    load()\n    return trial.suggest_float('x', 0, 1)\n")
+    target = time_to_target.target(workload.open_problem(f"{name}:f"), 4)
+    assert target.mean_s < 0.1
+    importlib.import_module(name).load.cache_clear()
+    assert TimeToTarget("random")(target).call(1).metrics["work s"] < 0.4
+
+
+# Real tables ----------------------------------------------------------------------------------------------------------
+
+
+def frame(rows=240, seed=0) -> pandas.DataFrame:
+    """Return purchases: age and town tell who buys, the shop does not."""
+    random = np.random.default_rng(seed)
+    made = pandas.DataFrame({"age": random.integers(18, 80, rows), "town": random.choice(["A", "B", "C"], rows)})
+    made["shop"] = random.integers(0, 24, rows)
+    made["name"] = [f"person {number}" for number in range(rows)]
+    made["price"] = np.where(made.age > 40, 3.0, 1.0) + random.normal(size=rows)
+    made["bought"] = np.where((made.age > 40) ^ (random.random(rows) < 0.1), "yes", "no")
+    return made
+
+
+@pytest.fixture
+def csv(tmp_path):
+    """Write a frame as CSV and return its path."""
+
+    def write(made: pandas.DataFrame) -> str:
+        made.to_csv(tmp_path / "own.csv", index=False)
+        return str(tmp_path / "own.csv")
+
+    return write
+
+
+def test_your_own_csv_becomes_a_table(csv):
+    """Texts become categories, a text per row is left out, the group column is no feature; texts are classes."""
+    found = tables.load(csv(frame()), "bought by shop")
+    assert found.classes == ("no", "yes")
+    assert list(found.features.columns) == ["age", "town", "price"]
+    assert str(found.features.town.dtype) == "category"
+    assert "Left out: name" in found.note
+    assert not tables.load(csv(frame()), "price").classes
+
+
+def test_whole_numbers_are_taken_as_what_the_user_says(csv):
+    """Counts of nights are a number or classes, with a group or without; two values are classes without a word."""
+    path = csv(frame().assign(nights=np.arange(240) % 8, returned=np.arange(240) % 2))
+    assert tables.load(path, "nights as number").measure == "mean squared error"
+    assert tables.load(path, "nights as classes by shop").classes == tuple("01234567")
+    assert tables.load(path, "nights as number by shop").groups is not None
+    assert tables.load(path, "returned").classes == ("0", "1")
+
+
+@pytest.mark.parametrize("target", ["bought", "bought by shop", "price", "price by shop"])
+def test_no_row_and_no_group_is_both_seen_and_held_out(csv, target):
+    """Held-out rows are a quarter; neither they nor their groups are seen by trials, and folds share none either."""
+    found = tables.load(csv(frame()), target)
+    rows = next(tables.parts(found, tables.HELD_OUT, seed=1))
+    assert not set(rows[0]) & set(rows[1])
+    assert len(rows[0]) + len(rows[1]) == 240
+    assert 0.15 < len(rows[1]) / 240 < 0.35
+    if found.groups is not None:
+        assert not set(found.groups[rows[0]]) & set(found.groups[rows[1]])
+    problem = tables.boosted_trees(csv(frame()), target)
+    for fit_rows, judged in problem.folds:
+        assert not set(fit_rows) & set(judged)
+        if found.groups is not None:
+            assert not set(problem.seen.groups[fit_rows]) & set(problem.seen.groups[judged])
+
+
+@pytest.mark.parametrize(
+    "target, change, error",
+    [
+        ("boght", {}, "target_column='boght' is no column of .*; did you mean 'bought'"),
+        ("bought by shp", {}, "'shp' is no column of .*; did you mean 'shop'"),
+        ("", {}, "needs a target"),
+        ("bought", {"bought": "yes"}, "1 different values"),
+        ("price", {"price": np.nan}, "240 missing"),
+        ("bought by shop", {"shop": 1}, "has 1 groups; give a group column with 8 or more"),
+        (
+            "stars",
+            {"stars": [1, 2, 3, 4, 5] * 48},
+            "5 whole numbers from 1 to 5; write 'stars as classes' or 'stars as n",
+        ),
+        ("bought as number", {}, "'bought' has .* values, no numbers; write 'bought as classes'"),
+    ],
+)
+def test_a_mistake_in_your_own_table_is_reported(csv, target, change, error):
+    """The error names the column and what to do."""
+    with pytest.raises(UserError, match=error):
+        tables.boosted_trees(csv(frame().assign(**change)), target)
+
+
+def test_boosted_trees_learn_and_are_judged_on_rows_that_no_trial_saw(csv):
+    """The defaults' held-out loss is better than guessing; a class that a fold never met costs, and breaks nothing."""
+    problem = tables.boosted_trees(csv(frame()), "bought", rows=60)
+    assert len(problem.seen.labels) == pytest.approx(60, abs=10)
+    model = tables.fit(problem.seen, dict(problem.default, n_estimators=20))
+    assert problem.held.losses(tables.predict(model, problem.held)).mean() < np.log(2)
+    model = tables.fit(problem.seen.take(np.flatnonzero(problem.seen.labels == 0)), {"n_estimators": 2})
+    assert np.isfinite(problem.held.losses(tables.predict(model, problem.held))).all()
+
+
+def test_a_trial_on_a_table_reports_the_mean_over_its_folds_and_can_be_pruned(csv):
+    """Step k has the mean loss of k folds."""
+    problem = tables.boosted_trees(csv(frame()), "price")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(dict(problem.default, n_estimators=20))
+    study.optimize(problem.objective, n_trials=1)
+    assert list(study.trials[0].intermediate_values) == [1, 2, 3]
+    assert study.trials[0].value == study.trials[0].intermediate_values[3]
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=0.0))
+    study.optimize(problem.objective, n_trials=1)
+    assert study.trials[0].state.name == "PRUNED"
+    assert list(study.trials[0].intermediate_values) == [1]
+
+
+@pytest.mark.parametrize("method", ["defaults", "TPE", "Hyperopt TPE", "FLAML"])
+def test_methods_of_a_fixed_budget_are_evaluated_on_rows_whose_labels_they_never_see(csv, method):
+    """All find what separates the classes; the defaults are no better or worse than themselves."""
+    problem = tables.boosted_trees(csv(frame()), "bought")
+    check, default = HeldOutCheck(problem.held), FixedBudget("defaults", 0.5)(problem).call()
+    work = FixedBudget(method, 0.5)(problem)
+    check(work.call(), default)
+    found = check.evaluated[method][1]
+    assert work.execution_proof().facts["method"] == method
+    assert found.loss < np.log(2) and (method != "defaults" or (found.low, found.high) == (0, 0))
+
+
+# The recorder ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """Import the script that records tables."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    return importlib.import_module("record_tuning_tables")
+
+
+def test_no_test_row_is_seen_by_a_trial(recorder):
+    """Whatever the seed, the test rows are the same, and none is fitted or validated on."""
+    sizes = recorder.RECIPES["adult trees"]["sizes"]
+    parts = [list(map(set, recorder.split(48_790, sizes, seed))) for seed in (0, 1, 2)]
+    assert all(not (fit | validation) & test and not fit & validation for fit, validation, test in parts)
+    assert parts[0][2] == parts[1][2] == parts[2][2] and parts[0][1] != parts[1][1]

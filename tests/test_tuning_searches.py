@@ -1,334 +1,350 @@
-"""The searches: what each promises to whoever asks it for trials and tells it of them."""
+"""Searches: samplers and pruners by name, the simulated clock, time to target, statistics over seeds."""
 
 import math
-import subprocess
-import sys
-from statistics import median
+import re
+from functools import partial
 
 import numpy as np
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
 
+import kit
 from kit.errors import UserError
-from kit.techniques.tuning.problem import Problem, Step
-from kit.techniques.tuning.searches import SEARCHES
-from kit.techniques.tuning.searches.by_optuna import NAMES, OnOptuna, caveat, levels, pruner, sampler, spread
+from kit.measure.work import Measurement
+from kit.techniques.tuning import figures, samplers, seeds, simulation, time_to_target
+from kit.techniques.tuning.fixed_budget import Evaluated
+from kit.techniques.tuning.samplers import SEARCHES, create_study
+from kit.techniques.tuning.simulation import simulate
+from kit.techniques.tuning.time_to_target import TimeToTarget
+from kit.techniques.tuning.workload import SECONDS, SIMULATED, Problem
 
 SPACE = {
+    "x": FloatDistribution(-1.0, 1.0),
     "rate": FloatDistribution(1e-4, 1.0, log=True),
-    "depth": IntDistribution(2, 10, step=2),
-    "trees": IntDistribution(1, 300, log=True),
-    "share": FloatDistribution(0.1, 0.9, step=0.2),
-    "shift": FloatDistribution(-3.0, 5.0),
-    "kind": CategoricalDistribution(["a", "b", None]),
+    "leaves": IntDistribution(2, 64, log=True),
+    "layers": IntDistribution(1, 3),
+    "kind": CategoricalDistribution(["a", "b"]),
 }
-PLAIN = {"x": FloatDistribution(-5.0, 5.0), "y": FloatDistribution(-5.0, 5.0)}
-LEARNS = ["TPE", "CMA-ES", "GP", "Hyperopt TPE"]
-QUICK = [name for name in SEARCHES if name != "GP"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Have torch, which GP is made with, use one thread: these problems are small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def bowl(setting) -> float:
-    """Return 0 at its one lowest point, x = 1 and y = -2."""
-    return (setting["x"] - 1) ** 2 + (setting["y"] + 2) ** 2
-
-
-def mixed(setting) -> float:
-    return (math.log10(setting["rate"]) + 2) ** 2 + (setting["depth"] - 6) ** 2 / 4 + (setting["kind"] != "b")
-
-
-def problem(space=SPACE, loss=mixed, steps=1) -> Problem:
-    """Return a problem whose loss falls to `loss(setting)` over its steps."""
-
-    def trial(setting, seed):
-        return (Step(loss(setting) + 1 - step / steps, 1.0) for step in range(1, steps + 1))
-
-    return Problem("bowl", space, trial, steps=steps)
-
-
-def run(name, task, trials, seed=0, at_once=1, failing=()):
-    """Return settings, losses (None where failed) and numbers of pruned trials, with `at_once` trials under way."""
-    search = SEARCHES[name](task, trials, seed)
-    waiting, settings, losses, pruned = [], [], {}, set()
-    for _ in range(trials):
-        asked = search.ask()
-        if asked is None:
-            break
-        settings.append(dict(asked.setting))
-        waiting.append(asked)
-        if len(waiting) == at_once:
-            finish(search, task, waiting.pop(0), losses, pruned, failing)
-    for asked in waiting:
-        finish(search, task, asked, losses, pruned, failing)
-    return settings, losses, pruned
-
-
-def finish(search, task, asked, losses, pruned, failing):
-    losses[asked.number] = None
-    if asked.number in failing:
-        return search.tell(asked, None)
-    for number, step in enumerate(task.trial(asked.setting, 0), 1):
-        if search.stops(asked, number, step.loss):
-            pruned.add(asked.number)
-            break
-    losses[asked.number] = step.loss
-    return search.tell(asked, step.loss, pruned=asked.number in pruned)
-
-
-# ------------------------------------------------------------------------------------------------ every search
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_settings_are_in_the_space(name):
-    """Every setting has a value of the right type, inside its range, for each parameter."""
-    space = SPACE if name != "GP" else PLAIN | {"kind": SPACE["kind"], "depth": SPACE["depth"]}
-    loss = mixed if name != "GP" else bowl
-    settings, _, _ = run(name, problem(space, loss, steps=9), 12)
-    assert len(settings) == 12
-    for setting in settings:
-        assert list(setting) == list(space)
-        for parameter, kind in space.items():
-            value = setting[parameter]
-            assert kind._contains(kind.to_internal_repr(value)), (parameter, value)
-            if not isinstance(kind, CategoricalDistribution):
-                assert type(value) is type(kind.low), (parameter, value)
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_seeds(name):
-    """The same seed gives the same settings, another seed others."""
-    task = problem(PLAIN, bowl, steps=9)
-    first, again, other = (run(name, task, 12, seed)[0] for seed in (3, 3, 4))
-    assert first == again
-    assert first != other
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_several_under_way(name):
-    """Three trials may be under way at once: all differ, and all are counted when told."""
-    settings, losses, _ = run(name, problem(PLAIN, bowl), 14, at_once=3)
-    count = 12 if name == "grid" else 14
-    assert len({tuple(setting.values()) for setting in settings}) == count
-    assert sorted(losses) == list(range(count))
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_told_in_another_order(name):
-    """Trials may end in another order than they were asked for."""
-    search = SEARCHES[name](problem(), 16, 0)
-    for _ in range(4):
-        for asked in reversed([search.ask() for _ in range(4)]):
-            if asked is not None:
-                search.tell(asked, mixed(asked.setting))
-
-
-@pytest.mark.parametrize("failure", [None, math.nan, math.inf])
-@pytest.mark.parametrize("name", SEARCHES)
-def test_failed_trials(name, failure):
-    """A search goes on after trials that failed, the first among them, or that ended in no finite number."""
-    search = SEARCHES[name](problem(PLAIN, bowl), 16, 0)
-    for number in range(14):
-        asked = search.ask()
-        search.tell(asked, failure if number in (0, 3, 11) else bowl(asked.setting))
-    assert asked.number == 13
-
-
-@pytest.mark.parametrize("name", LEARNS)
-def test_learns(name):
-    """A search that learns ends far nearer to the lowest point than random search does at its median."""
-    task, trials = problem(PLAIN, bowl), 40 if name != "GP" else 18
-    random = median(min(run("random", task, trials, seed)[1].values()) for seed in range(9))
-    found = [min(run(name, task, trials, seed)[1].values()) for seed in range(4 if name != "GP" else 2)]
-    assert median(found) < random / 2
-
-
-@pytest.mark.parametrize("name", ["TPE", "Hyperopt TPE"])
-def test_learns_from_the_failed(name):
-    """A search learns to stay out of a half of the space in which every trial fails."""
-    for seed in range(3):
-        search, inside = SEARCHES[name](problem(PLAIN, bowl), 60, seed), []
-        for _ in range(60):
-            asked = search.ask()
-            inside.append(asked.setting["x"] > 0)
-            search.tell(asked, bowl(asked.setting) if inside[-1] else None)
-        assert sum(inside[30:]) > 15
-
-
-def test_quasi_random_fills_evenly():
-    """Of 64 quasi-random settings each quarter of a range holds 16, but for the first, which is drawn at random."""
-    settings, _, _ = run("quasi-random", problem(PLAIN, bowl), 65)
-    quarters = [sum(1 for each in settings[1:] if math.floor((each["x"] + 5) / 2.5) == part) for part in range(4)]
-    assert quarters == [16] * 4
-
-
-def test_names():
-    """Every name that is offered opens a search, and an unknown one is an error that names those there are."""
-    assert [*NAMES, "Hyperopt TPE"] == list(SEARCHES)
-    with pytest.raises(UserError, match=r"no search 'TPF'.*TPE"):
-        sampler("TPF", 0, problem(), 10)
-    with pytest.raises(UserError, match=r"no pruner 'ASHE'.*ASHA"):
-        OnOptuna("GP + ASHE", problem(), 10, 0)
-
-
-def test_nothing_is_said():
-    """No search warns or logs, and Optuna's level of logging is left as it was."""
-    code = """if True:
-        import warnings, optuna
-        warnings.simplefilter("always")
-        from kit.techniques.tuning.problem import Problem
-        from kit.techniques.tuning.searches import SEARCHES
-        from optuna.distributions import CategoricalDistribution, FloatDistribution
-        space = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1), "c": CategoricalDistribution(["a", "b"])}
-        before = optuna.logging.get_verbosity()
-        for name, opening in SEARCHES.items():
-            search = opening(Problem("p", space, None, steps=4), 12, 0)
-            for number in range(12):
-                if (asked := search.ask()) is not None:
-                    search.stops(asked, 1, asked.setting["x"])
-                    search.tell(asked, float("nan") if number == 2 else asked.setting["x"])
-        assert optuna.logging.get_verbosity() == before == optuna.logging.INFO
-    """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-
-
-def test_light():
-    """To know the names of the searches imports none of what they are made with."""
-    code = "import kit.techniques.tuning.searches, sys; print({'optuna', 'hyperopt', 'torch'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
-
-
-# ------------------------------------------------------------------------------------------------ grids
-
-
-def test_grid_ends():
-    """A grid tries each of its settings once, in no order, and then has nothing left."""
-    settings, _, _ = run("grid", problem(PLAIN, bowl), 30, seed=1)
-    assert len(settings) == 30
-    firsts = [setting[next(iter(PLAIN))] for setting in settings]
-    assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))
-    search = SEARCHES["grid"](problem(PLAIN, bowl), 9, 0)
-    asked = [search.ask() for _ in range(10)]
-    assert asked[9] is None
-    assert len({tuple(each.setting.values()) for each in asked[:9]}) == 9
-
-
-def test_grid_that_ends_with_trials_under_way():
-    """The last trials of a grid are told like the others."""
-    search = SEARCHES["grid"](problem(PLAIN, bowl), 4, 0)
-    asked = [search.ask() for _ in range(5)]
-    assert asked.pop() is None
-    for each in asked:
-        search.tell(each, 1.0)
-    assert search.ask() is None
-
-
-def test_levels_fit_the_trials():
-    """A grid holds every choice, about as many levels of each number, and never more settings than trials."""
-    for trials in (3, 10, 64, 200):
-        grid = levels(SPACE, trials)
-        counts = [len(values) for name, values in grid.items() if name != "kind"]
-        assert grid["kind"] == ["a", "b", None]
-        assert math.prod(counts) * 3 <= trials
-        assert max(counts) - min(counts) <= 2
-    assert math.prod(map(len, levels(PLAIN, 30).values())) == 30
-
-
-def test_seeds_shift_a_grid_and_average_its_luck():
-    """Another seed has another grid, as evenly spread; over many of them each part of the range is as likely."""
-    space = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(1.0, 100.0, log=True)}
-    grids = [levels(space, 9, seed) for seed in range(200)]
-    assert grids[0] == levels(space, 9, 0) != grids[1]
-    assert all(np.diff(grid["x"]).tolist() == pytest.approx([1 / 3, 1 / 3]) for grid in grids)
-    drawn = np.concatenate([grid["x"] for grid in grids])
-    assert np.histogram(drawn, 6, (0, 1))[0].min() > 60
-    assert all(1 <= value <= 100 for grid in grids for value in grid["y"])
-
-
-def test_levels_are_spread_evenly():
-    """Levels are the middles of equal parts: of the range, of its logarithm, and whole numbers of whole ones."""
-    assert spread(FloatDistribution(0.0, 1.0), 2) == [0.25, 0.75]
-    assert spread(FloatDistribution(1e-4, 1.0, log=True), 2) == pytest.approx([1e-3, 1e-1])
-    assert spread(IntDistribution(1, 3), 9) == [1, 2, 3]
-    assert spread(IntDistribution(2, 10, step=4), 3) == [2, 6, 10]
-    assert spread(IntDistribution(1, 4, log=True), 20) == [1, 2, 3, 4]
-    assert spread(FloatDistribution(0.0, 1.0, step=0.5), 3) == [0.0, 0.5, 1.0]
-
-
-# ------------------------------------------------------------------------------------------------ pruning
-
-
-@pytest.mark.parametrize("name", ["random + ASHA", "TPE + ASHA", "TPE + Hyperband"])
-def test_pruning_stops_the_bad_and_never_the_best(name):
-    """Trials are stopped, those that are not are better, and the best of all runs to its end, in every seed."""
-    for seed in range(4):
-        _, losses, pruned = run(name, problem(PLAIN, bowl, steps=9), 40, seed)
-        whole = {number: loss for number, loss in losses.items() if number not in pruned}
-        assert len(pruned) >= 8
-        assert min(whole.values()) < min(losses[number] for number in pruned)
-        assert median(whole.values()) < median(losses[number] for number in pruned)
-
-
-@pytest.mark.parametrize("name", [name for name in SEARCHES if " + " not in name and name != "GP"])
-def test_without_pruning_nothing_stops(name):
-    """A search without a pruner never stops a trial."""
-    assert not run(name, problem(PLAIN, bowl, steps=9), 20)[2]
-
-
-@pytest.mark.parametrize("name", ["TPE + ASHA", "TPE + Hyperband"])
-def test_last_step_is_never_stopped(name):
-    """After the last step there is nothing to save, so that a trial of one step is never called pruned."""
-    assert not run(name, problem(PLAIN, bowl, steps=1), 20)[2]
-
-
-def test_hyperband_has_several_first_rungs():
-    """Hyperband lets some trials run on to a later rung which successive halving alone would have stopped."""
-    task = problem(PLAIN, bowl, steps=9)
-
-    def steps_of_a_bad_trial(name, seed):
-        search = SEARCHES[name](task, 60, seed)
-        for _ in range(40):
-            asked = search.ask()
-            if not any(search.stops(asked, step, 1.0) for step in range(1, 10)):
-                search.tell(asked, 1.0)
-            else:
-                search.tell(asked, 1.0, pruned=True)
-        bad = search.ask()
-        return next((step for step in range(1, 10) if search.stops(bad, step, 9.0)), 9)
-
-    assert {steps_of_a_bad_trial("TPE + ASHA", seed) for seed in range(8)} == {1}
-    assert len({steps_of_a_bad_trial("TPE + Hyperband", seed) for seed in range(8)}) > 1
-
-
-def test_pruned_trials_teach_tpe():
-    """TPE learns from trials that were stopped: their last loss is kept and their state is pruned."""
-    search = SEARCHES["TPE + ASHA"](problem(PLAIN, bowl, steps=9), 10, 0)
-    for loss in (1.0, 5.0):
-        asked = search.ask()
-        search.tell(asked, loss, pruned=search.stops(asked, 1, loss))
-    assert [trial.state.name for trial in search.study.trials] == ["COMPLETE", "PRUNED"]
-    assert search.study.trials[1].intermediate_values == {1: 5.0}
-
-
-def test_rungs_are_the_problems_steps():
-    """Pruners know how many steps a trial has."""
-    assert pruner("Hyperband", problem(steps=27))._max_resource == 27
-    assert type(pruner("", problem())).__name__ == "NopPruner"
-
-
-def test_caveats():
-    """What a search can't do on a problem is said: choices for CMA-ES, one step for a pruner."""
-    assert "kind at random" in caveat("CMA-ES", problem())
-    assert "everything at random" in caveat("CMA-ES", problem({"x": FloatDistribution(0.0, 1.0)}))
-    assert "nothing to stop" in caveat("TPE + ASHA", problem())
-    assert caveat("TPE + ASHA", problem(steps=9)) == caveat("CMA-ES", problem(PLAIN)) == caveat("GP", problem()) == ""
+
+
+def bowl(trial) -> float:
+    """Return a loss that is lowest at x = 0.3, after one simulated second per trial."""
+    trial.set_user_attr(SECONDS, 1.0)
+    return (trial.suggest_float("x", -1.0, 1.0) - 0.3) ** 2
+
+
+BOWL = Problem("bowl", bowl, {"x": SPACE["x"]}, {"x": -1.0}, truth=lambda one: (one["x"] - 0.3) ** 2,
+               simulated=True)  # fmt: skip
+
+# Samplers and pruners -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_every_search_suggests_settings_of_the_space_that_depend_on_its_draws(search):
+    """Settings lie within the space, the same draws give the same ones, other draws others."""
+    if search == "GP":
+        pytest.importorskip("torch")
+
+    def objective(trial):
+        trial.set_user_attr(SECONDS, 1.0)
+        return trial.params["x"] ** 2
+
+    problem = Problem("mixed", objective, SPACE, simulated=True)
+    run = partial(simulate, search, problem, trials=11 if search == "GP" else 24, seed=1)
+    found = [[trial.setting for trial in run(draws=draws).trials] for draws in (5, 5, 6)]
+    assert found[0] == found[1] != found[2]
+    for setting in found[0]:
+        assert all(kind._contains(kind.to_internal_repr(setting[name])) for name, kind in SPACE.items())
+        assert isinstance(setting["leaves"], int) and setting["kind"] in ("a", "b")
+
+
+@pytest.mark.parametrize("search", ["TPE", "CMA-ES"])
+def test_a_search_that_learns_beats_random_search(search):
+    """After 40 trials on Hartmann's function its median loss is lower than that of random search."""
+    problem = SIMULATED["Hartmann-6"]()
+    medians = [
+        np.median([simulate(one, problem, trials=40, seed=s).after(40) for s in range(7)]) for one in (search, "random")
+    ]
+    assert medians[0] < medians[1]
+
+
+def test_an_unknown_search_is_refused():
+    """The error names the searches there are."""
+    with pytest.raises(UserError, match="search='TPP' is unknown; did you mean 'TPE'"):
+        create_study("TPP", 0, 0)
+    with pytest.raises(UserError, match="pruner='asha' is unknown"):
+        create_study("TPE + asha", 0, 0)
+
+
+def test_optunas_log_and_warnings_are_hidden_and_as_before_afterwards(capsys):
+    """Nothing is printed by a search, and the user's own verbosity is kept."""
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    simulate("CMA-ES", BOWL, trials=3, seed=0)
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    assert capsys.readouterr().err == ""
+
+
+# The simulated clock --------------------------------------------------------------------------------------------------
+
+
+def stepped(losses, seconds=1.0):
+    """Return a problem whose trial n has the losses of step 1, 2, …, one simulated second each."""
+
+    def objective(trial):
+        trial.suggest_float("x", 0.0, 1.0)
+        for step, loss in enumerate(losses[trial.number], 1):
+            trial.set_user_attr(SECONDS, seconds * step)
+            if loss is None:
+                raise ValueError("it broke")
+            trial.report(loss, step)
+            if step < len(losses[trial.number]) and trial.should_prune():
+                raise optuna.TrialPruned
+        return loss
+
+    space = {"x": FloatDistribution(0.0, 1.0)}
+    return Problem("stepped", objective, space, simulated=True)
+
+
+def test_trials_take_their_simulated_seconds_and_workers_share_them():
+    """Six trials of one second take six seconds by one worker and two by three, but for the sampler's own time."""
+    for workers, span_s in ((1, 6.0), (3, 2.0), (9, 1.0)):
+        history = simulate("random", stepped([[1.0]] * 6), trials=6, seed=0, workers=workers)
+        sampler_s = sum(trial.sampler_s for trial in history.trials)
+        assert len(history.trials) == 6
+        assert span_s <= history.trials[-1].ended_s <= span_s + sampler_s
+
+
+class Knows(BaseSampler):
+    """A sampler that notes how many trials had ended when it was asked."""
+
+    def __init__(self):
+        self.known = []
+
+    def infer_relative_search_space(self, study, trial):
+        return {}
+
+    def sample_relative(self, study, trial, space):
+        return {}
+
+    def sample_independent(self, study, trial, name, kind):
+        self.known.append(sum(one.state.is_finished() for one in study.get_trials(deepcopy=False)))
+        return 0.5
+
+
+def test_a_suggestion_knows_only_of_trials_that_have_ended_by_then(monkeypatch):
+    """Of three workers each first asks with nothing known; a worker that is free again knows what ended until then."""
+    sampler = Knows()
+    monkeypatch.setattr(samplers, "sampler", lambda *_: sampler)
+    simulate("random", stepped([[1.0]] * 9), trials=9, seed=0, workers=3)
+    assert sampler.known == [0, 0, 0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_pruned_trial_costs_only_its_steps_and_is_not_chosen():
+    """ASHA stops a bad trial after its first step; the better one goes on and is chosen."""
+    problem = stepped([[0.5, 0.5, 0.5], [0.4, 0.3, 0.2], [0.9, 0.0, 0.0], [0.45, 0.4, 0.4]])
+    history = simulate("random + ASHA", problem, trials=4, seed=0)
+    pruned = [trial for trial in history.trials if trial.state == "pruned"]
+    assert pruned and all(trial.work_s < 3 and trial.loss is None for trial in pruned)
+    assert history.after(4) == 0.2
+    assert history.chosen(4) == history.trials[1].setting
+    assert not [t for t in simulate("random", problem, trials=4, seed=0).trials if t.state == "pruned"]
+
+
+@pytest.mark.parametrize("loss, reason", [(None, "ValueError: it broke"), (math.nan, "its loss was nan")])
+def test_a_failed_trial_costs_itself_and_the_search_continues(loss, reason):
+    """It has its reason, is never chosen, and the others are run."""
+    history = simulate("TPE", stepped([[loss], [0.7], [0.6]]), trials=3, seed=0)
+    assert [trial.state for trial in history.trials] == ["failed", "complete", "complete"]
+    assert history.trials[0].reason == reason
+    assert history.after(1) == math.inf and history.after(3) == 0.6
+
+
+def test_a_search_continues_until_its_target_or_its_limit():
+    """It stops at the trial that reached the target, but not before its planned trials."""
+    problem = stepped([[1.0], [0.5], [0.4], [0.1], [0.0]])
+    run = partial(simulate, "random", problem, trials=2, seed=0, at_most=4)
+    assert len(run(target=0.9).trials) == 2
+    assert len(run(target=0.4).trials) == 3
+    assert run(target=0.4).reached(0.4).number == 2
+    assert len(run(target=-1.0).trials) == 4 and run(target=-1.0).reached(-1.0) is None
+
+
+def test_a_setting_is_chosen_by_what_trials_showed_and_judged_without_noise():
+    """The lowest shown loss decides; the loss that counts is the true one."""
+    problem = stepped([[0.5], [0.1], [0.3]])
+    shown = Problem("noisy", problem.objective, problem.space, truth=lambda one: 7.0 + one["x"], simulated=True)
+    history = simulate("random", shown, trials=3, seed=0)
+    assert history.chosen(3) == history.trials[1].setting
+    assert history.after(3) == 7.0 + history.trials[1].setting["x"]
+
+
+def test_more_workers_speed_up_trials_as_many_times_and_the_answer_less():
+    """Equal trials scale with workers; the clock's error widens intervals; a target that nobody reached is no gain."""
+    scaled = simulation.scale(SIMULATED["Hartmann-6"](), "random", [4], trials=24, seeds=8)
+    ratio, low, high = simulation.speedups(scaled.per_trial)[4]
+    assert 2.5 < ratio <= 4.2 and low <= ratio <= high
+    wider = simulation.speedups(scaled.per_trial, error=0.5)
+    assert wider[4][1:] == pytest.approx((low / 1.5, high * 1.5)) and wider[1] == (1, 1, 1)
+    never = {number: some(one.seconds, 0 * one.reached) for number, one in scaled.to_target.items()}
+    assert math.isnan(simulation.speedups(never)[4][0])
+
+
+# Time to target -------------------------------------------------------------------------------------------------------
+
+
+def bowl_problem() -> Problem:
+    """Open the bowl."""
+    return BOWL
+
+
+def test_random_search_reaches_its_target_in_half_of_the_seeds():
+    """The target is the median of random search after so many trials."""
+    target = time_to_target.target(bowl_problem, 8)
+    reached = [simulate("random", BOWL, trials=8, seed=1000 + s).after(8) <= target.loss for s in range(200)]
+    assert 0.38 < np.mean(reached) < 0.62
+
+
+def test_a_censored_search_is_not_fast_however_cheap_its_trials():
+    """One that never reached the target has at least the time of as many random trials."""
+    target = time_to_target.Target(bowl_problem, 4, -1.0, mean_s=10.0)
+    found = TimeToTarget("random")(target).call(3)
+    assert isinstance(found, Measurement)
+    assert found.metrics["reached"] == 0.0
+    assert found.seconds >= time_to_target.PATIENCE * 4 * 10.0
+
+
+def test_an_objective_that_always_fails_is_reported_with_its_reason():
+    """The reason of the objective is in the error."""
+    with pytest.raises(UserError, match=r"all 2 trials of random search failed .*it broke"):
+        time_to_target.target(lambda: stepped([[None]] * 2), 2)
+
+
+def test_a_search_that_is_worse_than_the_defaults_is_rejected():
+    """The check passes what beats the defaults on held-out data and fails what does not; it takes defaults."""
+    held = Problem("held", bowl, BOWL.space, {"x": -1.0}, held_out=lambda one: abs(one["x"] - 0.3), simulated=True)
+    check = time_to_target.check(held)
+    assert check(0.1, 0.0).state == "passed"
+    assert check(math.inf, 0.0).state == "failed" and check(1.4, 0.0).metric == "held-out loss"
+    assert time_to_target.check(BOWL)(1.7, 0.0).metric == "loss without noise"
+    assert time_to_target.check(Problem("own", bowl, default={"x": 0.0})) is None
+    target = time_to_target.Target(lambda: held, 8, 0.05, mean_s=1.0)
+    assert 0 < TimeToTarget("random")(target).call(3).answer() < 1.3
+
+
+def test_a_comparison_of_searches_is_measured_by_its_simulated_seconds(monkeypatch):
+    """Rounds have seeds, losses over trials and held-out losses; the baseline's speed-up is judged as any other."""
+    check = time_to_target.check(SIMULATED["MNIST kernel"]())
+    comparison = kit.Comparison(
+        "race", baseline="random", size=4, time_budget_s=1, max_rounds=6, check=check, isolate=False
+    )
+    for search in ("random", "random + ASHA"):
+        comparison.variant(search, TimeToTarget(search))
+    monkeypatch.setattr(time_to_target, "TARGETS", 9)
+    target = time_to_target.target(SIMULATED["MNIST kernel"], 4)
+    found = seeds.of(comparison.run(target))
+    assert set(found) == {"random", "random + ASHA"}
+    assert {"held-out loss", "work s", "sampler s"} <= set(found["random"].metrics)
+    assert len(set(found["random"].seconds.tolist())) > 1
+
+
+# Statistics over seeds ------------------------------------------------------------------------------------------------
+
+
+def some(seconds, reached) -> seeds.Seeds:
+    """Return seeds by hand."""
+    return seeds.Seeds(np.array(seconds, float), np.array(reached, bool), {})
+
+
+def test_a_share_that_reached_the_target_counts_censored_seeds():
+    """By hand: of four seeds one is at the target after 1 s, one is censored at 2 s, one arrives at 3 s."""
+    times, share, low, high = seeds.share_reached(some([1, 2, 3, 4], [1, 0, 1, 0]))
+    at = dict(zip(times.tolist(), share.tolist(), strict=True))
+    assert at[1.0] == pytest.approx(1 / 4)
+    assert at[3.0] == pytest.approx(1 - 3 / 4 * 1 / 2)
+    assert all(a <= b <= c for a, b, c in zip(low[:3], share[:3], high[:3], strict=True) if not np.isnan([a, c]).any())
+
+
+@pytest.mark.parametrize("arrived", [0, 1])
+def test_a_share_has_a_curve_where_no_seed_or_every_seed_arrives(arrived):
+    """No seed at the target is a share of 0 below an upper end, by hand 1 − 0.025^(1/4); no warning is printed."""
+    times, share, _, high = seeds.share_reached(some([1, 2, 3, 4], [arrived] * 4))
+    assert (times[0], times[-1]) == (1, 4) and share[-1] == arrived
+    assert arrived or high[-1] == pytest.approx(1 - 0.025 ** (1 / 4))
+
+
+def test_expected_seconds_count_the_time_of_those_that_never_arrived():
+    """All seconds ÷ arrivals; nobody arrived: infinite."""
+    assert seeds.expected_s(some([1, 2, 9, 8], [1, 1, 0, 0]))[0] == 10.0
+    assert seeds.expected_s(some([1, 2], [0, 0]))[0] == math.inf
+
+
+def test_a_speed_up_has_an_interval_over_seeds():
+    """Twice as fast in each seed is 2 with both ends; the interval of equal searches contains 1 as often as it says."""
+    random = np.random.default_rng(0)
+    slow = some(random.exponential(2.0, 400), np.ones(400))
+    fast = some(slow.seconds / 2, np.ones(400))
+    assert seeds.speedup(fast, slow) == pytest.approx((2.0, 2.0, 2.0))
+    found = [seeds.speedup(*(some(random.exponential(2.0, 200), np.ones(200)) for _ in "ab")) for _ in range(40)]
+    assert all(low < value < high for value, low, high in found)
+    assert sum(low < 1 < high for _, low, high in found) >= 34  # 95 % intervals: 38 are expected
+
+
+def test_the_share_of_seeds_that_beat_the_defaults_is_exact():
+    """Ten of ten seeds are 100 %, with the exact lower end."""
+    value, low, high = seeds.beats(np.full(10, 0.1), 0.2)
+    assert (value, high) == (1.0, 1.0)
+    assert low == pytest.approx(0.6915, abs=1e-3)
+
+
+# Conclusions ----------------------------------------------------------------------------------------------------------
+
+
+def searches(losses):
+    """Return searches over 60 seeds by hand, with their held-out losses."""
+    held_out = {name: {"held-out loss": np.resize(loss, 60)} for name, loss in (losses or {}).items()}
+    return {name: seeds.Seeds(np.ones(60), np.ones(60, bool), held_out.get(name, {})) for name in ("random", "TPE")}
+
+
+DECIDED, SPLIT, BAD = 0.1, [0.1, 0.3], 0.3
+"""Held-out losses of seeds next to the defaults' 0.2: all better, half of them, none."""
+
+
+@pytest.mark.parametrize(
+    "losses, faster, time, table, headline, evidence",
+    [
+        # all are better than the defaults and one is faster
+        ({"random": DECIDED, "TPE": DECIDED}, "TPE", "1.9×", {}, "Tune with TPE",
+         [r"^Tune with TPE: better .* digits net in 100 % .* \(TPE\); to the target loss: TPE 1\.9×$"]),
+        # better, no search significantly faster than the other
+        ({"random": DECIDED, "TPE": DECIDED}, "", "1.2×", {},
+         "Tune with random search or TPE (no significant difference between them)",
+         [r"in 100 % .* of seeds \(random search and TPE\)", "to the target loss: TPE 1.2×$"]),
+        # none reached the target: they are not compared by time
+        ({"random": DECIDED, "TPE": DECIDED}, "", "not reached", {},
+         "Tune with random search or TPE (not compared by time to target)", ["TPE not reached"]),
+        # one is better, the other not decided, and the table decides nothing
+        ({"random": SPLIT, "TPE": DECIDED}, "random", "takes 4×", {"TPE": (-0.1, 0.1)}, "Tune with TPE",
+         ["in 100 %", r"inconclusive: .* 50 % .* \(random search\); loss .*' \+0 \(-0.1 to \+0.1\) \(TPE\)$"]),
+        # better on one data set, worse on the other
+        ({"random": SPLIT, "TPE": DECIDED}, "", "1.2×", {"TPE": (0.1, 0.2)}, "No winner shown",
+         [r"50 % \(95 % CI 37–63 %\) of seeds", r"less the defaults' \+0.15"]),
+        # worse, and inconclusive
+        ({"random": BAD, "TPE": BAD}, "", "1.2×", {"FLAML": (0.1, 0.2)}, "Keep the defaults", ["in 0 % .*TPE"]),
+        ({"random": BAD, "TPE": SPLIT}, "", "1.2×", {}, "No winner shown", ["50 % .*TPE"]),
+        # no defaults: the table alone, or nothing
+        (None, "", "1.2×", {"TPE": (-0.2, -0.1), "FLAML": (-0.3, -0.1)}, "Tune with TPE", ["on the table.*TPE"]),
+        (None, "", "1.2×", {"FLAML": (-0.3, -0.1), "AutoML": (-0.3, -0.1)},
+         "Tune with FLAML or AutoML (not compared by time to target)", ["FLAML and AutoML"]),
+        (None, "", "1.2×", {}, "No winner shown", ["no defaults with `held_out` and no table"]),
+    ],
+)  # fmt: skip
+def test_held_out_data_decides_whether_tuning_is_worth_it(losses, faster, time, table, headline, evidence):
+    """The headline names every search that is not significantly slower, the evidence what is not decided."""
+    evaluated = {name: (None, Evaluated(0.5, sum(ends) / 2, *ends)) for name, ends in table.items()}
+    results = figures.held_out(searches(losses), 0.2 if losses else None, "digits net", evaluated)
+    found, worth_it = figures.advice(results, {"random": "", "TPE": time}, lambda one, other: one == faster != other)
+    assert found.partition(": ")[0] == headline
+    assert all(re.search(part, found) for part in evidence), found
+    assert worth_it is {"T": True, "K": False, "N": None}[headline[0]]

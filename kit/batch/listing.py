@@ -1,39 +1,47 @@
-"""What `kit list` and `kit help NOTEBOOK` print."""
+"""What `kit list`, `kit help NOTEBOOK` and `kit copy NOTEBOOK` do."""
 
 import shlex
+import shutil
 from pathlib import Path
 
-from kit import places
+from kit import project
 from kit.batch import notebooks, parameters
 from kit.batch.screen import table
 from kit.errors import UserError
 
 
-def print_list() -> None:
+def print_list() -> int:
     """Print the project's notebooks with their titles and how many runs are kept of each."""
-    found = notebooks.known()
-    if not found:
-        raise UserError("there is no notebooks/ folder with notebooks here or above: go to a checkout of the kit")
-    runs = places.project() / "runs"
-    counts = {name: sum(1 for _ in (runs / name).glob("[!.]*/status.json")) for name in found}
-    rows = ([name, _title(path), str(counts[name] or "")] for name, path in found.items())
+    rows = []
+    for name, path in notebooks.known().items():
+        try:
+            title = notebooks.read(path).title
+        except UserError as error:
+            title = str(error)
+        count = sum(1 for _ in (project.project() / "runs" / name).glob("[!.]*/status.json"))
+        rows.append([name, title, str(count or "")])
     table("", ["notebook", "title", "runs"], rows)
+    return 0
 
 
-def _title(path: Path) -> str:
-    try:
-        return notebooks.read(path).title
-    except UserError as error:
-        return str(error)
-
-
-def print_help(name: str) -> None:
+def print_help(name: str) -> int:
     """Print a notebook's parameters."""
     notebook = notebooks.read(notebooks.find(name))
-    found = parameters.read(notebook)
-    if not found:
+    if not (found := parameters.read(notebook)):
         print(f"{notebook.name}: {notebook.title}\n\nIt takes no parameters: no cell is tagged `parameters`.")
-        return
-    rows = [[p.name, p.type, parameters.as_text(p.default) or "(empty)", p.comment] for p in found]
+        return 0
+    rows = [[p.name, p.type or "can't be set", parameters.as_text(p.default) or "(empty)", p.comment] for p in found]
     table(f"{notebook.name}: {notebook.title}", ["parameter", "type", "default", "meaning"], rows)
-    print(f"kit run {shlex.quote(name)} -p {shlex.quote(f'{found[0].name}={parameters.example(found[0])}')}")
+    shown = next((p for p in found if p.default not in (None, "", [])), found[0])  # an empty one has no example
+    print(f"kit run {shlex.quote(name)} -p {shlex.quote(f'{shown.name}={parameters.as_text(shown.default)}')}")
+    return 0
+
+
+def copy(name: str) -> int:
+    """Copy a notebook into the working directory, never over another file."""
+    path = Path(notebooks.find(name).name)
+    if path.exists():
+        raise UserError(f"{path} is here already: rename or remove it, then copy again")
+    shutil.copyfile(notebooks.find(name), path)
+    print(f"kit run {shlex.quote(str(path))}")
+    return 0

@@ -3,22 +3,21 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import kit
-from kit.errors import UserError
-from kit.record.store import clean
+from kit import project
+from kit.errors import UserError, nearest
+
+SHIPPED = Path(__file__).parents[1] / "shipped"
+"""The kit's own `notebooks/` and `plans/`, in a checkout as in a wheel."""
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook's source.
-
-    name: file name without its ending. document: the notebook's JSON, with neither outputs nor injected cells.
-    """
+    """A notebook's source. document: its JSON, with neither outputs nor injected cells."""
 
     name: str
     path: Path
@@ -27,77 +26,63 @@ class Notebook:
     @property
     def title(self) -> str:
         """The first heading, or nothing."""
-        lines = (line for cell in self.document["cells"] if cell["cell_type"] == "markdown" for line in lines_of(cell))
+        texts = (cell["source"] for cell in self.document["cells"] if cell["cell_type"] == "markdown")
+        lines = (line for text in texts for line in text.splitlines())
         return next((line.lstrip("# ").strip() for line in lines if line.startswith("#")), "")
 
     @property
     def digest(self) -> str:
         """Hash of what is executed: the code cells and their tags; prose may change without a new run."""
-        code = [(source(cell), tags(cell)) for cell in self.document["cells"] if cell["cell_type"] == "code"]
+        code = [(cell["source"], tags(cell)) for cell in self.document["cells"] if cell["cell_type"] == "code"]
         return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
     @property
+    def shipped(self) -> bool:
+        """Whether it is one of the kit's own."""
+        return os.path.realpath(self.path.parent) == os.path.realpath(SHIPPED / "notebooks")
+
+    @property
     def home(self) -> Path:
-        """The working directory of its runs: the folder above `notebooks/`, else its git checkout, else its folder."""
-        folder = self.path.parent
-        if folder.name == "notebooks":
-            return folder.parent
-        return next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
-
-
-def source(cell: dict[str, Any]) -> str:
-    """Return a cell's text, which a notebook may hold as one string or as a list of lines."""
-    return "".join(cell.get("source", ""))
-
-
-def lines_of(cell: dict[str, Any]) -> list[str]:
-    """Return a cell's lines."""
-    return source(cell).splitlines()
+        """The working directory of its runs: its folder, as in Jupyter; of the kit's own notebooks the project."""
+        return project.project() if self.shipped else self.path.parent
 
 
 def tags(cell: dict[str, Any]) -> list[str]:
     """Return a cell's tags."""
-    return cell.get("metadata", {}).get("tags", [])
+    found = _metadata(cell).get("tags")
+    return found if isinstance(found, list) else []
 
 
-def project() -> Path | None:
-    """Return the folder that holds `notebooks/`: the working directory or one above it, else the kit's checkout.
-
-    Unlike `places.project`, where runs and caches are kept: the kit's own notebooks can be run from any folder."""
-    here = Path.cwd()
-    places = (here, *here.parents, Path(kit.__file__).parents[1])
-    return next((folder for folder in places if any((folder / "notebooks").glob("*.ipynb"))), None)
+def _metadata(part: dict[str, Any], name: str = "metadata") -> dict[str, Any]:
+    found = part.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def known() -> dict[str, Path]:
-    """Return the project's notebooks, by name, in order."""
-    folder = project()
-    return {path.stem: path for path in sorted((folder / "notebooks").glob("*.ipynb"))} if folder else {}
+    """Return the notebooks in the project's `notebooks/`, by name, in order, then the kit's own others."""
+    own = _names(project.project())
+    return own | {name: path for name, path in _names(SHIPPED).items() if name not in own}
+
+
+def _names(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((folder / "notebooks").glob("*.ipynb"))}
 
 
 def find(name: str, beside: Path | None = None) -> Path:
     """Return the path of a notebook: a name in `notebooks/` (`01_dataframes`, `01`, `dataframes`), or a path, which
     may be relative to the folder `beside`. Raise `UserError` with the nearest name if there is none."""
-    for path in (Path(name), *([beside / name] if beside else [])):
+    for path in (Path(name), (beside or Path()) / name):
         if path.suffix == ".ipynb" and path.is_file():
-            return path.resolve()
-    names, wanted = known(), name.removesuffix(".ipynb")
-    if wanted in names:
-        return names[wanted].resolve()
-    matches = [stem for stem in names if wanted in (stem.partition("_")[0], stem.partition("_")[2])]
-    if len(matches) == 1:
-        return names[matches[0]].resolve()
-    if matches:
-        raise UserError(f"{name} may mean {' or '.join(matches)}: say which")
-    raise UserError(f"there is no notebook {name}{_nearest(name, names)}")
-
-
-def _nearest(name: str, names: dict[str, Path]) -> str:
+            return Path(os.path.abspath(path))  # where a link stands is where Jupyter would run it
     if os.sep in name or name.endswith(".ipynb"):
-        return " at that path"
-    close = get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"; did you mean {close[0]}?" if close else "."
-    return f"{hint} There are: {', '.join(names)}" if names else ", and no notebooks/ folder here or above"
+        raise UserError(f"there is no notebook at {name}")
+    for names in (_names(project.project()), _names(SHIPPED)):
+        matches = [stem for stem in names if name in (stem.partition("_")[0], stem.partition("_")[2])]
+        if name in names or len(matches) == 1:
+            return names[name if name in names else matches[0]]
+        if matches:
+            raise UserError(f"{name} may mean {' or '.join(matches)}: say which")
+    raise UserError(f"there is no notebook {name}; {nearest(name, known())}")
 
 
 def read(path: Path) -> Notebook:
@@ -106,40 +91,44 @@ def read(path: Path) -> Notebook:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path.name} could not be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path.name} is not a notebook: it is not whole JSON ({error})") from None
-    if not _is_whole(document):
+    cells = document.get("cells") if isinstance(document, dict) and document.get("nbformat") == 4 else None
+    if not isinstance(cells, list) or not all(map(_is_cell, cells)):
         raise UserError(f"{path.name} is not a notebook of format 4: open it in JupyterLab and save it again")
-    language = document.get("metadata", {}).get("kernelspec", {}).get("language", "python")
-    if language != "python":
+    if language := _other_language(_metadata(document)):
         raise UserError(f"{path.name} is a notebook in {language}; the kit executes Python notebooks")
     return Notebook(path.stem, path, _bare(document))
 
 
-def _is_whole(document: Any) -> bool:
-    """Return whether a document has the parts of a notebook that the kit relies on."""
-    if not isinstance(document, dict) or document.get("nbformat") != 4:
+def _is_cell(cell: Any) -> bool:
+    """Return whether a part of a notebook is a cell, whose source is one string, a list of lines, or nothing."""
+    if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
         return False
-    cells = document.get("cells")
-    return isinstance(cells, list) and all(isinstance(cell, dict) and "cell_type" in cell for cell in cells)
+    source = cell.get("source")
+    return (
+        source is None
+        or isinstance(source, str)
+        or (isinstance(source, list) and all(isinstance(line, str) for line in source))
+    )
+
+
+def _other_language(metadata: dict[str, Any]) -> str:
+    """Return the language of a notebook that is not Python's; by the names of its kernel where it names none."""
+    spec, info = (_metadata(metadata, name) for name in ("kernelspec", "language_info"))
+    language = str(spec.get("language") or info.get("name") or "")
+    kernel = f"{spec.get('display_name') or ''} {spec.get('name') or ''}".strip()
+    python = re.search(r"py(thon)?(?![a-z])", language or kernel or "python", re.IGNORECASE)
+    return "" if python else language or f"the language of the kernel {kernel}"
 
 
 def _bare(document: dict[str, Any]) -> dict[str, Any]:
     """Drop what an execution left: injected values would silently win over the defaults that stand in the notebook."""
-    cells = [cell for cell in document["cells"] if "injected-parameters" not in tags(cell)]
-    fresh = [cell | {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else cell for cell in cells]
-    return document | {"cells": fresh}
-
-
-def tidy(path: Path, notebook: Notebook) -> None:
-    """Clean an executed notebook: no secrets, no home folder, and nothing of papermill's, which calls the cells of a
-    kernel that died completed. Where its writing was cut short, the source takes its place."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        document = notebook.document
-    for part in (document, *document["cells"]):
-        part.get("metadata", {}).pop("papermill", None)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(clean(document), indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
+    cells = []
+    for cell in document["cells"]:
+        cell = cell | {"metadata": _metadata(cell) | {"tags": tags(cell)}, "source": "".join(cell.get("source") or "")}
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+        if "injected-parameters" not in tags(cell):
+            cells.append(cell)
+    return {"nbformat_minor": 4} | document | {"cells": cells, "metadata": _metadata(document)}

@@ -1,289 +1,194 @@
 """Reads a notebook's parameters, with their types, from its one cell tagged `parameters`, and checks values for them.
 
-A parameter is `name: type = literal  # comment`, where the type is int, float, str, bool, None, Literal[...], a list of
-one of these, or a union of them, and may be quoted. Without a type (in a user's own notebook) the default says it.
+Any cell that Papermill takes is taken. A parameter can be set if its type is built of int, float, str, bool, None,
+Literal, list and dict, quoted or not; where there is no annotation, the type of the default counts.
 """
 
 import ast
-import functools
 import io
-import operator
+import json
+import re
 import tokenize
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Optional, Union, get_args, get_origin
 
-from kit.batch.notebooks import Notebook, source, tags
-from kit.errors import UserError
+import msgspec
 
-MISFIT = (TypeError, ValueError, LookupError, StopIteration)
-"""What `parse` raises when a text is no value of the type."""
+from kit.batch.notebooks import Notebook, tags
+from kit.errors import UserError, nearest
 
-_SIMPLE = {"int": int, "float": float, "str": str, "bool": bool, "None": NoneType}
-_ANY = bool | int | float | str | None
-_SHAPE = "write each as `name: type = literal`, with a type of int, float, str, bool, None, Literal[...] or list[...]"
+_TYPES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict)}
+_TYPES |= {"Any": Any, "Literal": Literal, "Optional": Optional, "Union": Union, "List": list, "Dict": dict}
+_GRAMMAR = (ast.Expression, ast.Name, ast.Load, ast.Subscript, ast.Tuple, ast.BinOp, ast.BitOr, ast.Constant)
+_CONSTANTS = {"true": "True", "false": "False", "none": "None", "null": "None"}
+_NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a notebook. kind: its type, as `int`, `float | None`, `Literal["a", "b"]` or `list[int]`;
-    type: the same as the notebook writes it."""
+    """One parameter of a notebook. kind: its type, None if it can't be set; type: as a person writes it.
+    default: its value, or its source text if that is no literal. reads: names from which the default is computed."""
 
     name: str
     kind: Any
     type: str
     default: Any
-    comment: str
+    comment: str = ""
+    reads: frozenset[str] = frozenset()
 
 
 def read(notebook: Notebook) -> list[Parameter]:
-    """Return the parameters of `notebook`, in order; none if no cell is tagged `parameters`.
-
-    Raise `UserError` if there are several such cells, or a parameter that is not a plain literal.
-    """
+    """Return the parameters of `notebook`, in order; none if no cell is tagged `parameters`. Nothing is executed.
+    Raise `UserError` if there are several such cells, or if the cell is no Python."""
     cells = [cell for cell in notebook.document["cells"] if cell["cell_type"] == "code" and "parameters" in tags(cell)]
     if len(cells) > 1:
         raise UserError(f"{notebook.name} has {len(cells)} cells tagged `parameters`; it may have one: join them")
-    if not cells:
-        return []
     try:
-        return _parameters(source(cells[0]))
-    except UserError as error:
-        raise UserError(f"{notebook.name}, parameters cell: {error}") from None
+        return _parameters(_plain(cells[0]["source"])) if cells else []
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        raise UserError(f"{notebook.name}: its cell tagged `parameters` is not Python ({error}); fix it") from None
+
+
+def _plain(text: str) -> str:
+    """Return a cell's text as plain Python: IPython's magics and shell lines become calls."""
+    text = re.sub(r"\A\s*%%.*", "", text)  # a cell's magic, as %%time, stands before its code
+    with suppress(SyntaxError, ValueError):
+        ast.parse(text)
+        return text
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager().transform_cell(text)
 
 
 def _parameters(text: str) -> list[Parameter]:
-    try:
-        body, comments = ast.parse(text).body, _comments(text)
-    except (SyntaxError, tokenize.TokenError) as error:
-        raise UserError(f"it is not plain Python ({error}): {_SHAPE}") from None
-    statements = [statement for statement in body if not isinstance(statement, ast.Import | ast.ImportFrom | ast.Pass)]
-    found = [_parameter(statement, comments.get(statement.end_lineno, "")) for statement in statements]
-    names = [parameter.name for parameter in found]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"{twice[0]} is set twice: keep one")
-    return found
-
-
-def _comments(text: str) -> dict[int, str]:
-    """Return the comment of each line that has one."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    found = {}
+    for statement in ast.parse(text).body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
+                quoted = isinstance(annotation, ast.Constant) and isinstance(annotation.value, str)
+                written = annotation.value if quoted else ast.unparse(annotation)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                written = ""
+            case _:
+                continue
+        default, reads = _default(value)
+        if written:
+            kind = _kind(written.replace("typing.", ""))
+            with suppress(TypeError, ValueError):
+                default = default if reads is not None else fit(kind, default)
+        else:
+            kind = Any if reads is not None else _kind_of(default)
+        comment = comments.get(statement.end_lineno, "")
+        found[name] = Parameter(name, kind, written or _in_words(kind), default, comment, reads or frozenset())
+    return list(found.values())
 
 
-def _parameter(statement: ast.stmt, comment: str) -> Parameter:
-    match statement:
-        case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
-            kind, written = _annotated(name, annotation)
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            kind = written = None
-        case _:
-            raise UserError(f"`{ast.unparse(statement)}` is not a parameter: {_SHAPE}")
-    default = _literal(name, value)
-    kind = kind or _kind_of(default)
-    try:
-        return Parameter(name, kind, written or in_words(kind), fit(kind, default), comment)
-    except TypeError:
-        raise UserError(f"the default of {name}, {default!r}, is not {written}") from None
+def _default(value: ast.expr) -> tuple[Any, frozenset[str] | None]:
+    """Return a literal and None; of anything else the source text, and the names that stand in it."""
+    with suppress(*_NO_LITERAL):
+        return ast.literal_eval(value), None
+    return ast.unparse(value), frozenset(node.id for node in ast.walk(value) if isinstance(node, ast.Name))
 
 
-def _annotated(name: str, node: ast.expr) -> tuple[Any, str]:
-    quoted = isinstance(node, ast.Constant) and isinstance(node.value, str)
-    written = node.value if quoted else ast.unparse(node)
-    try:
-        return _kind(node), written
-    except (ValueError, SyntaxError):
-        raise UserError(f"{name} has the type `{written}`, which a parameter can't have: {_SHAPE}") from None
-
-
-def _kind(node: ast.expr) -> Any:
-    """Return the type that an annotation means, without evaluating it; raise ValueError if it is none that we know."""
-    match node:
-        case ast.Constant(value=None):
-            return NoneType
-        case ast.Constant(value=str(text)):
-            return _kind(ast.parse(text, mode="eval").body)
-        case ast.Name(id=name) if name in _SIMPLE:
-            return _SIMPLE[name]
-        case ast.Name(id="list"):
-            return list[_ANY]
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _kind(left) | _kind(right)
-        case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name), slice=inside):
-            return _generic(name, inside)
-    raise ValueError(ast.unparse(node))
-
-
-def _generic(name: str, inside: ast.expr) -> Any:
-    parts = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-    match name:
-        case "Literal":
-            return Literal[tuple(ast.literal_eval(part) for part in parts)]
-        case "list" | "List":
-            return list[_kind(inside)]
-        case "Optional":
-            return _kind(inside) | None
-        case "Union":
-            return functools.reduce(operator.or_, map(_kind, parts))
-    raise ValueError(name)
-
-
-def _literal(name: str, node: ast.expr) -> Any:
-    with suppress(ValueError):
-        value = ast.literal_eval(node)
-        items = value if isinstance(value, list) else [value]
-        if all(item is None or isinstance(item, bool | int | float | str) for item in items):
-            return value
-    written = ast.unparse(node)
-    raise UserError(
-        f"{name} = {written} is not a plain literal; a value that is computed here stays as it was when another "
-        "parameter is set from outside: write the number itself, or compute it in a later cell"
-    )
+def _kind(written: str) -> Any:
+    """Return the type that an annotation means, None if it is of others than those that can be set. What is evaluated
+    has been checked to hold nothing but their names, constants, brackets and bars."""
+    with suppress(*_NO_LITERAL):
+        tree = ast.parse(written, mode="eval")
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if names <= _TYPES.keys() and all(isinstance(node, _GRAMMAR) for node in ast.walk(tree)):
+            kind = eval(compile(tree, "annotation", "eval"), {"__builtins__": {}}, _TYPES)
+            msgspec.json.Decoder(kind)  # raises where the type is one that can't be checked
+            return NoneType if kind is None else kind
+    return None
 
 
 def _kind_of(default: Any) -> Any:
     if isinstance(default, list):
         kinds = {type(item) for item in default}
-        return list[kinds.pop()] if len(kinds) == 1 else list[_ANY]
-    return _ANY if default is None else type(default)
+        return list[kinds.pop()] if len(kinds) == 1 and kinds <= {int, float, str, bool} else list
+    return Any if default is None else type(default) if isinstance(default, bool | int | float | str | dict) else None
 
 
-def in_words(kind: Any) -> str:
-    """Return a type as a person writes it.
-
-    >>> in_words(list[int]), in_words(float | None)
-    ('list[int]', 'float | None')
-    """
-    if kind is NoneType:
-        return "None"
-    if get_origin(kind) in (Union, UnionType):
-        return " | ".join(in_words(option) for option in get_args(kind))
-    if get_origin(kind) is list:
-        return f"list[{in_words(get_args(kind)[0])}]"
-    return kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
+def _in_words(kind: Any) -> str:
+    return "" if kind is None else "any" if kind is Any else str(kind) if get_args(kind) else kind.__name__
 
 
 def fit(kind: Any, value: Any) -> Any:
-    """Return `value` as `kind` holds it; raise TypeError if it does not fit. A whole number is a float where a float
-    is wanted; true is not a number, and text is nothing but text.
-
-    >>> fit(float, 1), fit(list[int], [1, 2])
-    (1.0, [1, 2])
-    """
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin is Literal and any(value == choice and type(value) is type(choice) for choice in inside):
-        return value
-    if origin in (Union, UnionType):
-        return _first(inside, fit, value)
-    if origin is list and isinstance(value, list):
-        return [fit(inside[0], item) for item in value]
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is kind:
-        return value
-    raise TypeError(value)
+    """Return `value` as `kind` holds it; raise ValueError if it does not fit. A whole number is a float where a float
+    is wanted; true is not a number, and text is nothing but text."""
+    json.dumps(value)  # sets and dates are not what Papermill can set
+    return msgspec.convert(value, kind)
 
 
 def parse(kind: Any, text: str) -> Any:
-    """Return the value of type `kind` that `text` means on a command line; raise one of `MISFIT` if none.
-
-    >>> parse(int, "1_000_000"), parse(float | None, "none"), parse(list[str], "a, b"), parse(str, "08")
-    (1000000, None, ['a', 'b'], '08')
-    """
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return _choice(inside, text)
-    if origin in (Union, UnionType):
-        return _first(sorted(inside, key=lambda option: option is str), parse, text)  # everything is a str: last
-    if origin is list:
-        return _list(inside[0], text)
-    return _SCALARS[kind](text)
+    """Return the value of type `kind` that `text` means on a command line; raise ValueError if none."""
+    for value in _readings(kind, text):
+        with suppress(TypeError, ValueError):
+            return fit(kind, value)
+    raise ValueError(text)
 
 
-def _first(options: Any, read: Any, value: Any) -> Any:
-    for option in options:
-        with suppress(*MISFIT):
-            return read(option, value)
-    raise TypeError(value)
+def _readings(kind: Any, text: str) -> Iterator[Any]:
+    """Yield what a text may mean, the likeliest first: a literal, a list of parts, itself."""
+    with suppress(*_NO_LITERAL):
+        value = ast.literal_eval(_CONSTANTS.get(text.lower(), text.strip()))
+        if not isinstance(value, str | tuple):
+            yield value
+        if isinstance(value, float) and value.is_integer():  # 1e6 is a whole number
+            yield int(value)
+    for option in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+        if (get_origin(option) or option) is list:
+            parts = text.strip().removeprefix("[").removesuffix("]").split(",")
+            with suppress(ValueError):
+                yield [parse((get_args(option) or (Any,))[0], part.strip()) for part in parts if part.strip()]
+    yield text
+    with suppress(ValueError):  # nan and inf
+        yield float(text)
 
 
-def _choice(choices: tuple[Any, ...], text: str) -> Any:
-    return next(choice for choice in choices if text in (str(choice), as_text(choice)))
-
-
-def _list(kind: Any, text: str) -> list[Any]:
-    with suppress(SyntaxError, ValueError, TypeError):
-        return fit(list[kind], ast.literal_eval(text))
-    inner = text.strip().removeprefix("[").removesuffix("]")
-    return [parse(kind, part.strip()) for part in inner.split(",")] if inner.strip() else []
-
-
-def _whole(text: str) -> int:
-    with suppress(ValueError):
-        return int(text)
-    value = float(text)  # 1e6 is a whole number
-    if not value.is_integer():
-        raise ValueError(text)
-    return int(value)
-
-
-_SCALARS = {
-    int: _whole,
-    float: float,
-    str: str,
-    bool: lambda text: {"true": True, "false": False}[text.lower()],
-    NoneType: lambda text: {"none": None, "null": None}[text.lower()],
-}
-
-
-def checked(notebook: Notebook, given: dict[str, Any], typed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def checked(notebook: Notebook, given: dict[str, str], typed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is to be set in `notebook`, and the values of all its parameters.
 
     given: text, from a command line, by name; it wins. typed: values, from a plan, by name.
-    Raise `UserError` for a name or a value that the notebook does not take.
+    Raise `UserError` for a name or a value that the notebook does not take, and for a default that would not follow.
     """
     parameters = {parameter.name: parameter for parameter in read(notebook)}
-    for name in (*typed, *given):
-        if name not in parameters:
-            raise UserError(_unknown(notebook, name, parameters))
+    for name in (name for name in (*typed, *given) if name not in parameters):
+        if not parameters:
+            got = f"{notebook.name} takes no parameters, and got {name}"
+            raise UserError(f"{got}: tag the cell that sets it `parameters`")
+        raise UserError(f"{notebook.name} has no parameter {name}; {nearest(name, parameters)}")
     values = {name: _value(notebook, parameters[name], fit, value) for name, value in typed.items()}
     values |= {name: _value(notebook, parameters[name], parse, text) for name, text in given.items()}
+    for one in parameters.values():
+        if one.name not in values and (follows := sorted(one.reads & values.keys())):
+            stale = f"{one.name} = {one.default} is computed from {follows[0]} and would keep its default"
+            raise UserError(f"{notebook.name}: {stale}; set {one.name} too, or compute it in a later cell")
     return values, {name: parameter.default for name, parameter in parameters.items()} | values
 
 
-def _unknown(notebook: Notebook, name: str, parameters: dict[str, Parameter]) -> str:
-    if not parameters:
-        return f"{notebook.name} takes no parameters, and got {name}: tag the cell that sets it `parameters`"
-    close = get_close_matches(name, parameters, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{notebook.name} has no parameter {name}; {hint}It has: {', '.join(parameters)}"
-
-
 def _value(notebook: Notebook, parameter: Parameter, read: Any, value: Any) -> Any:
+    if parameter.kind is None:
+        written = parameter.type or f"as {parameter.default}"
+        raise UserError(f"{notebook.name}: {parameter.name} ({written}) can't be set; give it a type of plain literals")
     try:
         return read(parameter.kind, value)
-    except MISFIT:
+    except (TypeError, ValueError):
         given = f"{notebook.name}: {parameter.name} is {parameter.type}, and got {value!r}"
-        raise UserError(f"{given}; for example {parameter.name}={example(parameter)}") from None
-
-
-def example(parameter: Parameter) -> str:
-    """Return a value of a parameter, as it could be given."""
-    if parameter.default not in (None, "", []):
-        return as_text(parameter.default)
-    options = get_args(parameter.kind) if get_origin(parameter.kind) in (Union, UnionType) else [parameter.kind]
-    kind = next((option for option in options if option is not NoneType), NoneType)
-    if get_origin(kind) is Literal:
-        return as_text(get_args(kind)[0])
-    return {int: "1000", float: "0.5", str: "text", bool: "true", NoneType: "none"}.get(kind, "[]")
+        raise UserError(f"{given}; its default is {as_text(parameter.default) or 'empty'}") from None
 
 
 def as_text(value: Any) -> str:
-    """Return a value as it is written after `-p name=`."""
+    """Return a value as it is written after `-p name=`; text within a list is quoted."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ",".join(as_text(item) for item in value) + "]"
+        items = (json.dumps(item, ensure_ascii=False) if isinstance(item, str) else as_text(item) for item in value)
+        return f"[{', '.join(items)}]"
     return f"{value:_}" if isinstance(value, int) else str(value)

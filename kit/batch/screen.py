@@ -1,76 +1,59 @@
-"""What a batch says: one rewritten line a run on a terminal, plain lines elsewhere; a table at the end."""
+"""What a batch prints while it runs: one rewritten line on a terminal, plain and few lines elsewhere."""
 
+import json
 import shutil
 import sys
-from collections.abc import Iterable
+import textwrap
+import time
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TextIO
 
-from kit.record import words
-from kit.record.masking import masked
+from kit.record.redaction import masked
+
+WIDTH = 80
+"""Of tables and paragraphs where there is no terminal, and at most on one."""
 
 
 @dataclass
 class Screen:
-    """The place where a batch talks (standard error: what it found goes to standard output)."""
+    """Where a batch reports what it does (standard error: results go to standard output)."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     _shown: str = ""
 
-    def say(self, text: str) -> None:
-        """Write a line that stays."""
-        if self._shown and self.stream.isatty():
-            self.stream.write("\r\x1b[K")
-        self._shown = ""
-        print(masked(text), file=self.stream, flush=True)
-
-    def show(self, text: str) -> None:
-        """Write a line that, on a terminal, the next one takes the place of."""
-        text = masked(text)
-        if text == self._shown:
+    def say(self, text: str, passing: bool = False) -> None:
+        """Write a line. passing: on a terminal the next one replaces it, elsewhere none repeats the last."""
+        text, terminal = masked(text), self.stream.isatty()
+        if passing and text == self._shown:
             return
-        if self.stream.isatty():
-            width = shutil.get_terminal_size().columns
-            self.stream.write("\r\x1b[K" + (text if len(text) < width else text[: width - 2] + "…"))
-            self.stream.flush()
-        else:
-            print(text, file=self.stream, flush=True)
-        self._shown = text
+        if terminal and (self._shown or passing):
+            self.stream.write("\r\x1b[K")
+        self._shown = text if passing else ""
+        if passing and terminal and len(text) >= (width := shutil.get_terminal_size().columns):
+            text = text[: width - 2] + "…"
+        print(text, file=self.stream, end="" if passing and terminal else "\n", flush=True)
 
-    def progress(self, head: str, doing: dict[str, Any]) -> None:
-        """Show what a run is doing now; without a terminal only when it turns to another size."""
-        if doing:
-            self.show(f"{head} {in_words(doing) if self.stream.isatty() else _stage_in_words(doing)}")
-
-
-def in_words(doing: dict[str, Any]) -> str:
-    """Return a run's progress in words.
-
-    >>> in_words({"comparison": "step", "stage": "measuring", "variant": "DDP", "size": 2, "unit": "ranks",
-    ...           "round": 7, "half_width": 0.03})
-    'step: measuring DDP at 2 ranks, round 7, ±3 %'
-    """
-    if doing.get("stage") == "done":
-        return f"{doing.get('comparison', '')}: done"
-    size, half = doing.get("size"), doing.get("half_width")
-    parts = [
-        " ".join(filter(None, [doing.get("stage"), doing.get("variant"), size and f"at {_count(doing)}"])),
-        doing.get("round") and f"round {doing['round']}",
-        half and words.plus_minus(half),
-    ]
-    return f"{doing.get('comparison', '')}: " + ", ".join(part for part in parts if part)
+    def progress(self, head: str, folder: Path) -> None:
+        """Show what the run in a folder does now; without a terminal only the first part, a comparison at a size."""
+        path = folder / "progress.json"
+        try:
+            doing, age_s = json.loads(path.read_bytes()), time.time() - path.stat().st_mtime
+        except (OSError, ValueError):
+            return
+        if age_s >= doing.get("after_s", 0):
+            line = doing.get("line", "")
+            self.say(f"{head}: {line if self.stream.isatty() else line.partition(' · ')[0]}", passing=True)
 
 
-def _stage_in_words(doing: dict[str, Any]) -> str:
-    return f"{doing.get('comparison', '')}" + (f" at {_count(doing)}" if doing.get("size") else "")
+def paragraph(text: str, indent: str = "") -> str:
+    """Return a text folded to the width of tables."""
+    folded = textwrap.fill(masked(text), WIDTH - len(indent), break_long_words=False, break_on_hyphens=False)
+    return textwrap.indent(folded, indent)
 
 
-def _count(doing: dict[str, Any]) -> str:
-    return words.count(doing["size"], doing.get("unit") or "")
-
-
-def table(title: str, heads: list[str], rows: Iterable[list[str]]) -> None:
-    """Print a table on standard output: folded to a terminal's width, and never cut or folded elsewhere."""
+def table(title: str, heads: list[str], rows: list[list[str]]) -> None:
+    """Print a table on standard output, its cells folded so that it is no wider than `WIDTH` or the terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -81,4 +64,4 @@ def table(title: str, heads: list[str], rows: Iterable[list[str]]) -> None:
         column.overflow = "fold"
     for row in rows:
         shown.add_row(*(Text(masked(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 10_000).print(shown)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(shown)

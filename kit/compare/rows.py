@@ -1,200 +1,115 @@
-"""Pairs what A and B asked alike, and says of every variant at every size what became of it."""
+"""Pairs the comparisons that A and B have in common, and gives every variant at every size its verdict."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
-from kit.compare import comparable, judged
+from kit.compare import comparable, verdicts
 from kit.compare.comparable import Ground
-from kit.compare.judged import Change, Level
-from kit.compare.sides import Held, Side, whole
-from kit.record import words
+from kit.compare.run_sets import Side
+from kit.compare.verdicts import Change, Level
+from kit.record import formatting as fmt
 from kit.record.document import Point, Record, Session, Variant
-from kit.stored import choose
+from kit.runs import select
 
 Verdict = Literal[
-    "broke", "failed", "no longer runs", "no longer checked", "slower", "faster", "mended", "runs now", "same",
-    "speed-up smaller", "speed-up larger", "same speed-up", "cannot be told", "not comparable",
+    "rejected", "failed", "no longer runs", "no longer checked", "slower", "faster", "fixed", "runs now", "equivalent",
+    "inconclusive", "not comparable",
 ]  # fmt: skip
 ORDER: tuple[Verdict, ...] = get_args(Verdict)
 """Most important first."""
 WORSE = ORDER[:5]
-ELSEWHERE: dict[str, Verdict] = {"slower": "speed-up smaller", "faster": "speed-up larger", "same": "same speed-up"}
-"""What a change of the speed-up is called across machines, where it says nothing of how long anything takes."""
-
+SIGNIFICANT = ("slower", "faster")
 MORE_MEMORY = 1.10
-"""Memory is told if it changed by more; it is weighed once a run."""
+"""Memory is listed if it changed by more; it is measured once per run."""
+TOO_FEW = "fewer than 10 rounds on one side"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one variant at one size."""
+    """The change of one variant at one size."""
 
     variant: str
-    size: int | float | None
+    at: str
+    """The size: `1,000,000 rows`; empty where there is none."""
     is_baseline: bool
     verdict: Verdict
-    by: Literal["speed-up", "time", ""]
-    """What the verdict stands on: the change against the baseline of its own run, or of the time itself."""
-    speedup: Change | None
-    """Ratio of the two speed-ups: above 1 = faster, held against the baseline of its own run."""
-    time: Change | None
-    """Ratio of the two times: above 1 = faster. Null where times aren't comparable."""
-    seconds: tuple[float | None, float | None]
-    notes: tuple[str, ...]
+    change: Change | None = None
+    """The change that the verdict is based on, else the one that is known."""
+    by: Literal["speed-up", "time", ""] = ""
+    """What was tested: the speed-up over the baseline of its own run, or the time; empty: nothing was."""
+    seconds: tuple[float | None, float | None] = (None, None)
+    notes: tuple[str, ...] = ()
     """Why, and what else changed: a clause each."""
-    is_judged: bool
-    """Whether it could have been told slower or faster: there is an interval, and it is of one machine."""
 
     @property
-    def change(self) -> Change | None:
-        """The change that the verdict stands on."""
-        return self.time if self.by == "time" else self.speedup or self.time
+    def name(self) -> str:
+        """`Polars, 1,000,000 rows`."""
+        return f"{self.variant}, {self.at}" if self.at else self.variant
 
 
 @dataclass(frozen=True)
 class Pair:
     """One comparison on both sides."""
 
-    notebook: str
-    comparison: str
-    unit: str
-    baseline: str
-    title: str
-    a: Record
-    b: Record
+    name: str
     repeats: tuple[int, int]
-    """Runs taken together on each side."""
+    """Runs pooled on each side."""
     ground: Ground
     rows: list[Row]
-    gone: list[str]
-    """Variants and sizes that only A has, in words."""
+    nothing: str
+    """Why there are no rows; empty if there are some."""
     gone_sizes: list[str]
+    """Sizes that only A has."""
     new: list[str]
-    skipped: dict[str, list[str]]
-    """Variants that were run on neither side, by the reason."""
-
-    @property
-    def sizes(self) -> list:
-        """The sizes with rows, the largest first."""
-        found = list(dict.fromkeys(row.size for row in self.rows))
-        return found if None in found else sorted(found, reverse=True)
-
-    @property
-    def worst(self) -> int:
-        """Place of its most important verdict in `ORDER`."""
-        return min((ORDER.index(row.verdict) for row in self.rows), default=len(ORDER))
+    """Sizes and variants that only B has."""
 
 
-@dataclass(frozen=True)
-class Paired:
-    """What both sides asked, the most important first; names of what only one asked, and of what is one run on both."""
+def paired(a: Side, b: Side) -> tuple[list[Pair], list[str], list[str]]:
+    """Return the comparisons in common with their changes, the most important first, and the names of those of A alone
+    and of B alone.
 
-    pairs: list[Pair]
-    gone: list[str]
-    new: list[str]
-    identical: list[str]
-
-
-def paired(a: Side, b: Side) -> Paired:
-    """Return which comparison of A belongs to which of B, and what became of their variants."""
+    Of one notebook and comparison those belong together that differ least, a machine counting more than parameters."""
     left, right = a.newest(), b.newest()
-    scatters = _scatters([a, b])
-    matched = _matched(left, right)
+    same = [(old, new) for old in left for new in right if select.question(old[0])[:2] == select.question(new[0])[:2]]
+    matched: list[tuple[list[Record], list[Record]]] = []
+    for old, new in sorted(same, key=lambda groups: _distance(groups[0][0], groups[1][0])):
+        if not any(old is before or new is after for before, after in matched):
+            matched.append((old, new))
+    pairs = [_pair(*groups) for groups in matched]
+    pairs.sort(key=lambda pair: (min((ORDER.index(row.verdict) for row in pair.rows), default=len(ORDER)), pair.name))
     used = {id(group) for groups in matched for group in groups}
-    identical = [mine for mine, theirs in matched if mine[0].record.id == theirs[0].record.id]
-    made = [(mine, _pair(mine, theirs, scatters)) for mine, theirs in matched if mine not in identical]
-    used -= {id(mine) for mine, pair in made if pair is None}  # its file has gone since, so that it counts as not there
-    pairs = sorted(
-        (pair for _, pair in made if pair), key=lambda pair: (pair.worst, pair.notebook or "~", pair.comparison)
-    )
-    return Paired(pairs, _names(left, used), _names(right, used), _names(identical, set()))
-
-
-def _scatters(sides: list[Side]) -> dict[str, dict[str, float]]:
-    machines: dict[str, dict[str, Record]] = {}
-    for held in (held for side in sides for held in side.held):
-        machines.setdefault(held.record.machine.key, {})[held.record.id] = held.record
-    return {key: comparable.scatter(list(records.values())) for key, records in machines.items()}
-
-
-def _names(groups: list[list[Held]], used: set[int]) -> list[str]:
-    names = (" ".join(group[0].question) for group in groups if id(group) not in used)
-    return sorted({words.shown(name.strip(), 100) for name in names})
-
-
-def _matched(left: list[list[Held]], right: list[list[Held]]) -> list[tuple[list[Held], list[Held]]]:
-    """Return which group of A belongs to which of B: of one notebook and comparison those that differ least, a machine
-    counting more than any parameter."""
-    found = []
-    for question in dict.fromkeys(group[0].question for group in left):
-        mine = [group for group in left if group[0].question == question]
-        theirs = [group for group in right if group[0].question == question]
-        apart = sorted(
-            ((_distance(a[0].record, b[0].record), i, j) for i, a in enumerate(mine) for j, b in enumerate(theirs)),
-        )
-        taken: set[tuple[str, int]] = set()
-        for _, i, j in apart:
-            if ("a", i) not in taken and ("b", j) not in taken:
-                taken |= {("a", i), ("b", j)}
-                found.append((mine[i], theirs[j]))
-    return found
+    gone, new = (sorted({_name(g[0]) for g in groups if id(g) not in used}) for groups in (left, right))
+    return pairs, gone, new
 
 
 def _distance(a: Record, b: Record) -> tuple[bool, int]:
-    return a.machine.key != b.machine.key, len(choose.differing([a.asked.parameters, b.asked.parameters]))
+    return a.machine.key != b.machine.key, len(select.differing([a.asked.parameters, b.asked.parameters]))
 
 
-def _pair(mine: list[Held], theirs: list[Held], scatters: dict[str, dict[str, float]]) -> Pair | None:
-    before, after = whole(mine), whole(theirs)
-    if not before or not after:
-        return None
+def _pair(before: list[Record], after: list[Record]) -> Pair:
     a, b = before[0], after[0]
-    on = comparable.ground(a, b, scatters.get(a.machine.key))
-    gone_sizes, new_sizes = _only_sizes(a, b, on.units), _only_sizes(b, a, on.units)
-    sizes = [point.size for point in b.points if _point(a, point.size) and (point.size is None or not on.units)]
-    rows = [row for size in sizes for row in _rows(before, after, size, on)]
-    rows.sort(key=lambda row: ORDER.index(row.verdict))
-    asked = b.asked
+    on, is_same = comparable.ground(a, b), a.id == b.id
+    old, new = ({point.size: fmt.count(point.size, one.asked.unit) for point in one.points} for one in (a, b))
+    common = [size for size, text in new.items() if old.get(size) == text]
+    sizes = [] if is_same else sorted(common, key=lambda size: -(size or 0))
+    rows = [row for size in sizes for row in _AtSize(before, after, size, on).rows]
+    names_a, names_b = ({v.name for point in one.points for v in point.variants} for one in (a, b))
+    why = "the same run on both sides" if is_same else "no size was measured both before and after"
     return Pair(
-        notebook=words.shown(asked.notebook, 80),
-        comparison=words.shown(asked.comparison, 120),
-        unit=asked.unit,
-        baseline=words.shown(asked.baseline, 60),
-        title=words.shown(asked.title, 120),
-        a=a,
-        b=b,
+        name=_name(b),
         repeats=(len(before), len(after)),
         ground=on,
-        rows=rows,
-        gone=gone_sizes + _only_variants(a, b),
-        gone_sizes=gone_sizes,
-        new=new_sizes + _only_variants(b, a),
-        skipped=_skipped(a, b),
+        rows=sorted(rows, key=lambda row: ORDER.index(row.verdict)),
+        nothing="" if rows else why,
+        gone_sizes=[text for size, text in old.items() if text and size not in common],
+        new=[text for size, text in new.items() if text and size not in common] + sorted(names_b - names_a),
     )
 
 
-def _skipped(a: Record, b: Record) -> dict[str, list[str]]:
-    found: dict[str, dict[str, None]] = {}
-    for point in b.points:
-        before = _point(a, point.size)
-        for variant in point.variants:
-            if before and _neither(words.find(before, variant.name), variant):
-                found.setdefault(words.shown(variant.reason), {})[words.shown(variant.name, 60)] = None
-    return {reason: list(names) for reason, names in found.items()}
-
-
-def _neither(a: Variant | None, b: Variant) -> bool:
-    return a is not None and (a.state, b.state) == ("skipped", "skipped")
-
-
-def _only_sizes(record: Record, other: Record, units: str) -> list[str]:
-    own = [p.size for p in record.points if p.size is not None and (units or not _point(other, p.size))]
-    return [words.count(size, record.asked.unit) for size in own]
-
-
-def _only_variants(record: Record, other: Record) -> list[str]:
-    mine, theirs = ({v.name for p in r.points for v in p.variants} for r in (record, other))
-    return sorted(words.shown(name, 60) for name in mine - theirs)
+def _name(record: Record) -> str:
+    return fmt.shown(" · ".join(filter(None, select.question(record)[:2])))
 
 
 def _point(record: Record, size) -> Point | None:
@@ -204,192 +119,134 @@ def _point(record: Record, size) -> Point | None:
 # ------------------------------------------------------------------------------------------------ one size
 
 
-def _rows(before: list[Record], after: list[Record], size, on: Ground) -> list[Row]:
-    a, b = _point(before[0], size), _point(after[0], size)
-    both = [(words.find(a, variant.name), variant) for variant in b.variants]
-    names = [variant.name for old, variant in both if old and not _neither(old, variant)]
-    baseline = after[0].asked.baseline
-    moved = "" if on.alone else _baseline_moved(before, after, size, on)
-    rows = [_row(before, after, size, name, on, moved, name == baseline and not on.alone) for name in names]
-    there = {variant.name for variant in b.variants}
-    return rows + [_dropped(v, size) for v in a.variants if v.name not in there and _standing(v) == "good"]
+@dataclass(frozen=True)
+class _AtSize:
+    """One size of one comparison on both sides, the newest record of each first."""
+
+    before: list[Record]
+    after: list[Record]
+    size: int | float | None
+    on: Ground
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row for each variant of both sides, but for those skipped on both, and for each that is gone."""
+        a, b = _point(self.before[0], self.size), _point(self.after[0], self.size)
+        both = [(old, new) for new in b.variants if (old := fmt.find(a, new.name))]
+        rows = [self._compared(old, new) for old, new in both if (old.state, new.state) != ("skipped", "skipped")]
+        gone = [old for old in a.variants if not fmt.find(b, old.name) and _standing(old) == "good"]
+        left_out = {"verdict": "no longer runs", "notes": ("it is not in the run after",)}
+        return rows + [self._row(old, seconds=(old.median_s, None), **left_out) for old in gone]
+
+    def _row(self, variant: Variant, **fields) -> Row:
+        name, at = fmt.shown(variant.name, 60), fmt.count(self.size, self.after[0].asked.unit)
+        return Row(name, at, self._is_baseline(variant), **fields)
+
+    def _compared(self, a: Variant, b: Variant) -> Row:
+        verdict, by, why = self._verdict(a, b)
+        change = self.time(b.name) if by == "time" else self.speedup(b.name) or self.time(b.name)
+        code = "its code changed" if comparable.other_source(self.before[0], self.after[0], b.name) else ""
+        notes = tuple(filter(None, (why, code, _memory(a, b), _check(a, b))))
+        return self._row(b, verdict=verdict, change=change, by=by, seconds=(a.median_s, b.median_s), notes=notes)
+
+    def _verdict(self, a: Variant, b: Variant) -> tuple[Verdict, str, str]:
+        """Return the verdict, which change it is based on, and why."""
+        if state := _state(a, b):
+            return state[0], "", state[1]
+        moved, time = self.baseline_moved, self.time(b.name)
+        speedup = None if moved else self.speedup(b.name)
+        if speedup and not self.on.same_machine:
+            return "not comparable", "", "another machine: the change of its speed-up is listed, and not tested"
+        if speedup:
+            return speedup.verdict, "speed-up", ""
+        if time:
+            return time.verdict, "time", f"{moved}, so its time is tested" if moved and not self._is_baseline(b) else ""
+        by_time = moved or self._is_baseline(b)
+        return ("not comparable", "", "") if by_time and self.on.why_not else ("inconclusive", "", TOO_FEW)
+
+    @cached_property
+    def baseline_moved(self) -> str:
+        """Why speed-ups can't be compared: the baseline is another one, or changed significantly."""
+        time = self.time(self.after[0].asked.baseline)
+        changed = f"the baseline itself changed, {fmt.speed(time)}" if time and time.verdict in SIGNIFICANT else ""
+        return self.on.no_speedups or changed
+
+    def _is_baseline(self, variant: Variant) -> bool:
+        return variant.name == self.after[0].asked.baseline
+
+    def speedup(self, name: str) -> Change | None:
+        """Change of the speed-up over the baseline of the same run; null under ten rounds."""
+        return self._change(lambda session, baseline: verdicts.relative(session, baseline, name), name)
+
+    def time(self, name: str) -> Change | None:
+        """Change of the time; null where times aren't comparable."""
+        if self.on.probes is None:
+            return None
+        return self._change(lambda session, _: verdicts.absolute(session, name), name, self.on.probes)
+
+    def _change(self, level: Callable[[Session, str], Level | None], name: str, floor: float = 0) -> Change | None:
+        """Return the change between the sessions of all records in which the variant was good."""
+        sides = []
+        for records in (self.before, self.after):
+            sessions = [(_session(record, self.size, name), record.asked.baseline) for record in records]
+            sides.append([found for one, baseline in sessions if one and (found := level(one, baseline))])
+        return verdicts.change(*map(verdicts.pooled, sides), floor) if all(sides) else None
 
 
-def _dropped(variant: Variant, size) -> Row:
-    return Row(
-        variant=words.shown(variant.name, 60),
-        size=size,
-        is_baseline=variant.verdict == "baseline",
-        verdict="no longer runs",
-        by="",
-        speedup=None,
-        time=None,
-        seconds=(variant.warm_s, None),
-        notes=("it is not in the run after",),
-        is_judged=False,
-    )
-
-
-def _baseline_moved(before: list[Record], after: list[Record], size, on: Ground) -> str:
-    """Return why speed-ups can't stand for the variants: the baseline is another, or was seen to change."""
-    if on.baseline:
-        return on.baseline
-    time = _time(before, after, size, after[0].asked.baseline, on)
-    if time is not None and time.verdict in ("faster", "slower"):
-        return f"the baseline itself is {in_words(time)}"
-    return ""
-
-
-def _row(before: list[Record], after: list[Record], size, name: str, on: Ground, moved: str, is_baseline: bool) -> Row:
-    a, b = (words.find(_point(records[0], size), name) for records in (before, after))
-    speedup = None if is_baseline else _speedup(before, after, size, name)
-    time = _time(before, after, size, name, on)
-    verdict, by, why = _verdict(a, b, speedup, time, on, moved, is_baseline)
-    if unfit := comparable.unfit(before[0]) or comparable.unfit(after[0]):
-        verdict, by, why = "not comparable", "", unfit
-    if by == "speed-up" and not on.same_machine and verdict in ELSEWHERE:
-        verdict, why = ELSEWHERE[verdict], "on another machine; which of them takes longer is not told by it"
-    notes = [why, *_source(before[0], after[0], name), *_memory(a, b), *_quality(a, b)]
-    return Row(
-        variant=words.shown(name, 60),
-        size=size,
-        is_baseline=is_baseline,
-        verdict=verdict,
-        by=by,
-        speedup=speedup,
-        time=time,
-        seconds=(a.warm_s, b.warm_s),
-        notes=tuple(note for note in notes if note),
-        is_judged=bool(by) and on.same_machine,
-    )
-
-
-def _verdict(a: Variant, b: Variant, speedup, time, on: Ground, moved: str, is_baseline: bool) -> tuple:
-    """Return the verdict, what it stands on, and why."""
-    if (state := _state(a, b)) is not None:
-        return state[0], "", state[1]
-    if is_baseline:
-        return (time.verdict, "time", "") if time else (on.untold, "", "" if on.why_not else TOO_FEW)
-    if moved:
-        if time is None:
-            return on.untold, "", "" if on.why_not else TOO_FEW
-        return time.verdict, "time", "judged by its time" if on.baseline else f"{moved}, so it is judged by its time"
-    if speedup is not None:
-        return speedup.verdict, "speed-up", ""
-    if time is not None:
-        return time.verdict, "time", ""
-    return on.untold, "", "" if on.alone and on.why_not else TOO_FEW
-
-
-TOO_FEW = "fewer than 10 rounds on a side"
+def _session(record: Record, size, name: str) -> Session | None:
+    point = _point(record, size)
+    variant = fmt.find(point, name) if point else None
+    if variant is None or variant.session is None or _standing(variant) != "good":
+        return None
+    return point.sessions[variant.session] if 0 <= variant.session < len(point.sessions) else None
 
 
 def _state(a: Variant, b: Variant) -> tuple[Verdict, str] | None:
-    """Return what became of a variant that was not good on one side; None if it was measured and good on both."""
+    """Return the verdict on a variant that was not good on one side; None if it was measured and good on both."""
     before, after = _standing(a), _standing(b)
-    if (before, after) == ("good", "good"):
+    if before == after == "good":
         return None
-    if after == "invalid":
-        why = words.why_invalid(b)
-        return ("broke", why) if before != "invalid" else ("not comparable", f"invalid before and after: {why}")
-    if after == "failed":
-        return ("failed", b.reason) if before != "failed" else ("not comparable", "it failed before and after")
+    why = fmt.note(b) or (fmt.shown(b.check.note) if b.check else "") or after
+    if after == before:
+        return "not comparable", f"{after} before and after: {why}" if after in ("rejected", "failed") else why
+    if after in ("rejected", "failed"):
+        return after, why
     if after == "good":
-        verdict = "mended" if before in ("invalid", "failed") else "runs now" if before == "skipped" else None
-        return (verdict or "not comparable", f"before: {before}{': ' + a.reason if a.reason else ''}")
-    why = words.note(b) or (words.shown(b.quality.note) if b.quality else "") or after
+        became = {"rejected": "fixed", "failed": "fixed", "skipped": "runs now"}.get(before, "not comparable")
+        return became, f"before: {before}{': ' + a.reason if a.reason else ''}"
     if before != "good":
         return "not comparable", why
-    return ("no longer checked" if after == "unchecked" else "no longer runs"), why
+    return ("no longer checked" if after == "not checked" else "no longer runs"), why
 
 
 def _standing(variant: Variant) -> str:
-    quality, engagement = variant.quality, variant.engagement
-    if variant.state != "measured":
-        return variant.state
-    broken = (quality and quality.state == "broken") or (engagement and engagement.state == "fell back")
-    if broken or variant.verdict == "invalid":
-        return "invalid"
-    if variant.verdict == "correctness only":
-        return "correctness only"
-    return "unchecked" if quality and quality.state == "unchecked" and quality.asked else "good"
+    if variant.verdict in ("rejected", "failed", "skipped", "checked, not timed"):
+        return variant.verdict
+    return "not checked" if variant.check and variant.check.state == "not checked" and variant.check.asked else "good"
 
 
-# ------------------------------------------------------------------------------------------------ levels
-
-
-def _sessions(records: list[Record], size, name: str) -> list[tuple[Record, Session]]:
-    found = []
-    for record in records:
-        point = _point(record, size)
-        variant = words.find(point, name) if point else None
-        if variant is None or _standing(variant) != "good":
-            continue
-        held = [s for s in point.sessions if name in s.readings]
-        if variant.session is not None and 0 <= variant.session < len(point.sessions):
-            held = [point.sessions[variant.session]]
-        found += [(record, held[0])] if held else []
-    return found
-
-
-def _speedup(before: list[Record], after: list[Record], size, name: str) -> Change | None:
-    return _changed(*([judged.relative(s, r.asked.baseline, name) for r, s in _sessions(records, size, name)]
-                      for records in (before, after)))  # fmt: skip
-
-
-def _time(before: list[Record], after: list[Record], size, name: str, on: Ground) -> Change | None:
-    if on.probes is None:
-        return None
-    return _changed(*([judged.absolute(s, name) for _, s in _sessions(records, size, name)]
-                      for records in (before, after)), on.probes)  # fmt: skip
-
-
-def _changed(before: list[Level | None], after: list[Level | None], floor: float = 0.0) -> Change | None:
-    a, b = ([level for level in levels if level is not None] for levels in (before, after))
-    if not a or not b:
-        return None
-    return judged.change(judged.pooled(a), judged.pooled(b), floor)
-
-
-# ------------------------------------------------------------------------------------------------ words
-
-
-def in_words(change: Change) -> str:
-    """Return a change in words: `1.3× [1.2, 1.4] slower`; where none is told, the ratio alone: `0.97× [0.9, 1.1]`."""
-    return _told(change, "faster", "slower")
+# ------------------------------------------------------------------------------------------------ text
 
 
 def of_row(row: Row) -> str:
-    """Return the change that a row's verdict stands on in words, a speed-up on another machine as larger or smaller."""
+    """Return the change that a row's verdict is based on, `—` for none: `takes 1.3× as long (95 % CI 1.2–1.4)`; the
+    ratio alone where that is not the verdict."""
     if row.change is None:
         return "—"
-    return _told(row.change, "larger", "smaller") if row.verdict in ELSEWHERE.values() else in_words(row.change)
+    if row.verdict in SIGNIFICANT:
+        return fmt.speed(row.change)
+    return fmt.with_interval(row.change.speedup, row.change.low, row.change.high)
 
 
-def _told(change: Change, more: str, less: str) -> str:
-    if change.verdict not in ("faster", "slower"):
-        return words.with_interval(change.ratio, change.low, change.high)
-    if change.ratio >= 1:
-        return f"{words.with_interval(change.ratio, change.low, change.high)} {more}"
-    told = change.inverse
-    return f"{words.with_interval(told.ratio, told.low, told.high)} {less}"
-
-
-def _source(a: Record, b: Record, name: str) -> list[str]:
-    sources = a.asked.sources.get(name), b.asked.sources.get(name)
-    return ["its code changed"] if all(sources) and sources[0] != sources[1] else []
-
-
-def _memory(a: Variant, b: Variant) -> list[str]:
-    before, after = words.memory_mib(a.memory), words.memory_mib(b.memory)
+def _memory(a: Variant, b: Variant) -> str:
+    before, after = fmt.memory_mib(a.memory), fmt.memory_mib(b.memory)
     if not before or not after or before <= 0 or after <= 0 or 1 / MORE_MEMORY < after / before < MORE_MEMORY:
-        return []
-    return [f"memory {words.mib(before)} → {words.mib(after)} ({words.times(after / before)})"]
+        return ""
+    return f"memory {fmt.mib(before)} → {fmt.mib(after)} ({fmt.amount(after / before)})"
 
 
-def _quality(a: Variant, b: Variant) -> list[str]:
-    before, after = a.quality, b.quality
-    if not before or not after or before.value is None or after.value is None:
-        return []
-    told = words.number(before.value, 4), words.number(after.value, 4)
-    return [f"{words.shown(after.measure, 40)} {told[0]} → {told[1]}"] if told[0] != told[1] else []
+def _check(a: Variant, b: Variant) -> str:
+    if not a.check or not b.check or a.check.value is None or b.check.value is None:
+        return ""
+    before, after = fmt.number(a.check.value, 4), fmt.number(b.check.value, 4)
+    return f"{fmt.shown(b.check.metric, 40)} {before} → {after}" if before != after else ""

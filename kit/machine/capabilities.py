@@ -2,18 +2,16 @@
 device, running one query), never by an import alone, and in a process of its own, so that a probe that crashes or hangs
 is reported as broken and harms nobody."""
 
-import contextlib
 import ctypes.util
 import difflib
 import functools
 import importlib.util
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from kit.machine import isolated
 
 PROBE_LIMIT_S = 90.0
 
@@ -37,38 +35,29 @@ class Capability:
     gpu: bool = False
 
 
-_GPU_EXTRA = "on a machine with an NVIDIA GPU: pip install -e '.[gpu]' -c constraints-gpu.txt"
+def _gpu(module: str, probe: str, remedy: str = "pip install -e '.[gpu]' -c constraints-gpu.txt") -> Capability:
+    return Capability(module, probe, f"on a machine with an NVIDIA GPU: {remedy}", gpu=True)
+
 
 CAPABILITIES = {
     "cuda": Capability("ctypes", "", "use a machine with an NVIDIA GPU and its driver", gpu=True),
-    "cupy": Capability("cupy", "import cupy; assert int(cupy.arange(8).sum()) == 28", _GPU_EXTRA, gpu=True),
-    "cudf": Capability("cudf", "import cudf; assert int(cudf.Series([1, 2]).sum()) == 3", _GPU_EXTRA, gpu=True),
-    "cudf.pandas": Capability(
+    "cupy": _gpu("cupy", "import cupy; assert int(cupy.arange(8).sum()) == 28"),
+    "cudf": _gpu("cudf", "import cudf; assert int(cudf.Series([1, 2]).sum()) == 3"),
+    "cudf.pandas": _gpu(
         "cudf",
         "import cudf.pandas; cudf.pandas.install(); import pandas; assert int(pandas.Series([1, 2]).sum()) == 3",
-        _GPU_EXTRA,
-        gpu=True,
     ),
-    "polars gpu": Capability(
+    "polars gpu": _gpu(
         "cudf_polars",
         "import polars as p; e = p.GPUEngine(executor='in-memory', raise_on_fail=True);"
         "assert p.LazyFrame({'x': [1, 2]}).sum().collect(engine=e).item() == 3",
-        _GPU_EXTRA,
-        gpu=True,
     ),
-    "dask-cudf": Capability(
+    "dask-cudf": _gpu(
         "dask_cudf",
         "import cudf, dask_cudf, dask_cuda;"
         "assert int(dask_cudf.from_cudf(cudf.DataFrame({'x': [1, 2]}), npartitions=1).x.sum().compute()) == 3",
-        _GPU_EXTRA,
-        gpu=True,
     ),
-    "torch": Capability(
-        "torch", "import torch; assert int(torch.ones(2).sum()) == 2", "pip install torch -c constraints.txt"
-    ),
-    "torch cuda": Capability(
-        "torch", "import torch; assert int(torch.ones(2, device='cuda').sum()) == 2", _GPU_EXTRA, gpu=True
-    ),
+    "torch cuda": _gpu("torch", "import torch; assert int(torch.ones(2, device='cuda').sum()) == 2"),
     "C++ compiler": Capability(
         "subprocess",
         "import os, subprocess as s, tempfile; f = os.path.join(tempfile.mkdtemp(), 'seven');"
@@ -84,7 +73,7 @@ CAPABILITIES = {
     "litert_torch": Capability(
         "litert_torch",
         "import litert_torch; assert litert_torch.convert",
-        "its packages are named in kit/techniques/quantization/engines/edge.py",
+        "its packages are named in kit/techniques/quantization/edge.py",
     ),
     "redis server": Capability(
         "redis",
@@ -92,15 +81,14 @@ CAPABILITIES = {
         "assert any(map(shutil.which, ('redis-server', 'valkey-server'))), 'there is no redis-server on the PATH'",
         "install a Redis or Valkey server (apt-get install redis-server) and pip install redis",
     ),
-    "tensorrt": Capability(
+    "tensorrt": _gpu(
         "tensorrt",
         "import tensorrt as t; v = t.__version__;"
         "assert int(v.split('.')[0]) >= 11, f'it is version {v}, and 11 or newer is needed';"
         "b = t.Builder(t.Logger(t.Logger.ERROR)); n = b.create_network(); x = n.add_input('x', t.float32, (2, 2));"
         "n.mark_output(n.add_identity(x).get_output(0)); p = b.build_serialized_network(n, b.create_builder_config());"
         "e = t.Runtime(b.logger).deserialize_cuda_engine(p); assert e.num_io_tensors == 2",
-        "on a machine with an NVIDIA GPU: pip install 'tensorrt>=11'",
-        gpu=True,
+        "pip install 'tensorrt>=11'",
     ),
     "tensorrt rtx": Capability(
         "tensorrt_rtx_bindings",
@@ -110,80 +98,64 @@ CAPABILITIES = {
         "c.set_compute_capability(t.ComputeCapability.SM89, 0); assert b.build_serialized_network(n, c)",
         "pip install -e '.[test]' (tensorrt-rtx-cu13-libs and -bindings; no GPU is needed)",
     ),
-    "onnxruntime cuda": Capability(
-        "onnxruntime",
-        "import numpy as n, onnx.helper as h, onnxruntime as o;"
-        "v = [h.make_tensor_value_info(x, 1, [2]) for x in 'xy'];"
-        "g = h.make_graph([h.make_node('Neg', ['x'], ['y'])], 'g', v[:1], v[1:]);"
-        "m = h.make_model(g, opset_imports=[h.make_opsetid('', 17)], ir_version=8).SerializeToString();"
-        "s = o.InferenceSession(m, providers=['CUDAExecutionProvider']);"
-        "assert s.get_providers()[0] == 'CUDAExecutionProvider', 'onnxruntime-gpu is missing or fits another CUDA';"
-        "assert s.run(None, {'x': n.ones(2, 'f')})[0].sum() == -2",
-        "on a machine with an NVIDIA GPU: pip uninstall onnxruntime, then pip install onnxruntime-gpu",
-        gpu=True,
-    ),
-    "torchao": Capability(
-        "torchao",
-        "import torch as t, torchao.quantization as q; m = t.nn.Sequential(t.nn.Linear(16, 16)); x = t.ones(4, 16);"
-        "y = m(x); q.quantize_(m, q.Int8DynamicActivationInt8WeightConfig());"
-        "assert 0 < (m(x) - y).norm() < 0.1 * y.norm()",
-        "pip install torchao",
-    ),
-    "modelopt": Capability(
-        "modelopt",
-        "import os, tempfile, numpy as n, onnx, onnx.helper as h;"
-        "d = tempfile.TemporaryDirectory(); f = os.path.join(d.name, 'm.onnx');"
-        "w = onnx.numpy_helper.from_array(n.eye(64, dtype='f'), 'w');"
-        "v = [h.make_tensor_value_info(x, 1, [64, 64]) for x in 'xy'];"
-        "g = h.make_graph([h.make_node('MatMul', ['x', 'w'], ['y'], 'm')], 'g', v[:1], v[1:], [w]);"
-        "onnx.save(h.make_model(g, opset_imports=[h.make_opsetid('', 19)], ir_version=9), f);"
-        "from modelopt.onnx.quantization import quantize; quantize(f, quantize_mode='fp8', calibration_eps=['cpu'],"
-        "calibration_data={'x': n.ones((64, 64), 'f')}, high_precision_dtype='fp32', output_path=f + '.fp8');"
-        "assert any(o.op_type == 'QuantizeLinear' for o in onnx.load(f + '.fp8').graph.node)",
-        "in an environment of its own: pip install 'nvidia-modelopt[onnx]' (it pins other versions of onnx)",
-    ),
 }
-"""By the name that `needs=` takes. Any other name is taken for a module that must be importable."""
+"""By the name that `requires=` takes. Any other name is taken for a module that must be importable."""
 
 
-def missing(needs: Iterable[str]) -> Missing | None:
-    """Return why the first unmet need of `needs` is not met, or None if all are."""
-    return next((found for need in needs if (found := probe(need))), None)
+@functools.cache
+def interpreter(python: str) -> str | Missing:
+    """Return the executable of another interpreter: of a path to it, or of the folder of its environment. It must have
+    what a worker needs; without it the variant that names it is skipped, with the command that makes it."""
+    place = Path(python).expanduser()
+    program = place / "bin/python" if place.is_dir() else place
+    if not program.is_file():
+        folder = place.parent.parent if place.parent.name == "bin" else place
+        remedy = f"python -m venv {folder} && {folder}/bin/pip install {' '.join(_OF_A_WORKER)}, and what it is for"
+        return Missing(f"no interpreter at {python}", remedy)
+    check = f"import sys, {', '.join(_OF_A_WORKER)}; sys.exit(sys.version_info[:2] != {tuple(sys.version_info[:2])})"
+    status, _, errors = isolated.python(["-c", check], PROBE_LIMIT_S, str(program))
+    if status != 0:
+        version = "" if errors.strip() or status != 1 else "it is no Python {}.{}".format(*sys.version_info)
+        lacks = version or isolated.why_ended(status, errors, PROBE_LIMIT_S)
+        return Missing(f"{python} can't run a variant: {lacks}", f"{program} -m pip install {' '.join(_OF_A_WORKER)}")
+    return str(program)
+
+
+_OF_A_WORKER = ("cloudpickle", "msgspec", "numpy", "psutil")
+
+
+def missing(requires: Iterable[str]) -> Missing | None:
+    """Return why the first capability that is not there is missing, or None if all are there."""
+    return next((found for name in requires if (found := probe(name))), None)
 
 
 @functools.cache
 def probe(name: str) -> Missing | None:
     """Probe one capability, once a process. Return None if it works."""
-    capability = CAPABILITIES.get(name) or Capability(name, f"import {name}", _install(name))
-    if capability.gpu and not has_driver():
-        return Missing("no NVIDIA driver", capability.remedy)
-    if not _importable(capability.module):
-        return Missing(f"{capability.module} is not installed", capability.remedy)
-    if capability.module in sys.modules and not capability.gpu and name not in CAPABILITIES:
+    near = difflib.get_close_matches(name, CAPABILITIES, n=1, cutoff=0.8)
+    install = f"did you mean requires={near[0]!r}?" if near else f"install the package that has the module {name}"
+    known = CAPABILITIES.get(name) or Capability(name, f"import {name}", install)
+    if known.gpu and not has_driver():
+        return Missing("no NVIDIA driver", known.remedy)
+    if not _importable(known.module):
+        return Missing(f"{known.module} is not installed", known.remedy)
+    if known.module in sys.modules and name not in CAPABILITIES:
         return None
-    return _run(name, capability)
-
-
-def _install(module: str) -> str:
-    """Say how to have an unknown need: it may be a capability misspelt; a module's package may bear another name."""
-    near = difflib.get_close_matches(module, CAPABILITIES, n=1, cutoff=0.8)
-    return f"did you mean needs={near[0]!r}?" if near else f"install the package that has the module {module}"
-
-
-def has_driver() -> bool:
-    """Return whether an NVIDIA driver is there and knows at least one GPU (its own count, asked without CUDA)."""
-    return _gpu_count() > 0
+    status, _, errors = isolated.python(["-c", known.probe], PROBE_LIMIT_S)
+    if status == 0:
+        return None
+    why = isolated.why_ended(status, errors, PROBE_LIMIT_S)
+    return Missing(f"{name} is broken: {why}", known.remedy, broken=True)
 
 
 @functools.cache
-def _gpu_count() -> int:
-    library = ctypes.util.find_library("nvidia-ml") or "libnvidia-ml.so.1"
+def has_driver() -> bool:
+    """Return whether an NVIDIA driver is there and knows at least one GPU (its own count, asked without CUDA)."""
     try:
-        nvml = ctypes.CDLL(library)
-        count = ctypes.c_uint(0)
-        return count.value if nvml.nvmlInit_v2() == 0 and nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0 else 0
+        nvml, count = ctypes.CDLL(ctypes.util.find_library("nvidia-ml") or "libnvidia-ml.so.1"), ctypes.c_uint(0)
+        return nvml.nvmlInit_v2() == 0 and nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0 and count.value > 0
     except (OSError, AttributeError):
-        return 0
+        return False
 
 
 def _importable(module: str) -> bool:
@@ -191,39 +163,3 @@ def _importable(module: str) -> bool:
         return module != "__main__" and importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _run(name: str, capability: Capability) -> Missing | None:
-    code, errors = _executed(capability.probe)
-    if code == 0:
-        return None
-    if code is None:
-        return Missing(f"{name} is broken: its probe took over {PROBE_LIMIT_S:g} s", capability.remedy, broken=True)
-    said = [line.strip() for line in errors.splitlines() if line.strip()]
-    last = said[-1] if said else f"its process ended with status {code}"
-    return Missing(f"{name} is broken: {last[:200]}", capability.remedy, broken=True)
-
-
-def _executed(code: str) -> tuple[int | None, str]:
-    """Run Python code in a process that finds the modules that this one finds. Return its status (None: it took too
-    long, and was ended with all that it started) and what it wrote to stderr."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-        )
-        try:
-            status = process.wait(PROBE_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        errors.seek(0)
-        return status, errors.read().decode(errors="replace")

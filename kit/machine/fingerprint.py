@@ -6,8 +6,11 @@ import math
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+
+import psutil
 
 from kit.record.document import Git, Gpu, Machine
 
@@ -23,23 +26,22 @@ PACKAGES = (
 
 @functools.cache
 def machine() -> Machine:
-    """Return what this machine is, without its ceilings (see `ceilings.py`). Read once a process."""
-    gpus = _gpus()
-    facts = dict(cpu=_cpu(), cores=usable_cores(), memory_mib=_memory_mib(), limit=_memory_limit_mib())
-    text = repr((facts["cpu"], facts["cores"], round(facts["memory_mib"] / 1024), [gpu.name for gpu in gpus]))
+    """Return what this machine is, without its peaks (see `peaks.py`). Read once a process."""
+    cpu, cores, memory_mib, gpus = _cpu(), usable_cores(), _memory_mib(), _gpus()
+    text = repr((cpu, cores, round(memory_mib / 1024), [gpu.name for gpu in gpus]))
     return Machine(
         key=hashlib.sha256(text.encode()).hexdigest()[:10],
-        cpu=facts["cpu"],
-        cores=facts["cores"],
-        cores_total=os.cpu_count() or facts["cores"],
-        memory_mib=facts["memory_mib"],
-        memory_limit_mib=facts["limit"],
+        cpu=cpu,
+        cores=cores,
+        cores_total=os.cpu_count() or cores,
+        memory_mib=memory_mib,
+        memory_limit_mib=_memory_limit_mib(),
         system=f"{platform.system()} {platform.release()}",
         arch=platform.machine(),
         python=platform.python_version(),
         gpus=gpus,
         cuda=_cuda() if gpus else None,
-        instructions=_instructions(),
+        instructions=[name for flag, name in INSTRUCTIONS.items() if flag in _cpuinfo("flags", "features").split()],
     )
 
 
@@ -69,36 +71,39 @@ def versions() -> dict[str, str]:
     """Return the installed versions of `PACKAGES`; what is not installed is left out."""
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
 @functools.cache
-def git() -> Git | None:
-    """Return the commit of the checkout in the working directory and whether it is dirty; None outside one."""
-    commit = _output("git", "rev-parse", "HEAD")
-    return Git(commit=commit, dirty=bool(_output("git", "status", "--porcelain"))) if commit else None
+def git(name: str = "HEAD") -> Git | None:
+    """Return a commit by its name, and whether the checkout in the working directory is dirty; None outside one, or
+    where it has no such commit. What the kit writes there makes nothing dirty."""
+    commit = _output("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    own = [f":(top,exclude){name}" for name in ("runs", "report", "data")]
+    return Git(commit=commit, dirty=bool(_output("git", "status", "--porcelain", "--", ":/", *own))) if commit else None
 
 
 def available_mib() -> float:
     """Return the memory that could be taken now without swapping, within the cgroup's limit."""
-    import psutil
-
     available = psutil.virtual_memory().available / MIB
     limit, used = _memory_limit_mib(), _cgroup("memory.current")
     return min(available, limit - int(used) / MIB) if limit and used else available
 
 
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
+def _cpuinfo(*names: str) -> str:
+    """Return the first value of these names in Linux's description of the processor, or nothing."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(names):
                 return line.split(":", 1)[1].strip()
-    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    return ""
+
+
+def _cpu() -> str:
+    named = _cpuinfo("model name") or _output("sysctl", "-n", "machdep.cpu.brand_string")
+    return named or platform.processor() or platform.machine()
 
 
 INSTRUCTIONS = {
@@ -109,16 +114,7 @@ INSTRUCTIONS = {
 """Names by the flags of Linux, x86 and ARM: those that widen arithmetic or make it of smaller numbers."""
 
 
-def _instructions() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    told = next((line.split(":", 1)[1].split() for line in lines if line.lower().startswith(("flags", "features"))), [])
-    return [name for flag, name in INSTRUCTIONS.items() if flag in told]
-
-
 def _memory_mib() -> float:
-    import psutil
-
     return round(psutil.virtual_memory().total / MIB, 1)
 
 
@@ -131,26 +127,19 @@ def _memory_limit_mib() -> float | None:
 
 def _cgroup(name: str) -> str:
     """Return the text of a cgroup v2 file of this process, or of the root that a container sees, or nothing."""
-    try:
+    own, root = "", Path("/sys/fs/cgroup")
+    with suppress(OSError):
         own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
-    except OSError:
-        return ""
-    for folder in (Path("/sys/fs/cgroup") / own, Path("/sys/fs/cgroup")):
-        try:
+    for folder in (root / own, root):
+        with suppress(OSError):
             return (folder / name).read_text().strip()
-        except OSError:
-            continue
     return ""
 
 
 def _gpus() -> list[Gpu]:
     query = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
-    rows = [[cell.strip() for cell in line.split(",")] for line in query.splitlines()]
-    return [
-        Gpu(name=row[0], memory_mib=float(row[1]) if row[1].replace(".", "").isdigit() else 0.0, driver=row[2])
-        for row in rows
-        if len(row) == 3
-    ]
+    rows = [line.split(", ") for line in query.splitlines() if line.count(", ") == 2]
+    return [Gpu(name=n, memory_mib=float(mib) if mib.isdigit() else 0.0, driver=driver) for n, mib, driver in rows]
 
 
 def _cuda() -> str | None:
@@ -160,8 +149,6 @@ def _cuda() -> str | None:
 
 
 def _output(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    return ""

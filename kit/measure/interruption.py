@@ -6,8 +6,6 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from kit.measure import notebook
-
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
@@ -24,13 +22,3 @@ def undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.default_int_handler)
     if pressed and not under_way:
         raise KeyboardInterrupt
-
-
-def say(what: str) -> None:
-    """Say what became of the work that was cut short: in a kernel in the place of the traceback, which is long and
-    tells nothing of an interruption."""
-    cut = sys.exception()
-    if isinstance(cut, KeyboardInterrupt) and notebook.in_kernel():
-        cut._render_traceback_ = lambda: [f"KeyboardInterrupt: {what}"]
-    else:
-        print(what)

@@ -1,11 +1,11 @@
-"""The notebook that a comparison runs in: its run's folder, its name, its parameters, and whether anyone looks on."""
+"""The notebook that a comparison runs in: its run's folder, its name, its parameters, its outputs."""
 
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from kit import places
+from kit import project
 
 
 def run_folder() -> Path | None:
@@ -15,7 +15,7 @@ def run_folder() -> Path | None:
 
 def interactive_folder() -> Path:
     """Return what takes the place of a run's folder where a person runs the notebook."""
-    return places.project() / "runs" / "interactive" / (notebook_name() or "outside")
+    return project.project() / "runs" / "interactive" / (notebook_name() or "outside")
 
 
 def records_folder() -> Path:
@@ -23,22 +23,10 @@ def records_folder() -> Path:
     return (run_folder() or interactive_folder()) / "records"
 
 
-def in_kernel() -> bool:
-    """Return whether this is a Jupyter kernel, which can show rich output."""
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    return getattr(shell, "kernel", None) is not None
-
-
-def page_folder() -> Path:
-    """Return the folder that relative links in this notebook's outputs start from."""
-    told = os.environ.get("JPY_SESSION_NAME", "")
-    return Path(told).parent if Path(told).is_absolute() else Path.cwd()
-
-
 def notebook_name() -> str:
     """Return the name of the notebook that this is: as the runner says, else as Jupyter says, else empty."""
-    told = os.environ.get("KIT_NOTEBOOK") or os.environ.get("JPY_SESSION_NAME", "")
-    return Path(told).name.removesuffix(".ipynb")
+    name = os.environ.get("KIT_NOTEBOOK") or os.environ.get("JPY_SESSION_NAME", "")
+    return Path(name).name.removesuffix(".ipynb")
 
 
 def notebook_parameters() -> dict[str, Any]:

@@ -11,10 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+import kit
 from kit.measure.worker import Work, one_line
 
 THREAD_VARIABLES = (
@@ -39,18 +41,21 @@ class WorkerFailed(Exception):
 class SpawnedWorker:
     """A fresh process for one variant."""
 
-    def __init__(self, threads: int, limit_s: float):
-        """threads: allowed to the variant; limit_s: longest time for one order."""
-        self.limit_s = limit_s
+    def __init__(self, threads: int, timeout_s: float, python: str = ""):
+        """threads: allowed to the variant; timeout_s: of one order; python: another interpreter, empty: this one."""
+        self.timeout_s = timeout_s
         self._output = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the worker
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        path = [str(Path(kit.__file__).parents[1])] if python else [path or os.getcwd() for path in sys.path]
+        environment["PYTHONPATH"] = os.pathsep.join(path)
         environment.pop("KIT_RUN", None)  # a comparison inside a variant must not write into this run
+        # of one length for all: the length of the command line shifts the stack, and with it the speed
+        numbers = f"{theirs.fileno():06d}", f"{lifeline:06d}"
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kit.measure.worker", str(theirs.fileno()), str(lifeline)],
+                [python or sys.executable, "-P", "-m", "kit.measure.worker", *numbers],
                 pass_fds=(theirs.fileno(), lifeline),
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -69,8 +74,8 @@ class SpawnedWorker:
         the variant raises, the process ends, or nothing comes within the limit; the worker is then at its end."""
         try:
             self._send(name, *arguments)
-            if not self._connection.poll(self.limit_s):
-                raise WorkerFailed(f"over {self.limit_s:g} s")
+            if not self._connection.poll(self.timeout_s):
+                raise WorkerFailed(f"over {self.timeout_s:g} s")
             state, *answer = _unpacked(self._receive())
         except (EOFError, OSError):
             raise WorkerFailed(self._how_it_ended(), self._said()) from None
@@ -96,7 +101,9 @@ class SpawnedWorker:
         """Kill the process, its group, and what it started outside of its group, without asking. Safe to call twice."""
         if self._connection.closed:
             return
-        started = _descendants(self._process.pid)
+        started: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            started = psutil.Process(self._process.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for process in started:
@@ -140,17 +147,10 @@ def _unpacked(answer: bytes) -> tuple:
         return "raised", f"its answer cannot be read here: {one_line(error)}", ""
 
 
-def _descendants(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        return []
-
-
 class InProcessWorker:
     """The same orders carried out in this process, for debugging: no limit, no own memory, no own thread counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str = "") -> None:
         self._work = Work()
 
     def order(self, name: str, *arguments: Any) -> Any:
@@ -162,14 +162,12 @@ class InProcessWorker:
 
     def end(self) -> None:
         """Let the variant close what it opened."""
-        try:
+        with contextlib.suppress(Exception):
             self._work.close()
-        except Exception:
-            return
 
     kill = end
 
 
 Worker = SpawnedWorker | InProcessWorker
-Start = Callable[[], Worker]
-"""Starts a worker, ready for the order `prepare`."""
+Start = Callable[..., Worker]
+"""Starts a worker, ready for the order `prepare`; `python=`: in another interpreter."""

@@ -3,58 +3,36 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from kit.errors import UserError
 from kit.measure import statistics
-from kit.measure.exhibits import Exhibits, in_jupyter, text_table
-from kit.record import store, words
-from kit.record.document import Chart, Effect, Point, Record, Session, Table, Variant
+from kit.measure.artifacts import Artifacts
+from kit.record import formatting as fmt
+from kit.record import recommendation, store
+from kit.record.document import Chart, Effect, Point, Record, Table, Variant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """One variant at one size."""
 
+    sentence: str
+    verdict: str
+    """One of baseline, faster, slower, equivalent, inconclusive, checked, not timed, rejected, skipped, failed."""
+    reason: str
+    """Why, where the verdict alone does not say it."""
+    speedup: float | None
+    """Median of baseline ÷ variant over the rounds; None where nothing was measured."""
+    interval: tuple[float, float] | None
+    """Interval of the speed-up; None where there were too few rounds for one."""
+    seconds: float | None
+    """Median wall-clock seconds of one warm call; None where no speed is claimed."""
     variant: Variant
-    _sentence: str
-
-    @property
-    def verdict(self) -> str:
-        """One of "baseline", "faster", "slower", "same", "unresolved", "correctness only", "invalid", "skipped" or
-        "failed"."""
-        return self.variant.verdict
-
-    @property
-    def reason(self) -> str:
-        """Why, where the verdict alone does not say it."""
-        return self.variant.reason
-
-    @property
-    def speedup(self) -> float | None:
-        """Median of baseline ÷ variant over the rounds; None where nothing was measured."""
-        return self.variant.effect.speedup if self.variant.effect else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Interval of the speed-up; None where there were too few rounds for one."""
-        effect = self.variant.effect
-        return (effect.low, effect.high) if effect and effect.low is not None else None
-
-    @property
-    def seconds(self) -> float | None:
-        """Median wall-clock seconds of one warm call; None where no speed is claimed."""
-        return self.variant.warm_s
-
-    @property
-    def reach(self) -> str:
-        """What share of this machine's best it reached, with the arithmetic; empty where that is not known."""
-        arithmetic = words.reach_arithmetic(self.variant)
-        return f"{words.reach(self.variant.reach)}: {arithmetic}" if arithmetic else ""
+    """All that the record holds of it."""
 
     def __repr__(self) -> str:
-        return f"{self._sentence}."
+        return f"{self.sentence}."
 
 
 @dataclass(frozen=True)
@@ -66,28 +44,21 @@ class Pair:
 
 
 def _unsound(variant: Variant) -> bool:
-    quality, engagement = variant.quality, variant.engagement
-    bad = quality is not None and (quality.state == "broken" or (quality.state == "unchecked" and quality.asked))
-    return bad or variant.verdict == "invalid" or (engagement is not None and engagement.state == "fell back")
-
-
-def _pair(session: Session, name: str, to: str, target: float) -> Pair | None:
-    seconds = session.readings[to].wall_s, session.readings[name].wall_s
-    found = statistics.effect(statistics.log_ratios(*seconds), session.starts)
-    floor = None if session.noise_floor is None else math.log1p(session.noise_floor)
-    return found and Pair(found, statistics.verdict(found, floor, target))
+    check, proof = variant.check, variant.execution_proof
+    unchecked = check is not None and (check.state == "failed" or (check.state == "not checked" and check.asked))
+    return unchecked or variant.verdict == "rejected" or (proof is not None and proof.state == "fell back")
 
 
 class Result:
     """What one comparison found. It shows itself as a table.
 
     `result["Polars"]` is one variant at the largest size (`.verdict`, `.speedup`, `.interval`, `.seconds`, `.reason`),
-    `result.at(1_000_000)["Polars"]` at another. `.plot()` draws, `.sentence` says it, `.record` holds every reading.
+    `result.at(1_000_000)["Polars"]` at another. `.plot()` draws, `.sentence` says it, `.record` holds all measurements.
 
     A stored record makes the same result again: `Result(kit.read(path))`.
 
     >>> from kit import Comparison
-    >>> comparison = Comparison("sum", baseline="loop", seconds=0.1, isolate=False)
+    >>> comparison = Comparison("sum", baseline="loop", time_budget_s=0.1, isolate=False)
     >>> for name in ("loop", "built in"):
     ...     _ = comparison.variant(name, lambda: lambda: sum(range(1000)))
     >>> result = comparison.run()
@@ -104,7 +75,20 @@ class Result:
 
     def __getitem__(self, name: str) -> Outcome:
         """Return one variant at the largest size. Raise UserError with the names there are for an unknown one."""
-        return self._outcome(self._largest(), name)
+        point = self._largest()
+        variant = fmt.find(point, name)
+        if variant is None:
+            raise UserError(f"there is no variant {name!r}; the variants are {', '.join(self)}")
+        effect = variant.effect
+        return Outcome(
+            recommendation.sentence(self.record, point, variant),
+            variant.verdict,
+            variant.reason,
+            speedup=effect.speedup if effect else None,
+            interval=(effect.low, effect.high) if effect and effect.low is not None else None,
+            seconds=variant.median_s,
+            variant=variant,
+        )
 
     def __iter__(self) -> Iterator[str]:
         return (variant.name for variant in self._largest().variants)
@@ -112,14 +96,11 @@ class Result:
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
 
-    def __dir__(self) -> list[str]:
-        return ["add", "at", "exhibits", "noise_floor", "paired", "path", "plot", "record", "sentence"]
-
     def at(self, size: float) -> "Result":
         """Return the result at one size alone. Raise UserError with the sizes there are for another one."""
         points = [point for point in self.record.points if point.size == size]
         if not points:
-            sizes = ", ".join(words.count(p.size) for p in self.record.points if p.size is not None)
+            sizes = ", ".join(fmt.count(p.size) for p in self.record.points if p.size is not None)
             raise UserError(f"nothing was measured at {size!r}; the sizes are {sizes or 'not given: leave out .at()'}")
         import msgspec
 
@@ -128,14 +109,15 @@ class Result:
     def paired(self, name: str, to: str) -> "Pair | None":
         """Return how one variant compares with another at the largest size, from the rounds that both took, and not by
         way of the baseline, whose noise would be in it. None where they shared none, or where an answer of one of them,
-        or of the baseline that they are judged by, is not good or was not checked."""
-        point = self._largest()
-        if any(_unsound(v) for v in point.variants if v.name in (name, to, self.record.asked.baseline)):
+        or of the baseline that they are compared with, is not good or was not checked."""
+        point, asked = self._largest(), (name, to, self.record.asked.baseline)
+        shared = [one for one in point.sessions if {name, to} <= one.measurements.keys()]
+        if not shared or any(_unsound(variant) for variant in point.variants if variant.name in asked):
             return None
-        for session in point.sessions:
-            if name in session.readings and to in session.readings:
-                return _pair(session, name, to, self.record.how.target)
-        return None
+        ratios = statistics.log_ratios(*(shared[0].measurements[one].wall_s for one in (to, name)))
+        found, floor = statistics.effect(ratios, shared[0].starts), shared[0].noise_floor
+        margin, log_floor = self.record.how.equivalence_margin, None if floor is None else math.log1p(floor)
+        return found and Pair(found, statistics.verdict(found, log_floor, margin))
 
     @property
     def noise_floor(self) -> float | None:
@@ -146,122 +128,57 @@ class Result:
     @property
     def sentence(self) -> str:
         """The verdict in words, over all sizes."""
-        return words.summary(self.record)
+        return recommendation.summary(self.record)
 
-    def plot(self) -> "Drawing":
+    def plot(self) -> Artifacts:
         """Draw the speed-ups (and over several sizes the scaling curve), as SVG."""
-        from kit.record import figures
+        from kit.charts import figures
 
-        drawn = []
-        if len(self.record.points) > 1:
-            drawn.append(figures.scaling_curve(self.record))
-        drawn.append(figures.speedups(self.record, self._largest()))
-        return Drawing(drawn)
+        curves = [figures.scaling_curve(self.record)] if len(self.record.points) > 1 else []
+        return Artifacts(*curves, figures.speedups(self.record, self._largest()))
 
-    def add(self, *exhibits: Chart | Table) -> Exhibits:
+    def add(self, *artifacts: Chart | Table) -> Artifacts:
         """Keep a technique's own charts and tables in the record, and return them to be shown.
 
         One of a title that is there replaces it, so that a cell may be run twice. Raise UserError for anything else
         than a Chart or a Table, or if the record's file can't be written, which then stands as it was.
         """
-        from kit.record import figures
+        from kit.charts import figures
 
-        for exhibit in exhibits:
-            if not isinstance(exhibit, Chart | Table):
-                raise UserError(f"a result takes kit.Chart and kit.Table; got {exhibit!r:.80}")
+        for artifact in artifacts:
+            if not isinstance(artifact, Chart | Table):
+                raise UserError(f"a result takes kit.Chart and kit.Table; got {artifact!r:.80}")
         if self.path is not None:
-            store.exhibit(self.path, exhibits)
-        self.record = store.with_exhibits(self.record, exhibits)
-        return Exhibits(*exhibits, look=figures.looks(self.record))
+            store.artifact(self.path, artifacts)
+        self.record = store.with_artifacts(self.record, artifacts)
+        return Artifacts(*artifacts, look=figures.looks(self.record))
 
     @property
-    def exhibits(self) -> Exhibits:
+    def artifacts(self) -> Artifacts:
         """The charts and tables that were added to it."""
-        from kit.record import figures
+        from kit.charts import figures
 
-        return Exhibits(*self.record.exhibits, look=figures.looks(self.record))
+        return Artifacts(*self.record.artifacts, look=figures.looks(self.record))
 
     def __repr__(self) -> str:
-        tables = [self._text_table(point) for point in self.record.points]
-        return "\n".join([*tables, self.sentence, *self._caveats()])
+        return repr(self._shown(self.sentence))
 
     def _repr_html_(self) -> str:
-        tables = "".join(self._html_table(point) for point in self.record.points)
-        told = "".join(f"<p>{escape(text)}</p>" for text in self._caveats())
-        return in_jupyter(tables + told)
+        return self._shown()._repr_html_()
+
+    def _shown(self, *notes: str) -> Artifacts:
+        record, tables = self.record, []
+        for point in record.points:
+            size = fmt.count(point.size, record.asked.unit)
+            title = fmt.shown(record.asked.comparison, 60) + (f" at {size}" if size else "")
+            rows = [list(fmt.cells(record, point, variant).values()) for variant in point.variants]
+            tables.append(Table(title, list(fmt.COLUMNS), rows))
+        interrupted = [] if record.complete else ["Interrupted: this is what was measured until then."]
+        debugged = ["Measured in one process (isolate=False): for debugging, not for claims."]
+        return Artifacts(*tables, notes=[*notes, *interrupted, *([] if record.how.isolated else debugged)])
 
     def _largest(self) -> Point:
-        point = words.largest(self.record)
+        point = fmt.largest(self.record)
         if point is None:
             raise UserError("nothing was measured: the comparison was interrupted before its first size")
         return point
-
-    def _outcome(self, point: Point, name: str) -> Outcome:
-        variant = words.find(point, name)
-        if variant is None:
-            raise UserError(f"there is no variant {name!r}; the variants are {', '.join(self)}")
-        return Outcome(variant, words.sentence(self.record, point, variant))
-
-    def _caveats(self) -> list[str]:
-        """Say what limits the finding, only where there is something to say."""
-        record, said = self.record, []
-        if not record.complete:
-            said.append("Interrupted: this is what was measured until then.")
-        if not record.how.isolated:
-            said.append("Measured in one process (isolate=False): for debugging, not for claims.")
-        if any(not point.together for point in record.points):
-            said.append("Memory did not hold all variants at once: each was measured beside the baseline alone.")
-        return said
-
-    def _title(self, point: Point) -> str:
-        size = words.count(point.size, self.record.asked.unit)
-        return words.shown(self.record.asked.comparison, 60) + (f" at {size}" if size else "")
-
-    def _text_table(self, point: Point) -> str:
-        headings, rows = list(words.COLUMNS.values()), [words.cells(row) for row in words.rows(self.record, point)]
-        return text_table(self._title(point), headings, rows, {"engagement", "verdict"}, set())
-
-    def _html_table(self, point: Point) -> str:
-        heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in words.COLUMNS.values())
-        body = "".join(_html_row(row) for row in words.rows(self.record, point))
-        return f"<table><caption>{escape(self._title(point))}</caption><tr>{heads}</tr>{body}</table>"
-
-
-def _html_row(row: words.Row) -> str:
-    cells = [_html_cell(name, text, row) for name, text in zip(words.COLUMNS, words.cells(row), strict=True)]
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _html_cell(name: str, text: str, row: words.Row) -> str:
-    if name == "engagement" and row.arithmetic:  # told when pointed at
-        proof, share = text.removesuffix(row.reach), escape(row.reach)
-        return f'<td class="wide">{escape(proof)}<abbr class="why" title="{escape(row.arithmetic)}">{share}</abbr></td>'
-    wide = ' class="wide"' if name in ("engagement", "quality", "verdict") and len(text) > 24 else ""
-    return f"<td{wide}>{escape(text)}</td>"
-
-
-class Drawing:
-    """Figures that show themselves as SVG in a notebook, and can be saved."""
-
-    def __init__(self, figures: list):
-        self.figures = figures
-
-    def _repr_html_(self) -> str:
-        from kit.record.style import to_svg
-
-        return in_jupyter("".join(to_svg(figure, themed=True) for figure in self.figures))
-
-    def save(self, path: Path | str) -> None:
-        """Write the figures as SVG: to `path`, and with several figures to `path` with -1, -2, … before its ending.
-
-        Raise UserError if `path` does not end in .svg or its folder is not there."""
-        from kit.record.style import to_svg
-
-        path = Path(path)
-        if path.suffix.lower() != ".svg":
-            raise UserError(f"a drawing is saved as SVG; got {path.name!r}, give a name that ends in .svg")
-        if not path.parent.is_dir():
-            raise UserError(f"there is no folder {str(path.parent)!r} to save {path.name!r} in; make it first")
-        for number, figure in enumerate(self.figures, 1):
-            numbered = path if len(self.figures) == 1 else path.with_stem(f"{path.stem}-{number}")
-            numbered.write_text(to_svg(figure))

@@ -1,4 +1,4 @@
-"""The worker: one fresh process in which one variant is prepared, timed and weighed, on its parent's orders.
+"""The worker: one fresh process in which one variant is set up and measured, on its parent's orders.
 
 `python -m kit.measure.worker FD LIFELINE` speaks over the socket FD: it receives (order, arguments) and answers
 ("done", value) or ("raised", one line, traceback). It ends with everything it started when its parent does, however
@@ -9,23 +9,28 @@ import functools
 import math
 import os
 import random
+import signal
+import statistics
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
 
 from kit.measure import answers, memory
-from kit.measure.lifeline import end_with_parent
-from kit.measure.work import Ceiling, Prepared, Reading
-from kit.record.document import Engagement
+from kit.measure.work import Measurement, Peak, Setup
+from kit.record.document import ExecutionProof
 
-SHORTEST_READING_S = 1e-3
-"""Faster calls are repeated to fill about this time: long against the clock, short against preemption."""
-
+SHORTEST_BLOCK_S = 5e-4
+"""Faster calls are timed in blocks of about this length: long against the clock, short against preemption."""
+MOST_CALLS = 1_000_000
+ONCE_MORE_BELOW_S = 0.1
+"""Calls shorter than this are timed twice before the rounds: one preemption would show another speed."""
 
 QUIET_STEP_S, QUIET_LIMIT_S = 5e-4, 0.2
 
@@ -37,110 +42,129 @@ class Work:
     """One variant at work. Its methods are the orders that a parent may give."""
 
     def __init__(self) -> None:
-        self.prepared: Prepared | None = None
-        self.standing_mib = 0.0
-        self.repeats = 1
+        self.prepared: Setup | None = None
+        self.after_setup_mib = 0.0
         self.children: list[psutil.Process] = []
 
-    def prepare(self, packed: bytes) -> dict:
-        """Unpack and call the variant's function. Return {"prepare_s", "standing_mib", "correctness_only"}."""
+    def setup(self, packed: bytes) -> dict:
+        """Unpack and call the variant's function. Return setup_s, after_setup_mib, and what Setup states."""
         import cloudpickle
 
         function, arguments = cloudpickle.loads(packed)
         start = time.perf_counter()
         made = function(*arguments)
         _synchronize()
-        prepare_s = time.perf_counter() - start
-        if not callable(made) and not isinstance(made, Prepared):
-            raise TypeError(f"a variant returns the callable to time (or Prepared); this one returned {made!r:.80}")
-        self.prepared = made if isinstance(made, Prepared) else Prepared(made)
-        if not isinstance(why := self.prepared.correctness_only, str):
-            raise TypeError(f"correctness_only says in words why no speed may be claimed; got {why!r:.60}")
-        self.standing_mib = memory.resident_mib()
-        return {"prepare_s": prepare_s, "standing_mib": self.standing_mib, "correctness_only": " ".join(why.split())}
-
-    def cold(self) -> dict:
-        """Make the first call. Return {"cold_s", "wall_s", "answer"}: its own seconds, and those of the clock."""
-        wall_s, answer = _timed(self._call())
-        return {"cold_s": _own_seconds(answer, wall_s), "wall_s": wall_s, "answer": _portable(answer)}
-
-    def weigh(self) -> dict:
-        """Make one untimed call and read its peak memory. Return peak, method, device memory, the answer, resident."""
-        self.children = psutil.Process().children(recursive=True)  # looked for once: it walks all of /proc
-        memory.reset()
-        answer = self._call()()
-        _synchronize()
-        peak = memory.peak()
+        setup_s = time.perf_counter() - start
+        if not callable(made) and not isinstance(made, Setup):
+            raise TypeError(f"a variant returns the callable to time (or Setup); this one returned {made!r:.80}")
+        self.prepared = made if isinstance(made, Setup) else Setup(made)
+        self.after_setup_mib = memory.resident_mib()
         return {
-            "peak_mib": max(0.0, peak.mib - self.standing_mib),
-            "method": peak.method,
-            "device_mib": memory.device_mib(),
-            "answer": _portable(answer),
-            "resident_mib": memory.resident_mib(),
+            "setup_s": setup_s,
+            "after_setup_mib": self.after_setup_mib,
+            "not_timed": " ".join(self.prepared.not_timed.split()),
+            "seeded": self.prepared.seeded,
+            "made_s": float(self.prepared.made_s),
         }
 
-    def resume(self, repeats: int) -> None:
-        """Get as warm as the process that this one replaces, which took `repeats` calls a reading."""
-        self.repeats = repeats
+    def first_call(self) -> dict:
+        """Make the first call. Return {"first_call_s", "wall_s", "answer"}: its own seconds, and those of the clock."""
+        wall_s, answer = _timed(self._call())
+        return {"first_call_s": _own(answer, wall_s)[0], "wall_s": wall_s, "answer": _portable(answer)}
+
+    def second_call(self) -> dict:
+        """Make the second call, which is warm, and read its peak memory; repeat short calls until a block is full.
+
+        Return {"peak_mib", "method", "resident_mib", "call_s", "times_itself"}: call_s are the seconds of a warm call.
+        """
+        self.children = psutil.Process().children(recursive=True)  # looked for once: it walks all of /proc
+        memory.reset()
+        call_s, answer = _timed(self._call())
+        (peak_mib, method), resident_mib = memory.peak(), memory.resident_mib()
+        times_itself, calls = isinstance(answer, Measurement), 1
+        if not times_itself and call_s < ONCE_MORE_BELOW_S:
+            call_s = min(call_s, self.measure()["wall_s"])
+        while not times_itself and call_s * calls < SHORTEST_BLOCK_S and calls < MOST_CALLS:
+            calls = min(MOST_CALLS, max(2 * calls, int(SHORTEST_BLOCK_S / max(call_s, 1e-9))))
+            call_s = self.measure(0, calls, 1, untimed_call=True)["wall_s"]
+        return {
+            "peak_mib": max(0.0, peak_mib - self.after_setup_mib),
+            "method": method,
+            "resident_mib": resident_mib,
+            "call_s": call_s,
+            "times_itself": times_itself,
+        }
+
+    def warm_up(self, calls: int, blocks: int, untimed_call: bool) -> None:
+        """Get as warm as the process that this one replaces: one call, and one measurement that is not kept where
+        calls are short (the first measurement after a start differs from all that follow)."""
         self._call()()
         _synchronize()
         self.children = psutil.Process().children(recursive=True)
+        if untimed_call:
+            self.measure(0, calls, blocks, untimed_call)
 
-    def calibrate(self) -> dict:
-        """Choose how many calls make one reading. Return {"repeats", "reading_s"}."""
-        wall_s, answer = _timed(self._call())
-        if not isinstance(answer, Reading):
-            while wall_s * self.repeats < SHORTEST_READING_S and self.repeats < 1_000_000:
-                self.repeats = min(1_000_000, max(2 * self.repeats, int(SHORTEST_READING_S / max(wall_s, 1e-9))))
-                wall_s = self.read()["wall_s"]
-        return {"repeats": self.repeats, "reading_s": wall_s * self.repeats}
+    def measure(self, seed: int = 0, calls: int = 1, blocks: int = 1, untimed_call: bool = False) -> dict:
+        """Take one measurement. Return {"wall_s", "cpu_s", "switches", "metrics"}, seconds per call.
 
-    def read(self, seed: int = 0) -> dict:
-        """Take one reading. Return {"wall_s", "cpu_s", "switches", "metrics"}, times of one call.
-
-        seed: of the luck of work that is seeded.
+        seed: of work that draws on chance. calls: timed together as one block; blocks: the measurement is the median
+        of so many, since a single preemption multiplies a short block. The parent chooses one number of each for all
+        variants of like speed. untimed_call: make one call before the clock starts, which finds caches that the other
+        variants have emptied and threads asleep: its cost is not the work's, and would weigh more the fewer calls
+        follow.
         """
         _change_core()
-        cpu_s, switches = _cpu_s(self.children), _switches()
         call = self._call(seed)
-        _synchronize()
-        start = time.perf_counter()
-        for _ in range(self.repeats):
-            answer = call()
-        _synchronize()
-        wall_s = (time.perf_counter() - start) / self.repeats
-        read = {
-            "wall_s": _own_seconds(answer, wall_s),
-            "cpu_s": (_cpu_s(self.children) - cpu_s) / self.repeats,
-            "switches": _switches() - switches,
-            "metrics": _metrics(answer),
-        }
+        if untimed_call:
+            call()
+        cpu_s, switches = self._spent()
+        times_s = []
+        for _ in range(blocks):
+            _synchronize()
+            start = time.perf_counter()
+            for _ in range(calls):
+                answer = call()
+            _synchronize()
+            times_s.append((time.perf_counter() - start) / calls)
+        wall_s, metrics = _own(answer, statistics.median(times_s))
+        after_s, after = self._spent()
         _become_quiet()
-        return read
+        cpu_s = (after_s - cpu_s) / (calls * blocks)
+        return {"wall_s": wall_s, "cpu_s": cpu_s, "switches": after - switches, "metrics": metrics}
 
-    def again(self) -> dict:
-        """Make one more untimed call, after the rounds, with the first call's luck. Return {"answer"}."""
+    def _spent(self) -> tuple[float, int]:
+        """Return CPU seconds and involuntary context switches of this process and its living children until now."""
+        seconds, switches = 0.0, 0
+        for process in (psutil.Process(), *self.children):
+            with suppress(psutil.Error):
+                seconds += sum(process.cpu_times()[:2])
+                switches += process.num_ctx_switches().involuntary
+        return seconds, switches
+
+    def last_answer(self) -> dict:
+        """Make one more untimed call, after the rounds, with the first call's seed. Return {"answer"}."""
         return {"answer": _portable(self._call()())}
 
-    def engagement(self) -> Engagement:
-        """Return the variant's own proof that it ran, or `not stated`."""
-        if self.prepared.engagement is None:
-            return Engagement(state="not stated")
-        proof = self.prepared.engagement()
-        if not isinstance(proof, Engagement):
-            raise TypeError(f"engagement returns an Engagement, by engaged() or fell_back(); got {proof!r:.80}")
-        return proof
+    def facts(self, with_versions: bool) -> tuple[ExecutionProof, Peak | None, dict[str, str]]:
+        """Return the variant's own proof that it ran, the peak of the machine that bounds a call, and, where they are
+        wanted, the versions of the packages in this interpreter."""
+        proof, peak = self.prepared.execution_proof, self.prepared.peak
+        proof = ExecutionProof(state="unverified") if proof is None else proof()
+        peak = peak() if callable(peak) else peak
+        if not isinstance(proof, ExecutionProof):
+            raise TypeError(
+                f"execution proof returns an ExecutionProof, by verified() or fell_back(); got {proof!r:.80}"
+            )
+        if not isinstance(peak, Peak | None):
+            raise TypeError(f"peak is a Peak, or a function that returns one; got {peak!r:.80}")
+        if not with_versions:
+            return proof, peak, {}
+        from kit.machine import fingerprint
 
-    def ceiling(self) -> Ceiling | None:
-        """Return which ceiling of the machine bounds a call, or None where the variant does not say."""
-        said = self.prepared.ceiling
-        bound = said() if callable(said) else said
-        if bound is not None and not isinstance(bound, Ceiling):
-            raise TypeError(f"ceiling is a Ceiling, or a function that returns one; got {bound!r:.80}")
-        return bound
+        return proof, peak, fingerprint.versions() | {"python": fingerprint.machine().python}
 
     def _call(self, seed: int = 0) -> Callable[[], Any]:
-        """Return the variant's call, with this luck where it draws on chance. A bare call pays nothing for it."""
+        """Return the variant's call, with this seed where it takes one. A bare call pays nothing for it."""
         return functools.partial(self.prepared.call, seed) if self.prepared.seeded else self.prepared.call
 
     def close(self) -> None:
@@ -150,8 +174,8 @@ class Work:
 
 
 def _portable(returned: Any) -> Any:
-    answer = returned.answer if isinstance(returned, Reading) else returned
-    if isinstance(returned, Reading) and callable(answer):
+    answer = returned.answer if isinstance(returned, Measurement) else returned
+    if isinstance(returned, Measurement) and callable(answer):
         answer = answer()
     if answers.is_lazy(answer):
         kind = type(answer).__name__
@@ -161,26 +185,20 @@ def _portable(returned: Any) -> Any:
     return answers.portable(answer)
 
 
-def _own_seconds(returned: Any, wall_s: float) -> float:
-    if not isinstance(returned, Reading):
-        return wall_s
-    seconds = _number("the seconds", returned.seconds)
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"the seconds of a Reading must be 0 or more; got {seconds}")
-    return seconds
-
-
-def _metrics(returned: Any) -> dict[str, float]:
-    if not isinstance(returned, Reading):
-        return {}
-    return {str(name): _number(f"the metric {name!r}", value) for name, value in returned.metrics.items()}
-
-
-def _number(what: str, value: Any) -> float:
+def _own(returned: Any, wall_s: float) -> tuple[float, dict[str, float]]:
+    """Return the seconds and metrics of a call: its own where it times itself, else the clock's and none."""
+    if not isinstance(returned, Measurement):
+        return wall_s, {}
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{what} of a Reading must be a number; got {value!r:.60}") from None
+        seconds, metrics = (
+            float(returned.seconds),
+            {str(name): float(value) for name, value in returned.metrics.items()},
+        )
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the seconds and metrics of a Measurement must be numbers: {error}") from None
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"the seconds of a Measurement must be 0 or more; got {seconds}")
+    return seconds, metrics
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -221,21 +239,22 @@ def _synchronize() -> None:
         cupy.cuda.runtime.deviceSynchronize()
 
 
-def _cpu_s(children: list[psutil.Process]) -> float:
-    """Return the CPU seconds spent by this process and its living children."""
-    spent = time.process_time()
-    for child in children:
-        try:
-            spent += sum(child.cpu_times()[:2])
-        except psutil.Error:
-            continue
-    return spent
+def end_with_parent(lifeline: int) -> None:
+    """Have this process and its group killed when the pipe `lifeline` closes: by the kernel where it can, since code
+    that holds Python's lock for long would keep a thread from it."""
+    os.set_inheritable(lifeline, False)
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgid(0))
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_wait_and_die, args=(lifeline,), daemon=True).start()
 
 
-def _switches() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+def _wait_and_die(lifeline: int) -> None:
+    os.read(lifeline, 1)  # returns at the parent's end only
+    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def serve(connection: Connection) -> None:

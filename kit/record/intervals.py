@@ -1,4 +1,4 @@
-"""From readings to an interval, without assuming a shape of the noise. Pure functions over numbers."""
+"""From measurements to an interval, without assuming a shape of the noise. Pure functions over numbers."""
 
 import functools
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 ALPHA = 0.05
-"""Chance of a false call over all looks together."""
-MAX_LOOKS = 6
-"""Looks at the data; each takes an equal share of alpha (Bonferroni)."""
-CONFIDENCE = 1 - ALPHA / MAX_LOOKS
-"""Of the interval over rounds at one look."""
+"""False positive rate over all interim analyses."""
+MAX_INTERIM_ANALYSES = 6
+"""Each takes an equal share of alpha (Bonferroni)."""
+CONFIDENCE = 1 - ALPHA / MAX_INTERIM_ANALYSES
+"""Of the interval over rounds at one interim analysis."""
 MIN_ROUNDS = 10
-"""Under this number of rounds nothing is resolved."""
+"""Under this number of rounds there is no verdict."""
 
 
 @functools.lru_cache(4096)
@@ -39,13 +39,13 @@ def sign_test_interval(differences: Sequence[float], confidence: float) -> tuple
 def log_ratios(baseline_s: Sequence[float], variant_s: Sequence[float]) -> np.ndarray:
     """Return log(baseline / variant) of each round that both took part in, shape (rounds,)."""
     n = min(len(baseline_s), len(variant_s))
-    tiny = 1e-12  # a self-timed reading may be 0
+    tiny = 1e-12  # a self-timed measurement may be 0
     baseline, variant = np.asarray(baseline_s[:n], float), np.asarray(variant_s[:n], float)
     return np.log(np.maximum(baseline, tiny)) - np.log(np.maximum(variant, tiny))
 
 
 def effective_starts(starts: Sequence[int], rounds: int) -> float:
-    """Return how many sets of processes of equal size would average luck as well (Kish's effective sample size).
+    """Return the effective number of process restarts (Kish's effective sample size).
 
     starts: numbers of rounds after which all processes were fresh, the first 0; rounds: how many were taken.
 

@@ -13,8 +13,10 @@ from uuid import uuid4
 import msgspec
 
 from kit.errors import UserError
+from kit.record import upgrade
 from kit.record.document import VERSION, Chart, Record, Table
-from kit.record.masking import MASK, impersonal, is_secret
+from kit.record.formatting import shown
+from kit.record.redaction import MASK, impersonal, is_secret
 
 LARGEST_BYTES = 256 * 2**20
 """A file above this is not read: no comparison writes such a record."""
@@ -31,8 +33,8 @@ def now() -> str:
 
 
 def clean(value: Any) -> Any:
-    """Return `value` as plain JSON data, without secrets: NaN and infinities become null, credentials are masked, texts
-    under a secret's name too, the home folder becomes `~`; what JSON cannot hold becomes its text.
+    """Return `value` as plain JSON data: NaN and infinities become null, secrets are masked, the home folder becomes
+    `~`, and what JSON cannot hold becomes its text.
 
     >>> clean({"url": "s3://key:secret@bucket/x", "loss": float("nan"), "api_key": "0abc"})
     {'url': 's3://***@bucket/x', 'loss': None, 'api_key': '***'}
@@ -44,16 +46,13 @@ def clean(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None  # float() for NumPy's float64, which is a float too
     if isinstance(value, dict):
-        return {clean(str(key)): _named(str(key), item) for key, item in value.items()}
+        hidden = {key for key, item in value.items() if isinstance(item, str) and item and is_secret(str(key))}
+        return {clean(str(key)): MASK if key in hidden else clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [clean(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a scalar of NumPy or a tensor
         return clean(value.item())
     return clean(str(value))
-
-
-def _named(name: str, value: Any) -> Any:
-    return MASK if isinstance(value, str) and value and is_secret(name) else clean(value)
 
 
 def write(record: Record, folder: Path | str) -> Path:
@@ -65,16 +64,9 @@ def write(record: Record, folder: Path | str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", record.asked.comparison.lower()).strip("-")[:60] or "comparison"
     path = folder / f"{slug}-{re.sub(r'[^A-Za-z0-9._-]+', '-', record.id)[:80]}.json"
-    partial = path.with_suffix(f".{uuid4().hex[:8]}.partial")
-    _put(record, partial)
-    try:
-        os.link(partial, path)  # fails if the name is taken, unlike a rename
-    except OSError:
-        if path.exists():
-            raise
-        os.replace(partial, path)  # a file system without links; the name is the record's own
-    finally:
-        partial.unlink(missing_ok=True)
+    if path.exists():
+        raise FileExistsError(f"{path.name} is there already; a record is never overwritten")
+    _put(record, path)
     return path
 
 
@@ -97,35 +89,29 @@ def put(path: Path, text: str) -> None:
 
 def _put(record: Record, path: Path) -> None:
     document = clean(msgspec.to_builtins(record, enc_hook=clean))
-    with open(path, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(document), indent=1))
         file.flush()
         os.fsync(file.fileno())
 
 
-def exhibit(path: Path | str, exhibits: Iterable[Chart | Table]) -> Record:
+def artifact(path: Path | str, artifacts: Iterable[Chart | Table]) -> Record:
     """Add charts and tables to the record in the file `path`, which is replaced at once, and return the new record.
 
-    Raise `UserError` if the file can't be read or replaced; it then stands as it was."""
+    Raise `UserError` if the file can't be read or replaced; it is then as it was."""
     path = Path(path)
-    record = with_exhibits(read(path), exhibits)
-    partial = path.with_suffix(f".{uuid4().hex[:8]}.partial")
+    record = with_artifacts(read(path), artifacts)
     try:
-        _put(record, partial)
-        os.replace(partial, path)
+        _put(record, path)
     except OSError as error:
-        raise UserError(
-            f"{path.name}: nothing could be added: {error.strerror or error}; it stands as it was"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise UserError(f"{path.name}: nothing could be added: {error.strerror or error}; it is as it was") from None
     return record
 
 
-def with_exhibits(record: Record, exhibits: Iterable[Chart | Table]) -> Record:
+def with_artifacts(record: Record, artifacts: Iterable[Chart | Table]) -> Record:
     """Return `record` with these charts and tables; one of a title that is there replaces it where it stands."""
-    titled = {exhibit.title: exhibit for exhibit in (*record.exhibits, *exhibits)}
-    return msgspec.structs.replace(record, exhibits=list(titled.values()))
+    titled = {artifact.title: artifact for artifact in (*record.artifacts, *artifacts)}
+    return msgspec.structs.replace(record, artifacts=list(titled.values()))
 
 
 def read(path: Path | str) -> Record:
@@ -152,15 +138,11 @@ def decode(text: bytes, name: str = "record") -> Record:
         version = msgspec.json.decode(text, type=_Version).schema
         if version == VERSION:
             return msgspec.json.decode(text, type=Record)
-    except (msgspec.ValidationError, UserError) as error:
-        raise UserError(f"{name}: it is not a record: {_short(error)}") from None
+        if version == upgrade.VERSION:
+            return msgspec.convert(upgrade.upgraded(msgspec.json.decode(text)), type=Record)
+    except (msgspec.ValidationError, UserError, AttributeError, TypeError) as error:
+        raise UserError(f"{name}: it is not a record: {shown(error, 160)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{name}: it is not whole JSON: {_short(error)}") from None
-    raise UserError(
-        f"{name}: its version is {_short(version)!r} and this kit reads {VERSION!r}; read it with the kit that wrote it"
-    )
-
-
-def _short(value: object, most: int = 160) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+        raise UserError(f"{name}: it is not whole JSON: {shown(error, 160)}") from None
+    known = f"this kit reads {VERSION!r} and {upgrade.VERSION!r}; read it with the kit that wrote it"
+    raise UserError(f"{name}: its version is {shown(version, 160)!r} and {known}")

@@ -1,131 +1,86 @@
-"""Writes the report as Markdown that fits a pull request's comment."""
+"""Renders the report as Markdown that fits a pull request's comment."""
 
 from typing import TYPE_CHECKING
 
-from kit.record import comment, words
+from kit.record import formatting as fmt
+from kit.record.document import Table
 
 if TYPE_CHECKING:
-    from kit.report.pages import Report
-    from kit.report.view import OwnTable, Section
+    from kit.report.sections import Report, Section
 
 MOST_LISTED = 40
-MOST_MACHINES = 8
-LONGEST_TEXT = 400
+INTERVALS = "95 % CI: over paired rounds and process restarts on one machine; over seeds where rounds have their own."
 LARGEST = 60_000
 """Characters: a comment on GitHub holds 65,536."""
 
 
-def page(report: "Report") -> str:
-    """Return the report as GitHub-flavoured Markdown that a comment holds: what to do, what could change that,
-    failures, and folded, as many as there is room for, the comparisons in full."""
-    parts = [
-        "# What should we do?",
-        *(f"Measured on {safe(machine.line)}, {safe(machine.days)}." for machine in report.machines[:MOST_MACHINES]),
-    ]
+def render(report: "Report") -> str:
+    """Return the report as GitHub-flavoured Markdown: the recommendations, failures, and folded, as many as there is
+    room for, the comparisons in full."""
+    parts = ["# Recommendations"]
+    parts += [f"Measured on {fmt.markdown(one.line)}, {one.days}." for one in report.machines[:8]]
+    parts += [f"{fmt.count(report.records, 'records')}, {report.commits}. {INTERVALS}"] if report.sections else []
     if not report.sections:
         parts.append("Nothing has been measured yet.")
-    for heading, rows in (_choices(report), _changes(report), _failures(report)):
-        parts += _fitting(heading, rows, LARGEST // 3)
-    left, untold = LARGEST - len("\n\n".join(parts)), report.untold
+    parts += _fitting([_card(card.section) for card in report.cards], LARGEST // 3)
+    failures = _failures(report)
+    parts += ["## Failures", *_fitting(failures, LARGEST // 4, "\n")] if failures else []
+    rejected = [
+        f"- {v.verdict}: {fmt.markdown(v.name)}{f' at {fmt.markdown(sizes)}' if sizes else ''} in "
+        f"{fmt.markdown(s.title)}: {fmt.markdown(fmt.note(v))}" for s, sizes, v in report.rejected
+    ]  # fmt: skip
+    parts += ["## Rejected and failed variants", *_fitting(rejected, LARGEST // 4, "\n")] if rejected else []
+    left, more = LARGEST - len("\n\n".join(parts)), report.more
     for section in report.sections:
-        folded = _folded(section)
-        if len(folded) + 2 <= left:
-            parts.append(folded)
-            left -= len(folded) + 2
-        else:
-            untold += 1
-    if untold:
-        stand = "comparison stands" if untold == 1 else "comparisons stand"
-        parts.append(f"{untold:,} more {stand} in `index.html` and `results.parquet`.")
+        folded = fmt.folded(f"{section.technique}: {section.title}", "\n\n".join(_section(section)))
+        if len(folded) + 2 > left:
+            more += 1
+            continue
+        parts.append(folded)
+        left -= len(folded) + 2
+    if more:
+        parts.append(f"{fmt.count(more, 'comparisons')} more in `index.html` and `results.parquet`.")
     return "\n\n".join(parts) + "\n"
 
 
-def _fitting(heading: str, rows: list[str], most: int) -> list[str]:
-    """Return a heading and as many rows as that many characters hold, with how many were left out."""
-    kept, left = [], most
-    for row in rows:
-        left -= len(row) + 1
-        if left < 0:
-            break
-        kept.append(row)
-    more = [f"And {len(rows) - len(kept):,} more."] if len(kept) < len(rows) else []
-    return [f"{heading}\n" + "\n".join(kept), *more] if rows else []
+def _fitting(items: list[str], most: int, between: str = "\n\n") -> list[str]:
+    """Return as many items as that many characters hold, as one text, with how many were left out."""
+    kept: list[str] = []
+    while len(kept) < len(items) and sum(map(len, kept)) + len(items[len(kept)]) < most:
+        kept.append(items[len(kept)])
+    more = [f"And {len(items) - len(kept):,} more."] if len(kept) < len(items) else []
+    return [between.join(kept), *more] if items else []
 
 
-def _choices(report: "Report") -> tuple[str, list[str]]:
-    """Return the first screen as a table: its head, and a row a comparison."""
-    heads = ["technique", "comparison", "what to do"]
-    heads += ["speed-up [interval]", "shown at", "faster from", "memory", "quality"]
-    heads += ["cost"] if any("Cost" in dict(section.choice.numbers) for section in report.sections) else []
-    names = ("Speed-up", "Shown at", "Faster from", "Memory", "Quality", "Cost")[: len(heads) - 3]
-    rows = []
-    for section in report.sections:
-        numbers = dict(section.choice.numbers)
-        cells = [section.technique, _named(section), section.choice.do, *(numbers.get(name, "—") for name in names)]
-        rows.append("| " + " | ".join(map(safe, cells)) + " |")
-    return "| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads), rows
+def _card(section: "Section") -> str:
+    found = section.recommendation
+    note = f" ({fmt.markdown(found.note)})" if found.note else ""
+    lines = [f"**{fmt.markdown(section.technique)}: {fmt.markdown(found.headline)}**{note}"]
+    lines += [f"{fmt.markdown(text.rstrip('.'))}." for text in (found.evidence, found.cost) if text]
+    lines += [f"{'. '.join(fmt.markdown(text.rstrip('.')) for text in found.caveats)}."] if found.caveats else []
+    return "  \n".join([*lines, *([f"Next: `{found.command}`"] if found.command else [])])
 
 
-def _changes(report: "Report") -> tuple[str, list[str]]:
-    """Return what limits the recommendations and what could change them, each clause once."""
-    clauses = dict.fromkeys(
-        f"- {safe(section.technique)}: {safe(clause.rstrip('.'))}."
-        for section in report.sections
-        for clause in (*section.warnings, *section.choice.change)
-    )
-    return "What limits this, and what could change it:\n", list(clauses)
-
-
-def _named(section: "Section") -> str:
-    return section.title + "".join(f", {more}" for more in (section.label, section.where) if more)
-
-
-def _folded(section: "Section") -> str:
-    told = "\n\n".join(_section(section))
-    return comment.folded(words.shown(f"{section.technique}: {_named(section)}", 200), told)
-
-
-def safe(text: str) -> str:
-    """Return text as a comment shows it, cut where it is too long to read there."""
-    return comment.safe(text, LONGEST_TEXT)
+def _failures(report: "Report") -> list[str]:
+    failed = [f"- {fmt.markdown(run.status.run)} {fmt.markdown(run.status.state)}: {fmt.markdown(run.line)}"
+              for run in report.failed]  # fmt: skip
+    return failed + [f"- {fmt.markdown(f.file)} can't be read: {fmt.markdown(f.reason)}" for f in report.unreadable]
 
 
 def _section(section: "Section") -> list[str]:
-    where = [f"On {safe(section.where)}."] if section.where else []
-    told = [f"**{safe(section.headline)}**", _table(section)]
-    told += [_own_table(table) for table in section.own_tables]
-    told += [f"Drawn on the page: {'; '.join(map(safe, section.charts))}."] if section.charts else []
-    told += [
-        f"{safe(clause)}{'; to have it: ' + safe(remedy) if remedy else ''}." for clause, remedy in section.not_run
-    ]
-    return [*where, *[part for part in told if part], *(f"> {safe(w)}" for w in section.warnings)]
+    record, parts = section.record, [_card(section), fmt.markdown(section.baseline)]
+    for point in section.points[:1]:
+        rows = [list(fmt.cells(record, point, v).values()) for v in point.variants if v.verdict != "skipped"]
+        at = fmt.count(point.size, record.asked.unit)
+        parts += [f"At {fmt.markdown(at)}:"] if at else []
+        parts.append(_table(list(fmt.COLUMNS), rows))
+    for table in section.tables:
+        rows = [[fmt.cell(value) for value in row] for row in table.rows]
+        parts += [f"**{fmt.markdown(table.title)}**", _table(table.columns, rows, table), fmt.markdown(table.note)]
+    return [part for part in parts if part]
 
 
-def _table(section: "Section") -> str:
-    if not section.tables:
-        return ""
-    table = section.tables[0]
-    heads = "| " + " | ".join(words.COLUMNS.values()) + " |\n|" + " --- |" * len(words.COLUMNS)
-    rows = [
-        "| " + " | ".join(map(safe, words.cells(row))) + " |"
-        for row in table.rows[:MOST_LISTED]
-        if row.verdict != "skipped"
-    ]
-    at = f"At {safe(table.at)}: {safe(table.said)}.\n\n" if table.at else f"{safe(table.said)}.\n\n"
-    return at + "\n".join([heads, *rows])
-
-
-def _own_table(table: "OwnTable") -> str:
-    heads = "| " + " | ".join(safe(name) for name, _ in table.columns) + " |"
-    rule = "|" + "".join(" ---: |" if right else " --- |" for _, right in table.columns)
-    rows = ["| " + " | ".join(map(safe, row)) + " |" for row in table.rows[:MOST_LISTED]]
-    more = len(table.rows) - len(rows) + table.more
-    notes = [safe(table.note), f"{more:,} more rows stand in the record." if more else ""]
-    return "\n\n".join([f"**{safe(table.title)}**", "\n".join([heads, rule, *rows]), *[n for n in notes if n]])
-
-
-def _failures(report: "Report") -> tuple[str, list[str]]:
-    failed = [f"- run {safe(status.run)} {safe(status.state)}: {safe(status.line)}" for status, _ in report.failed]
-    failed += [f"- {safe(t.variant)} {t.verdict} in {safe(t.comparison)}: {safe(t.reason)}" for t in report.troubles]
-    failed += [f"- {safe(file.file)} can't be read: {safe(file.reason)}" for file in report.unreadable]
-    return "## Failures\n", failed
+def _table(heads: list[str], rows: list[list[str]], table: Table | None = None) -> str:
+    right = [table is not None and fmt.is_numeric(row[place] for row in table.rows) for place in range(len(heads))]
+    more = [f"\n{fmt.count(len(rows) - MOST_LISTED, 'rows')} more in the record."] if len(rows) > MOST_LISTED else []
+    return "\n".join([fmt.markdown_table(heads, rows[:MOST_LISTED], right), *more])

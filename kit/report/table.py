@@ -1,84 +1,30 @@
-"""Writes `results.parquet`: one row a variant and size, for whoever wants to compute with the results."""
+"""Writes `results.parquet`: one row per variant and size, for whoever wants to compute with the results."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from kit.record import words
+from kit.record import formatting as fmt
 from kit.record.document import Point, Record, Variant
-from kit.record.masking import masked
+from kit.record.redaction import masked
 
-TEXT, REAL, WHOLE, TRUTH = "string", "float64", "int64", "bool"
 LONGEST = 4096
 """Characters of a text that are kept."""
 BATCH = 20_000
 """Rows held before they are written."""
 
-COLUMNS = {
-    "notebook": TEXT,
-    "comparison": TEXT,
-    "title": TEXT,
-    "record": TEXT,
-    "written": TEXT,
-    "complete": TRUTH,
-    "parameters": TEXT,
-    "baseline": TEXT,
-    "size": REAL,
-    "unit": TEXT,
-    "variant": TEXT,
-    "state": TEXT,
-    "verdict": TEXT,
-    "reason": TEXT,
-    "remedy": TEXT,
-    "prepare_s": REAL,
-    "cold_s": REAL,
-    "warm_s": REAL,
-    "repeats": WHOLE,
-    "speedup": REAL,
-    "low": REAL,
-    "high": REAL,
-    "confidence": REAL,
-    "rounds": WHOLE,
-    "drift": REAL,
-    "noise_floor": REAL,
-    "breakeven_calls": REAL,
-    "peak_mib": REAL,
-    "standing_mib": REAL,
-    "device_peak_mib": REAL,
-    "quality": TEXT,
-    "quality_measure": TEXT,
-    "quality_value": REAL,
-    "quality_bound": REAL,
-    "quality_note": TEXT,
-    "engagement": TEXT,
-    "engagement_facts": TEXT,
-    "engagement_note": TEXT,
-    "reach_ceiling": TEXT,
-    "reach_amount": REAL,
-    "reach_share": REAL,
-    "metrics": TEXT,
-    "exponent": REAL,
-    "overtakes": TEXT,
-    "from_size": REAL,
-    "from_low": REAL,
-    "from_high": REAL,
-    "machine": TEXT,
-    "cpu": TEXT,
-    "cores": WHOLE,
-    "memory_mib": REAL,
-    "gpus": TEXT,
-    "system": TEXT,
-    "arch": TEXT,
-    "python": TEXT,
-    "versions": TEXT,
-    "kit": TEXT,
-    "commit": TEXT,
-    "dirty": TRUTH,
-    "seed": WHOLE,
-    "budget_s": REAL,
-    "threads": WHOLE,
-    "isolated": TRUTH,
+_NAMES = {
+    "string": "notebook comparison title record written parameters baseline unit variant state verdict reason remedy "
+    "check check_metric check_note execution_proof execution_facts execution_note peak metrics overtakes machine cpu "
+    "gpus system arch python versions kit commit",
+    "float64": "size made_s setup_s first_call_s median_s speedup low high confidence drift noise_floor "
+    "breakeven_calls peak_mib after_setup_mib check_value check_threshold peak_amount peak_share "
+    "from_size from_low from_high memory_mib time_budget_s",
+    "int64": "repeats rounds cores seed threads",
+    "bool": "complete dirty isolated",
 }
+COLUMNS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+"""The columns and their types."""
 
 
 def rows(record: Record) -> list[dict[str, Any]]:
@@ -88,9 +34,9 @@ def rows(record: Record) -> list[dict[str, Any]]:
 
 
 def _own(record: Record) -> list[dict[str, Any]]:
-    """Return what is each row's own."""
+    """Return what each row has of its own."""
     return [
-        _at(point) | _of(point, variant) | _over_sizes(record, variant)
+        {"size": None if point.size is None else float(point.size)} | _of(point, variant) | _scaling(record, variant)
         for point in record.points
         for variant in point.variants
     ]
@@ -99,64 +45,43 @@ def _own(record: Record) -> list[dict[str, Any]]:
 def _shared(record: Record) -> dict[str, Any]:
     asked, on, how = record.asked, record.machine, record.how
     return {
-        "notebook": asked.notebook,
-        "comparison": asked.comparison,
-        "title": asked.title,
+        **_named(asked, "notebook comparison title baseline unit"),
+        **_named(record, "written complete"),
+        **_named(on, "cpu cores memory_mib system arch python"),
+        **_named(how, "kit seed time_budget_s threads isolated"),
         "record": record.id,
-        "written": record.written,
-        "complete": record.complete,
         "parameters": _json(asked.parameters),
-        "baseline": asked.baseline,
-        "unit": asked.unit,
         "machine": on.key,
-        "cpu": on.cpu,
-        "cores": on.cores,
-        "memory_mib": on.memory_mib,
         "gpus": ", ".join(gpu.name for gpu in on.gpus),
-        "system": on.system,
-        "arch": on.arch,
-        "python": on.python,
         "versions": _json(record.versions),
-        "kit": how.kit,
         "commit": record.git.commit if record.git else None,
         "dirty": record.git.dirty if record.git else None,
-        "seed": how.seed,
-        "budget_s": how.seconds,
-        "threads": how.threads,
-        "isolated": how.isolated,
     }
 
 
-def _at(point: Point) -> dict[str, Any]:
-    return {"size": None if point.size is None else float(point.size)}
+def _named(source: Any, names: str) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names.split()} if source else {}
 
 
 def _of(point: Point, variant: Variant) -> dict[str, Any]:
-    own = {
-        name: getattr(variant, name)
-        for name in ("state", "verdict", "reason", "remedy", "prepare_s", "cold_s", "warm_s", "repeats")
-    }
-    own |= {"variant": variant.name, "breakeven_calls": variant.breakeven_calls, "metrics": _json(variant.metrics)}
-    own["noise_floor"] = words.noise_floor(point, variant)
-    if effect := variant.effect:
-        own |= {name: getattr(effect, name) for name in ("speedup", "low", "high", "confidence", "rounds", "drift")}
-    if memory := variant.memory:
-        own |= {name: getattr(memory, name) for name in ("peak_mib", "standing_mib", "device_peak_mib")}
-    if found := variant.quality:
-        own |= {"quality": found.state} | {
-            f"quality_{n}": getattr(found, n) for n in ("measure", "value", "bound", "note")
-        }
-    if proof := variant.engagement:
-        own |= {"engagement": proof.state, "engagement_facts": _json(proof.facts), "engagement_note": proof.note}
-    if reach := variant.reach:
-        own |= {f"reach_{name}": getattr(reach, name) for name in ("ceiling", "amount", "share")}
-    return own
+    check, proof, share = variant.check, variant.execution_proof, variant.peak_share
+    return {
+        "variant": variant.name,
+        "metrics": _json(variant.metrics),
+        "noise_floor": fmt.noise_floor(point, variant),
+        **_named(variant, "state verdict reason remedy made_s setup_s first_call_s median_s repeats breakeven_calls"),
+        **_named(variant.effect, "speedup low high confidence rounds drift"),
+        **_named(variant.memory, "peak_mib after_setup_mib"),
+        **{f"check_{name}": value for name, value in _named(check, "metric value threshold note").items()},
+        **({"check": check.state} if check else {}),
+        **({"execution_proof": proof.state, "execution_note": proof.note, "execution_facts": _json(proof.facts)}
+           if proof else {}),
+        **({"peak": share.peak, "peak_amount": share.amount, "peak_share": share.share} if share else {}),
+    }  # fmt: skip
 
 
-def _over_sizes(record: Record, variant: Variant) -> dict[str, Any]:
-    scaling = record.scaling.get(variant.name)
-    names = ("exponent", "overtakes", "from_size", "from_low", "from_high")
-    return {name: getattr(scaling, name) for name in names} if scaling else {}
+def _scaling(record: Record, variant: Variant) -> dict[str, Any]:
+    return _named(record.scaling.get(variant.name), "overtakes from_size from_low from_high")
 
 
 def _json(value: dict) -> str:
@@ -171,13 +96,19 @@ class Writer:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._schema = pa.schema(
-            [(name, getattr(pa, {"bool": "bool_"}.get(kind, kind))()) for name, kind in COLUMNS.items()]
-        )
+        types = {name: getattr(pa, {"bool": "bool_"}.get(kind, kind))() for name, kind in COLUMNS.items()}
+        self._schema = pa.schema(list(types.items()))
         self._file = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
         self._shared: list[dict[str, Any]] = []
         self._of_record: list[int] = []
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._file.close()
 
     def add(self, record: Record) -> None:
         """Add all rows of one record."""
@@ -188,19 +119,14 @@ class Writer:
         if len(self._rows) >= BATCH:
             self._flush()
 
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        self._flush()
-        self._file.close()
-
     def _flush(self) -> None:
-        """Write a batch: what the rows of a record share is turned into a column once a record, not once a row."""
+        """Write a batch: what the rows of a record share becomes a column once per record, not once per row."""
         import pyarrow as pa
 
         of_record = pa.array(self._of_record, pa.int32())
-        shared = {name: self._column(name, self._shared).take(of_record) for name in _names(self._shared)}
-        own = {name: self._column(name, self._rows) for name in COLUMNS if name not in shared}
-        columns = shared | own
+        names = list(self._shared[0]) if self._shared else []
+        columns = {name: self._column(name, self._shared).take(of_record) for name in names}
+        columns |= {name: self._column(name, self._rows) for name in COLUMNS if name not in columns}
         self._file.write_table(pa.table({name: columns[name] for name in COLUMNS}, schema=self._schema))
         self._rows, self._shared, self._of_record = [], [], []
 
@@ -208,14 +134,10 @@ class Writer:
         import pyarrow as pa
 
         values = [row.get(name) for row in found]
-        if COLUMNS[name] == TEXT:
-            texts = {value: _text(value) for value in set(values)}  # few differ, and masking takes its time
+        if COLUMNS[name] == "string":
+            texts = {value: _text(value) for value in set(values)}  # few differ, and redaction takes its time
             values = [texts[value] for value in values]
         return pa.array(values, self._schema.field(name).type)
-
-
-def _names(shared: list[dict[str, Any]]) -> list[str]:
-    return list(shared[0]) if shared else []
 
 
 def _text(value: str | None) -> str | None:

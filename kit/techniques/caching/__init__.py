@@ -1,5 +1,4 @@
-"""Caching: what a cache is worth in front of real work, and how near its policy comes to the best possible.
+"""Caching: answers stored in front of real work. Read `variants.answer` first, then a page of `policies` and `stores`.
 
-A trace says what was asked for, in its order; a policy says what to keep; a curve says what that yields at every size;
-the advice says what it is worth.
+A trace contains requests in their order, a policy chooses what to keep, a store keeps it, work computes the rest.
 """

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from kit.measure.work import Ceiling
-from kit.techniques.dataframes.in_pandas import FLIGHTS
-from kit.techniques.dataframes.tables import ROW_GROUP, Tables
+from kit.common.datasets import ROW_GROUP
+from kit.measure.work import Peak
+from kit.techniques.dataframes.in_pandas import READ
+from kit.techniques.dataframes.tables import Tables
 
 MEMORY, DEVICE = "memory_copy_gib_per_s", "device_copy_gib_per_s"
-"""The ceilings of engines on the CPU and on a GPU."""
+"""The peaks of engines on the CPU and on a GPU."""
 
 READ_BY = {
     "groupby_1": "id1 v1",
@@ -26,28 +27,22 @@ READ_BY = {
 
 JOINED = {"join_1": "small", "join_2": "medium", "join_3": "medium", "join_4": "medium", "join_5": "big"}
 
-OF_FLIGHTS = {
-    "flights": FLIGHTS,
-    "weather": ["origin", "time_hour", "wind_speed", "precip", "visib"],
-    "planes": ["tailnum", "year", "seats"],
-    "airports": ["faa", "lat", "lon", "alt"],
-    "airlines": ["carrier", "name"],
-}
-
 
 def read(tables: Tables, question: str) -> dict[str, list[str]]:
     """Return table → the columns that no engine can answer `question` without."""
+    import pyarrow.parquet as pq
+
     if question == "delay_features":
-        return OF_FLIGHTS
+        return READ
     if question in READ_BY:
         return {"x": READ_BY[question].split()}
     if question in JOINED:
-        return {name: _names(tables.paths[name]) for name in ("x", JOINED[question])}
+        return {name: pq.read_schema(tables.paths[name]).names for name in ("x", JOINED[question])}
     whole = {"x": [*tables.by, *tables.values]}
     return whole | ({"keys": [*tables.by, "key_number"]} if question == "own_join" else {})
 
 
-def bound(tables: Tables, question: str, ceiling: str = MEMORY) -> Ceiling:
+def bound(tables: Tables, question: str, peak: str = MEMORY) -> Peak:
     """Return the least that a question must move, the same for all engines: the columns that it reads, once.
 
     A number counts its width, a text the 1, 2 or 4 bytes of a code that tells as many texts apart as the first rows
@@ -56,9 +51,7 @@ def bound(tables: Tables, question: str, ceiling: str = MEMORY) -> Ceiling:
     needed = read(tables, question)
     amount = sum(_bytes(tables.paths[name], columns) for name, columns in needed.items()) / 2**30
     number = sum(map(len, needed.values()))
-    return Ceiling(
-        ceiling, amount, f"the {number} columns that the question needs, read once, text as codes: the least"
-    )
+    return Peak(peak, amount, f"the {number} columns that the question needs, read once, text as codes: the least")
 
 
 def _bytes(path: str, columns: Iterable[str]) -> int:
@@ -79,9 +72,3 @@ def _width(file: Any, field: Any) -> int:
     first = next(file.iter_batches(ROW_GROUP, columns=[field.name]), None)
     different = pc.count_distinct(first[0]).as_py() if first is not None else 0
     return 1 if different <= 2**8 else 2 if different <= 2**16 else 4
-
-
-def _names(path: str) -> list[str]:
-    import pyarrow.parquet as pq
-
-    return pq.read_schema(path).names

@@ -17,16 +17,16 @@ from typing import Any
 
 from kit.errors import UserError
 from kit.machine.fingerprint import allowed_threads
-from kit.measure.work import Ceiling, Prepared, engaged, fell_back
-from kit.record.document import Engagement
+from kit.measure.work import Peak, Setup, fell_back, verified
+from kit.record.document import ExecutionProof
 from kit.techniques.dataframes.columns import DEVICE, MEMORY, bound
-from kit.techniques.dataframes.questions import workload
+from kit.techniques.dataframes.questions import workload_of
 from kit.techniques.dataframes.tables import Tables
 
 FLIGHT_TEXT = ("carrier", "origin", "dest", "tailnum")
 
 
-def pandas(tables: Tables, question: str) -> Prepared:
+def pandas(tables: Tables, question: str) -> Setup:
     """pandas: one thread but for reading."""
     import pandas as pd
     import pyarrow
@@ -37,18 +37,23 @@ def pandas(tables: Tables, question: str) -> Prepared:
     load = partial(_pandas_frame, categories=_groups(question))
     call = asked(in_pandas, question, tables, load, pd=pd, text={"read_dictionary": FLIGHT_TEXT})
 
-    def proof() -> Engagement:
-        return engaged(version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU")
+    def proof() -> ExecutionProof:
+        return verified(version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU")
 
-    return Prepared(call, proof, ceiling=partial(bound, tables, question))
+    return Setup(call, proof, peak=partial(bound, tables, question))
 
 
-def polars(tables: Tables, question: str) -> Prepared:
+def polars(tables: Tables, question: str) -> Setup:
     """Polars, lazy, collected by its streaming engine."""
-    return _polars(tables, question, "streaming", _polars_engaged, categories=_groups(question))
+    import polars as pl
+
+    def proof() -> ExecutionProof:
+        return _threads_engaged(pl.thread_pool_size(), version=pl.__version__, device="CPU")
+
+    return _polars(tables, question, "streaming", proof, categories=_groups(question))
 
 
-def duckdb(tables: Tables, question: str) -> Prepared:
+def duckdb(tables: Tables, question: str) -> Setup:
     """DuckDB in memory; the answer is fetched as an Arrow table."""
     import duckdb
 
@@ -57,15 +62,15 @@ def duckdb(tables: Tables, question: str) -> Prepared:
     connection = duckdb.connect(config={"threads": allowed_threads()})
     query = asked(in_sql, question, tables, partial(_duckdb_table, connection, enums=_groups(question)))()
 
-    def proof() -> Engagement:
+    def proof() -> ExecutionProof:
         [(used,)] = connection.sql("SELECT current_setting('threads')").fetchall()
         return _threads_engaged(used, version=duckdb.__version__, device="CPU")
 
-    ceiling = partial(bound, tables, question)
-    return Prepared(lambda: connection.sql(query).to_arrow_table(), proof, connection.close, ceiling=ceiling)
+    peak = partial(bound, tables, question)
+    return Setup(lambda: connection.sql(query).to_arrow_table(), proof, connection.close, peak=peak)
 
 
-def dask(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
+def dask(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     """Dask dataframe: on a cluster of its own within the thread budget, or on the one at `cluster` (tcp://…).
 
     Its own cluster is one process with threads, not one-threaded processes: shuffled partitions and answers need no
@@ -85,18 +90,18 @@ def dask(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
     return _dask(tables, question, Client(own), own, device="CPU")
 
 
-def cudf(tables: Tables, question: str) -> Prepared:
+def cudf(tables: Tables, question: str) -> Setup:
     """cuDF on one GPU: pandas' functions on cuDF frames."""
     import cudf
 
     from kit.techniques.dataframes import in_pandas
 
-    call = asked(in_pandas, question, tables, _cudf_frame, pd=cudf)
-    ceiling = partial(bound, tables, question, DEVICE)
-    return Prepared(call, lambda: engaged(version=cudf.__version__, device=_device()), ceiling=ceiling)
+    call = asked(in_pandas, question, tables, cudf.read_parquet, pd=cudf)
+    peak = partial(bound, tables, question, DEVICE)
+    return Setup(call, lambda: verified(version=cudf.__version__, device=_device()), peak=peak)
 
 
-def cudf_pandas(tables: Tables, question: str) -> Prepared:
+def cudf_pandas(tables: Tables, question: str) -> Setup:
     """pandas, accelerated by cudf.pandas. Any function that ran on the CPU, by its profiler, counts as falling back."""
     import cudf.pandas
 
@@ -107,26 +112,26 @@ def cudf_pandas(tables: Tables, question: str) -> Prepared:
 
     call = asked(in_pandas, question, tables, pd.read_parquet, pd=pd)
 
-    def proof() -> Engagement:
+    def proof() -> ExecutionProof:
         with cudf.pandas.Profiler() as profiler:
             call()
         return _cudf_pandas_engaged(profiler.per_function_stats, version=cudf.__version__, device=_device())
 
-    return Prepared(call, proof, ceiling=partial(bound, tables, question, DEVICE))
+    return Setup(call, proof, peak=partial(bound, tables, question, DEVICE))
 
 
-def polars_gpu(tables: Tables, question: str) -> Prepared:
+def polars_gpu(tables: Tables, question: str) -> Setup:
     """Polars' lazy questions on one GPU. What the GPU engine can't do raises; it never falls back in silence."""
     import polars as pl
 
-    def proof() -> Engagement:
-        return engaged(version=pl.__version__, device=_device(), fallbacks=0)
+    def proof() -> ExecutionProof:
+        return verified(version=pl.__version__, device=_device(), fallbacks=0)
 
     engine = pl.GPUEngine(executor="in-memory", raise_on_fail=True)
     return _polars(tables, question, engine, proof, categories=False)  # which the GPU engine does not have
 
 
-def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Prepared:
+def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     """Dask on cuDF partitions: on all GPUs here (one worker each), or on the cluster of GPU workers at `cluster`."""
     import dask
     from dask_cuda import LocalCUDACluster
@@ -147,8 +152,10 @@ def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str]
     load: parquet path → table of the engine. given: further arguments, as the module to read with.
     Raise `UserError` if there is no such question, or if `tables` are those of another workload.
     """
-    if workload(question) != tables.workload:
-        raise UserError(f"{question} is asked of tables for {workload(question)}, and these are for {tables.workload}")
+    if workload_of(question) != tables.workload:
+        raise UserError(
+            f"{question} is asked of tables for {workload_of(question)}, and these are for {tables.workload}"
+        )
     function = getattr(idiom, question)
     given |= {"paths": tables.paths, "by": list(tables.by), "values": list(tables.values)}
     names = [name for name, p in signature(function).parameters.items() if name in given or p.default is p.empty]
@@ -180,13 +187,7 @@ def _has_gaps(path: str) -> bool:
     return any(group.column(i).statistics.null_count for group in groups for i in whole)
 
 
-def _cudf_frame(path: str) -> Any:
-    import cudf
-
-    return cudf.read_parquet(path)
-
-
-def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], Engagement], categories: bool) -> Prepared:
+def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], ExecutionProof], categories: bool) -> Setup:
     import polars as pl
     from polars import selectors
 
@@ -197,20 +198,14 @@ def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], Enga
         return (frame.with_columns(selectors.string().cast(pl.Categorical)) if categories else frame).lazy()
 
     query = asked(in_polars, question, tables, load)
-    ceiling = partial(bound, tables, question, MEMORY if engine == "streaming" else DEVICE)
-    return Prepared(lambda: query().collect(engine=engine), proof, ceiling=ceiling)
+    peak = partial(bound, tables, question, MEMORY if engine == "streaming" else DEVICE)
+    return Setup(lambda: query().collect(engine=engine), proof, peak=peak)
 
 
-def _polars_engaged() -> Engagement:
-    import polars as pl
-
-    return _threads_engaged(pl.thread_pool_size(), version=pl.__version__, device="CPU")
-
-
-def _threads_engaged(used: int, **facts: Any) -> Engagement:
+def _threads_engaged(used: int, **facts: Any) -> ExecutionProof:
     if used != allowed_threads():
         return fell_back(f"{used} threads instead of the {allowed_threads()} allowed", threads=used, **facts)
-    return engaged(threads=used, **facts)
+    return verified(threads=used, **facts)
 
 
 def _duckdb_table(connection: Any, path: str, enums: bool) -> str:
@@ -227,7 +222,7 @@ def _duckdb_table(connection: Any, path: str, enums: bool) -> str:
     return name
 
 
-def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: bool = False, **facts: Any) -> Prepared:
+def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: bool = False, **facts: Any) -> Setup:
     from importlib.metadata import version
 
     from distributed import wait
@@ -241,20 +236,20 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: boo
         wait(frame)
         return frame
 
-    def proof() -> Engagement:
+    def proof() -> ExecutionProof:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         used = sum(worker["nthreads"] for worker in workers)
         facts.update(version=version("dask"), workers=len(workers), partitions=query().npartitions)
-        return engaged(threads=used, **facts) if cluster is None else _threads_engaged(used, **facts)
+        return verified(threads=used, **facts) if cluster is None else _threads_engaged(used, **facts)
 
     def close() -> None:
         client.close()
         if cluster is not None:
             cluster.close()
 
-    def ceiling() -> Ceiling | None:
+    def peak() -> Peak | None:
         if cluster is None or (gpus and len(cluster.workers) > 1):
-            return None  # other machines or several GPUs, whose ceilings nobody has measured
+            return None  # other machines or several GPUs, whose peaks nobody has measured
         return bound(tables, question, DEVICE if gpus else MEMORY)
 
     try:
@@ -262,15 +257,15 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: boo
     except BaseException:
         close()
         raise
-    return Prepared(lambda: query().compute().reset_index(drop=True), proof, close, ceiling=ceiling)
+    return Setup(lambda: query().compute().reset_index(drop=True), proof, close, peak=peak)
 
 
-def _cudf_pandas_engaged(calls: dict[str, dict[str, list[float]]], **facts: Any) -> Engagement:
+def _cudf_pandas_engaged(calls: dict[str, dict[str, list[float]]], **facts: Any) -> ExecutionProof:
     """Judge by the profiler's seconds of each call: function → {"gpu": […], "cpu": […]}."""
     fast, slow = (sum(len(seconds.get(where, ())) for seconds in calls.values()) for where in ("gpu", "cpu"))
     facts |= {"calls_on_gpu": fast, "fallbacks": slow}
     if fast and not slow:
-        return engaged(**facts)
+        return verified(**facts)
     names = sorted(name for name, seconds in calls.items() if seconds.get("cpu"))
     return fell_back(f"pandas on the CPU in {', '.join(names) or 'everything'}", **facts)
 

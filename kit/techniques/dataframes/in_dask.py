@@ -5,6 +5,7 @@ A missing key is a group of its own; the sum of no values is 0; quantiles interp
 at once (medians, quantiles, the two largest) is computed where a shuffle has brought each group together.
 """
 
+import math
 from typing import Any
 
 import dask
@@ -104,7 +105,12 @@ def own_groupby(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
         {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
     )
     answer.columns = ["rows", *(f"{value}_{how}" for value in values for how in ("sum", "mean", "min", "max"))]
-    return answer.fillna({f"{value}_sum": 0 for value in values}).reset_index()
+    for value in values:
+        total, mean, low, high = (answer[f"{value}_{how}"] for how in ("sum", "mean", "min", "max"))
+        finite = ~((low == -math.inf) & (high == math.inf))  # else NaN, which Dask skips between its partial sums
+        sums = total.where(finite).where(~low.isna(), 0)
+        answer = answer.assign(**{f"{value}_sum": sums, f"{value}_mean": mean.where(finite)})
+    return answer.reset_index()
 
 
 def own_sort(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
@@ -122,11 +128,11 @@ def own_join(x: DataFrame, keys: DataFrame, by: list[str]) -> DataFrame:
 
 def delay_features(paths: dict[str, str]) -> DataFrame:
     """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before."""
-    flights = read(paths["flights"], in_pandas.FLIGHTS).map_partitions(in_pandas.dated)
-    weather = dd.read_parquet(paths["weather"], columns=["origin", "time_hour", "wind_speed", "precip", "visib"])
-    planes = dd.read_parquet(paths["planes"], columns=["tailnum", "year", "seats"])
-    airports = dd.read_parquet(paths["airports"], columns=["faa", "lat", "lon", "alt"])
-    airlines = dd.read_parquet(paths["airlines"])
+    columns = in_pandas.READ
+    flights = read(paths["flights"], columns["flights"]).map_partitions(in_pandas.dated)
+    weather, planes, airports, airlines = (
+        dd.read_parquet(paths[name], columns=columns[name]) for name in list(columns)[1:]
+    )
     days = flights.groupby(["carrier", "origin", "date"], sort=False)[["flown", "late"]]
     days = days.sum(split_out=1)  # into one partition, since a week goes over days
     weeks = days.reset_index().map_partitions(in_pandas.late_week)

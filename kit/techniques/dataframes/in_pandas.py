@@ -99,7 +99,8 @@ def own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
         {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
     )
     answer.columns = ["rows", *(f"{value}_{how}" for value in values for how in ("sum", "mean", "min", "max"))]
-    return answer.fillna({f"{value}_sum": 0 for value in values}).reset_index()
+    empty = {f"{value}_sum": answer[f"{value}_sum"].where(answer[f"{value}_min"].notna(), 0) for value in values}
+    return answer.assign(**empty).reset_index()
 
 
 def own_sort(x: Frame, by: list[str], values: list[str]) -> Frame:
@@ -115,30 +116,21 @@ def delay_features(paths: dict[str, str], pd: Any, text: dict[str, Any] = Mappin
 
     text: how `pd.read_parquet` shall read columns of text, where that is to be told.
     """
-    flights = pd.read_parquet(paths["flights"], columns=FLIGHTS, **text)
-    weather = pd.read_parquet(paths["weather"], columns=["origin", "time_hour", "wind_speed", "precip", "visib"])
-    planes = pd.read_parquet(paths["planes"], columns=["tailnum", "year", "seats"])
-    airports = pd.read_parquet(paths["airports"], columns=["faa", "lat", "lon", "alt"])
-    airlines = pd.read_parquet(paths["airlines"])
-    flights = dated(flights)
+    flights = dated(pd.read_parquet(paths["flights"], columns=READ["flights"], **text))
+    weather, planes, airports, airlines = (pd.read_parquet(paths[name], columns=READ[name]) for name in list(READ)[1:])
     weeks = late_week(late_days(flights))
     flights = flights.merge(weeks, on=["carrier", "origin", "date"], how="left")
     return named(features(located(flights, banded(weather), planes)), airlines, airports)
 
 
-FLIGHTS = [
-    "year",
-    "month",
-    "day",
-    "hour",
-    "time_hour",
-    "carrier",
-    "tailnum",
-    "origin",
-    "dest",
-    "dep_delay",
-    "arr_delay",
-]
+READ = {
+    "flights": "year month day hour time_hour carrier tailnum origin dest dep_delay arr_delay".split(),
+    "weather": "origin time_hour wind_speed precip visib".split(),
+    "planes": "tailnum year seats".split(),
+    "airports": "faa lat lon alt".split(),
+    "airlines": "carrier name".split(),
+}
+"""The columns that the delay features need, by table."""
 
 
 def dated(flights: Frame) -> Frame:

@@ -93,7 +93,7 @@ def own_groupby(x: str, by: list[str], values: list[str]) -> str:
         f"min({quoted(v)}) AS {quoted(v + '_min')}, max({quoted(v)}) AS {quoted(v + '_max')}"
         for v in values
     ]
-    return f"SELECT {_listed(by)}, count(*) AS rows, {', '.join(sums)} FROM {x} GROUP BY {_listed(by)}"
+    return f"SELECT {listed(by)}, count(*) AS rows, {', '.join(sums)} FROM {x} GROUP BY {listed(by)}"
 
 
 def own_sort(x: str, by: list[str], values: list[str]) -> str:
@@ -102,10 +102,11 @@ def own_sort(x: str, by: list[str], values: list[str]) -> str:
 
 
 def own_join(x: str, keys: str, by: list[str]) -> str:
-    return f"SELECT * FROM {x} JOIN {keys} USING ({_listed(by)})"
+    return f"SELECT * FROM {x} JOIN {keys} USING ({listed(by)})"
 
 
-def _listed(columns: list[str]) -> str:
+def listed(columns: list[str]) -> str:
+    """Return columns' names, quoted, with commas between them."""
     return ", ".join(quoted(column) for column in columns)
 
 

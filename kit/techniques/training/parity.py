@@ -1,169 +1,86 @@
-"""Does a strategy train the same model? Losses against one process on the same batches, and held-out accuracy.
+"""Does a strategy train the same model? The loss of every step against one process, within the rounding of training.
 
-Under plain SGD every step's loss depends on all gradients before it, so a gradient that is wrong in any way, also by a
-mere factor, moves the losses within a few steps.
+Under plain SGD a step's loss depends on all gradients before it, so a wrong gradient, also one wrong by a factor, moves
+the losses within a few steps. The tolerance is measured, not set: one process trains the same task again, with its
+additions in another order and in the precision that a strategy uses on purpose; a strategy may differ a few times as
+much. Right strategies differ by at most 3 times that rounding, wrong gradients by 100 times and more.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
 
 from kit.errors import UserError
-from kit.measure.comparison import run_folder
-from kit.measure.progress import Progress
-from kit.record.document import Quality
-from kit.techniques.training.ranks.launch import Launch, RankFailed
-from kit.techniques.training.strategies import single
-from kit.techniques.training.task import Task
-from kit.techniques.training.variants import Where
+from kit.record.document import CheckResult
 
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 2e-2}
-"""Largest difference of a step's loss (nats), by the lowest precision that a strategy uses on purpose. In float32 what
-differs is the order of additions, some 1e-6; a wrong gradient shows as 1e-2 and more within five steps."""
-
-SETTLED = 20
-"""Steps until rounding to half precision, which each step passes on, may have grown to the whole tolerance. Gradients
-that were never averaged differ by 1e-2 after five steps only, so that a quarter is allowed there."""
-
-ACCURACY_BOUND = 0.02
-"""Largest difference of the held-out accuracy, two standard errors of a thousand images at 90 %; with few samples, two
-of them may fall otherwise."""
+SAFETY = 8.0
+"""How many times the rounding of one process a strategy may differ."""
+FLOOR = 16 * 2.0**-23
+"""Least tolerance, relative to the loss: some units in the last place of float32."""
 
 
-@dataclass(frozen=True)
-class Proof:
-    """What one strategy did at one number of ranks, held against one process.
+def rounding(task: Any, precision: str = "fp32") -> list[float]:
+    """Return by step how far rounding alone moves the loss of one process: the largest difference up to that step.
 
-    difference: largest of a step's loss, in nats. curve: (steps, accuracy). scored: held-out items. apart: difference
-    of the accuracy at the end, None where one process was not scored at that step. reason: why it did not run; failed:
-    not because it can't be spread so, but because a rank failed.
+    precision: "fp32"; "fp16" of gradients; "bf16" of matrix products (autocast), or of weights and activations.
     """
-
-    strategy: str
-    ranks: int
-    precision: str
-    losses: list[float] = field(default_factory=list)
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    difference: float | None = None
-    accuracy: float | None = None
-    scored: int = 0
-    apart: float | None = None
-    reason: str = ""
-    failed: bool = False
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether losses and accuracy are equal within what is allowed; None if it did not run."""
-        if self.difference is None:
-            return None
-        near = (self.apart or 0.0) <= accuracy_bound(self.scored)
-        return near and self.difference <= allowed(self.precision, len(self.losses))
+    ways = {"fp32": (2, 4, -1), "fp16": (2, 4), "bf16": (1, 2)}[precision]
+    modes = ("bf16 autocast", "bf16 weights") if precision == "bf16" else (precision,)
+    exact = losses(task)
+    found = [losses(task, mode, pieces) for mode in modes for pieces in ways]
+    return list(accumulate((max(abs(o - e) for o in others) for e, *others in zip(exact, *found, strict=True)), max))
 
 
-def allowed(precision: str, steps: int) -> float:
-    """Return the largest difference that a step's loss may have by then."""
-    settled = 1.0 if precision == "fp32" else min(1.0, max(0.25, steps / SETTLED))
-    return TOLERANCE[precision] * settled
+def losses(task: Any, mode: str = "fp32", pieces: int = 1) -> list[float]:
+    """Return the losses of `check_steps` steps of one process that takes each batch in pieces; −1: whole, reversed."""
+    model, found = task.build(), []
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer, loss_of = task.optimizer(parameters.values()), task.loss(model)
+    for batch in task.batches(task.dataset())[: task.check_steps]:
+        inputs, targets = (tensor.flip(0) if pieces < 0 else tensor for tensor in batch)
+        total = 0.0
+        for x, y in zip(inputs.chunk(abs(pieces)), targets.chunk(abs(pieces)), strict=True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bf16 autocast"):
+                logits = _in_bf16(model, x) if mode == "bf16 weights" else model(x)
+            loss = loss_of(logits.float(), y) * len(x) / len(inputs)
+            gradients = torch.autograd.grad(loss, parameters.values(), allow_unused=True)
+            for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+                if gradient is None:  # DDP would wait for it
+                    raise UserError(f"{name} gets no gradient in some steps; use it in each, or freeze it")
+                gradient = gradient.half() if mode == "fp16" else gradient
+                parameter.grad = gradient.float() if parameter.grad is None else parameter.grad + gradient
+            total += loss.item()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(total)
+    return found
 
 
-def accuracy_bound(scored: int) -> float:
-    """Return the largest difference that the accuracy on so many held-out items may have."""
-    return max(ACCURACY_BOUND, 2 / scored) if scored else ACCURACY_BOUND
+def _in_bf16(model: Any, x: Any) -> Any:
+    """Return the logits with weights and activations in bfloat16; gradients arrive in float32."""
+    weights = {name: p.bfloat16() for name, p in model.named_parameters()}
+    return torch.func.functional_call(model, weights, (x.bfloat16() if x.is_floating_point() else x,))
 
 
-def same_training(answer: dict, reference: dict) -> Quality:
-    """Check a variant's answer against the baseline's: the quality check of the training comparisons.
+def same_training(answer: dict, reference: dict) -> CheckResult:
+    """Check a variant's training against the baseline's. Both: {"losses", "precision", "rounding"}.
 
-    answer: {"losses", "accuracy", "scored", "precision", "alone"}. A variant with another batch than the baseline's
-    brings in `alone` the losses that one process has with that batch.
+    Value and threshold are those of the step that is nearest to its tolerance, or farthest above it.
     """
-    precision = answer["precision"]
-    expected = answer["alone"] or reference["losses"]
-    difference, bound = largest_difference(answer["losses"], expected), allowed(precision, len(expected))
-    apart = 0.0 if answer["alone"] else abs(answer["accuracy"] - reference["accuracy"])
-    state, note = "held", f"held-out accuracy {answer['accuracy']:.3f}"
-    if not difference <= bound:
-        state, note = "broken", f"a step's loss differs by {difference:.2g}, allowed {bound:g}"
-    elif not apart <= accuracy_bound(answer.get("scored", 0)):
-        state, note = "broken", f"{note}, one process has {reference['accuracy']:.3f}"
-    elif len(expected) < 2:
-        state, note = "unchecked", "the first loss knows no gradient yet; take at least 2 steps"
-    return Quality(state=state, measure=f"{precision} loss difference", value=difference, bound=bound, note=note)
-
-
-def largest_difference(losses: Sequence[float], expected: Sequence[float]) -> float:
-    """Return the largest difference of two lists of losses, step by step: infinite if one is not a number.
-
-    Raise ValueError if one list is shorter.
-    """
-    differences = [abs(one - other) for one, other in zip(losses, expected, strict=True)]
-    return max(d if math.isfinite(d) else math.inf for d in differences)  # max() alone would let a NaN pass
-
-
-def prove(
-    task: Task,
-    variants: dict[str, Callable],
-    where: Where,
-    *,
-    every: int = 0,
-    brief: int = 8,
-) -> list[Proof]:
-    """Train the task by each strategy at each number of ranks, and hold the losses against one process.
-
-    variants: by name, as `Where.spread` gives them (`comparison.variants`); each strategy is taken once. every: score
-    the held-out samples each so many steps. brief: steps at those numbers of ranks at which speed is not measured.
-    All strategies of a number of ranks share one launch; one that fails ends it, and the rest get a new one. The first
-    proof is the single process; raise UserError if that fails, or takes too few steps to show a gradient.
-    """
-    if task.steps < 2:
-        raise UserError(f"steps={task.steps} proves nothing: the first loss knows no gradient yet; take at least 2")
-    strategies: dict[Callable, tuple[str, str]] = {}
-    for name, variant in variants.items():
-        strategies.setdefault(variant.strategy, (name, variant.precision))
-    strategies.pop(single, None)
-    proofs: list[Proof] = []
-    progress = Progress("proof", "ranks", run_folder())
-    try:
-        for number in sorted({1, *where.ranks}):
-            own = replace(task, steps=task.steps if number == where.most else min(brief, task.steps))
-            asked = [(Proof("1 process", 1, "fp32"), single, task)] if number == 1 else []
-            if number in where.ranks:
-                asked += [(Proof(name, number, how), way, own) for way, (name, how) in strategies.items()]
-            _prove(where, number, asked, every, progress, proofs)
-    finally:
-        progress.done()
-    return proofs
-
-
-def _prove(where: Where, ranks: int, asked: list[tuple], every: int, progress: Progress, proofs: list[Proof]) -> None:
-    """Append the proofs at one number of ranks."""
-    while asked:
-        try:
-            launch = where.launch(ranks)
-        except UserError as error:  # there are no GPUs for so many, or they don't divide among the machines
-            proofs += [replace(proof, reason=str(error)) for proof, _, _ in asked]
-            return
-        with launch:
-            while asked and not launch.over:
-                proof, strategy, task = asked.pop(0)
-                progress.preparing(ranks, proof.strategy)
-                proofs.append(_proven(launch, proof, strategy, task, every, proofs[0] if proofs else None))
-                if proofs[0].reason:
-                    raise UserError(f"one process can't train this, so no strategy can be proven: {proofs[0].reason}")
-
-
-def _proven(launch: Launch, proof: Proof, strategy: Callable, task: Task, every: int, reference: Proof | None) -> Proof:
-    """Return the proof with what was found; reference: that of one process, None if this is it."""
-    try:
-        launch.order("begin", strategy=strategy, task=task)
-        found = launch.order("evaluate", every=every)[0]
-    except UserError as error:  # it can't be spread over so many ranks
-        return replace(proof, reason=str(error))
-    except RankFailed as error:
-        return replace(proof, reason=str(error), failed=True)
-    proof = replace(proof, **found)
-    reference = reference or proof
-    difference = largest_difference(proof.losses, reference.losses[: task.steps])
-    scored = dict(reference.curve).get(len(proof.losses))
-    apart = None if scored is None else abs(proof.accuracy - scored)
-    return replace(proof, difference=difference, apart=apart)
+    steps = [
+        (abs(one - other), max(FLOOR * max(1.0, abs(other)), SAFETY * noise))
+        for one, other, noise in zip(
+            answer["losses"], reference["losses"], answer["rounding"] or reference["rounding"], strict=True
+        )
+    ]
+    value, tolerance = max(steps, key=lambda step: step[0] / step[1] if math.isfinite(step[0]) else math.inf)
+    same = value <= tolerance
+    return CheckResult(
+        state="passed" if same else "failed",
+        metric=f"{answer['precision']} loss difference",
+        value=value if math.isfinite(value) else None,
+        threshold=tolerance,
+        note="" if same else f"a step's loss differs by {value:.1e}, tolerance {tolerance:.1e}",
+    )

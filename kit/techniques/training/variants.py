@@ -1,247 +1,212 @@
-"""Strategies as variants of a comparison: each brings up its own ranks and takes the same steps once a round."""
+"""Strategies as variants of a comparison: each worker is rank 0, starts the other ranks, and trains once per round."""
 
-import math
+import argparse
+import atexit
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import cloudpickle
+import torch
 
+from kit.common import disk_cache
 from kit.errors import UserError
+from kit.machine.capabilities import has_driver
 from kit.machine.fingerprint import allowed_threads
-from kit.measure.memory import MIB
-from kit.measure.work import Ceiling, Prepared, Reading, engaged, fell_back
-from kit.record import words
-from kit.record.document import Engagement
-from kit.techniques.training.ranks import board
-from kit.techniques.training.ranks.board import Rendezvous
-from kit.techniques.training.ranks.launch import Launch
-from kit.techniques.training.task import Task
-from kit.techniques.training.traffic import Traffic
-from kit.techniques.training.world import backend
+from kit.measure.work import Measurement, Peak, Setup, verified
+from kit.record import formatting
+from kit.record.document import ExecutionProof
+from kit.techniques.training import parity, strategies
+from kit.techniques.training.launch import Ranks
+from kit.techniques.training.workload import Task
+
+CHOICE_S = 2.0
+"""Time to choose the threads of a single process."""
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where ranks run: on what device, how many can work at the same time, and with which other machines.
-
-    ranks: the numbers of ranks that were asked for, ascending. places: ranks that have a core or a GPU of their own,
-    over all machines, if they are all like this one.
-    """
+class Placement:
+    """Where ranks run. ranks: the numbers asked for. slots: ranks with a core or a GPU of their own."""
 
     ranks: tuple[int, ...]
     device: str
-    places: int
-    rendezvous: Rendezvous
+    slots: int
 
     @property
     def most(self) -> int:
-        """The most ranks that were asked for and have a place each."""
-        return max((number for number in self.ranks if number <= self.places), default=min(self.ranks))
+        """The largest number of ranks asked for that have a slot each."""
+        return max((number for number in self.ranks if number <= self.slots), default=min(self.ranks))
 
     @property
     def pairs(self) -> int:
-        """The ranks of a 2-D mesh: the most that were asked for, even, at most 4 if they have no place each."""
-        even = [number for number in self.ranks if number % 2 == 0 and number <= max(4, self.places)]
+        """Ranks of a 2-D mesh: the largest even number asked for, at most 4 if they have no slot each."""
+        even = [number for number in self.ranks if number % 2 == 0 and number <= max(4, self.slots)]
         return max(even, default=2)
 
-    @property
-    def threads(self) -> int:
-        """Threads of each rank when there are `most` of them."""
-        return self._threads(self.most)
+    def note(self, ranks: int) -> str:
+        """Return why no speed may be claimed of so many ranks; empty if each has a slot."""
+        kind = f"{'GPU' if self.device == 'cuda' else 'core'}{'s' * (self.slots > 1)}"
+        return f"oversubscribed: {ranks} ranks on {self.slots} {kind}" if ranks > self.slots else ""
 
-    def batch(self, most: int, pieces: int = 4) -> int:
-        """Return the largest batch up to `most` that divides among all numbers of ranks, and there into pieces."""
-        unit = math.lcm(*(number * pieces for number in (*self.ranks, self.pairs)))
-        if unit > most:
-            raise UserError(
-                f"no batch up to {most} divides among ranks={list(self.ranks)} in {pieces} pieces; take fewer"
-            )
-        return most // unit * unit
+    def spread(self, strategy: Callable, ranks: int = 0, *, precision: str = "") -> "Variant":
+        """Return a variant that trains a `Task` by `strategy` on `ranks` ranks, by default as many as have a slot.
 
-    def in_words(self) -> str:
-        """Say what ranks run on and how they speak."""
-        machines = f" on {self.rendezvous.nnodes} machines" if self.rendezvous.nnodes > 1 else ""
-        said = f"Ranks run on {self._places()}{machines} and speak by {backend(self.device)}"
-        crowded = [str(number) for number in self.ranks if number > self.places]
-        beyond = f"; {' and '.join(crowded)} ranks are run for correctness only" if crowded else ""
-        others = [f"\nOn machine {n} run: {self.rendezvous.command(n)}" for n in range(1, self.rendezvous.nnodes)]
-        return f"{said}; speed is measured on {self.most}{beyond}.{''.join(others)}"
-
-    def spread(
-        self,
-        strategy: Callable,
-        ranks: int | None = None,
-        *,
-        threads: int | None = None,
-        precision: str = "fp32",
-        weak: bool = False,
-        compiled: bool = False,
-    ) -> "Variant":
-        """Return a variant that trains a task by `strategy` on `ranks` ranks, by default as many as have a place.
-
-        threads: of each rank; by default the comparison's threads are shared out among the ranks of a machine.
-        precision: the lowest that the strategy uses on purpose, "fp32", "fp16" or "bf16": how equal losses must be.
-        weak: the batch grows with the ranks (weak scaling) instead of being shared out (strong scaling).
-        compiled: torch.compile each layer. A reading is the seconds of a step on the slowest rank, the mean over the
-        task's steps; in weak scaling, of as many samples as a step of the others has.
+        precision: the lowest that a strategy of your own uses on purpose: "fp32" (default), "fp16" of gradients, or
+        "bf16". A measurement is the seconds of one step on the slowest rank, the mean over the task's steps. Ranks
+        share the threads; a single process takes 1 or all, whichever is faster in rounds of its own before the first.
         """
-        number = self.most if ranks is None else ranks
-        return Variant(self, strategy, number, threads, precision, weak and number > 1, compiled)
-
-    def launch(self, ranks: int, threads: int | None = None) -> Launch:
-        """Return so many ranks, up and waiting for orders."""
-        rendezvous = self.rendezvous if ranks > 1 else Rendezvous()  # one process needs no other machine
-        return Launch(ranks, threads=threads or self._threads(ranks), device=self.device, rendezvous=rendezvous)
-
-    def crowded(self, ranks: int) -> str:
-        """Return why no speed may be claimed of so many ranks, or nothing if each has a place."""
-        return f"oversubscribed: {ranks} ranks on {self._places()}" if ranks > self.places else ""
-
-    def machines(self, ranks: int) -> int:
-        """Return on how many machines so many ranks run: one rank alone has one, however many there are."""
-        return self.rendezvous.nnodes if ranks > 1 else 1
-
-    def _threads(self, ranks: int) -> int:
-        """Return each rank's share of its machine's threads."""
-        return max(1, allowed_threads() * self.machines(ranks) // ranks)
-
-    def _places(self) -> str:
-        name = {"cpu": "core", "cuda": "GPU"}[self.device]
-        return f"{self.places} {name}{'s' * (self.places > 1)}"
+        name = getattr(strategy, "__name__", "")
+        number = ranks or (self.pairs if name in strategies.MESHES_2D else self.most)
+        threads = Path(tempfile.mkdtemp(prefix="kit-threads-")) if number == 1 else None
+        if threads:
+            atexit.register(shutil.rmtree, threads, ignore_errors=True)
+        return Variant(strategy, number, self, precision or strategies.PRECISIONS.get(name, "fp32"), threads)
 
 
-def where(ranks: Sequence[int], nnodes: int = 1, rdzv_endpoint: str = "") -> Where:
-    """Return where ranks run here: on the GPUs if torch finds any (CUDA_VISIBLE_DEVICES="" hides them), else on cores.
-
-    ranks: numbers of ranks over all machines. nnodes, rdzv_endpoint: machines, and this one's "host:port" as the others
-    reach it; the board on which they find launches is then hosted here, as long as this process lives. Raise UserError
-    for what makes no sense, and for a port that can't be had.
-    """
+def placement(ranks: Sequence[int]) -> Placement:
+    """Return where ranks run here: on GPUs if torch finds any (CUDA_VISIBLE_DEVICES="" hides them), else on cores."""
     if not ranks or not all(isinstance(number, int) and number > 0 for number in ranks):
-        raise UserError(f"ranks={list(ranks)} must be whole numbers of processes above 0, as [1, 2, 4]")
-    rendezvous = Rendezvous(nnodes, 0, rdzv_endpoint)
-    if nnodes > 1:
-        board.host(rendezvous)
-    gpus = _gpus()
-    places = (gpus or allowed_threads()) * nnodes
-    return Where(tuple(sorted(set(ranks))), "cuda" if gpus else "cpu", places, rendezvous)
+        raise UserError(f"ranks={list(ranks)} must be whole numbers of processes above 0: [2, 4]")
+    gpus = torch.cuda.device_count() if has_driver() else 0
+    return Placement(tuple(sorted(set(ranks))), "cuda" if gpus else "cpu", gpus or allowed_threads())
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A strategy as a variant of a comparison: called with a task in a worker, it brings its ranks up.
+    """A strategy as a variant: called in a worker, it starts the ranks. Attributes: see `Placement.spread`;
+    threads: folder in which the first worker of a single process leaves its choice of threads for those that follow."""
 
-    It travels with the strategy packed, so that only ranks unpack it and import torch. Attributes: see `Where.spread`.
-    """
-
-    here: Where
     strategy: Callable
     ranks: int
-    threads: int | None = None
+    placement: Placement
     precision: str = "fp32"
-    weak: bool = False
-    compiled: bool = False
+    threads: Path | None = None
 
     @property
     def __wrapped__(self) -> Callable:
-        """The strategy, so that the record finds its code."""
+        """The strategy, whose source code the record keeps."""
         return self.strategy
 
-    def __getstate__(self) -> dict:
-        return vars(self) | {"strategy": packed(self.strategy)}
-
-    def __call__(self, task: Task) -> Prepared:
+    def __call__(self, task: Task) -> Setup:
         """Return the training of `task`, ready to be timed."""
-        batch = task.batch * self.ranks if self.weak else task.batch
-        own = replace(task, batch=batch, compile=self.compiled or task.compile)
-        launch = self.here.launch(self.ranks, self.threads)
+        threads, joined = max(1, allowed_threads() // self.ranks), Ranks.joined
+        ranks = joined or Ranks(self.ranks, threads=threads, device=self.placement.device)
         try:
-            return _Work(launch, own, self).prepared()
+            work = _Work(ranks, task, self)
         except BaseException:
-            launch.kill()
+            ranks.kill()
             raise
+        close = None if joined else ranks.close
+        return Setup(work.call, work.proof, close, not_timed=self.placement.note(self.ranks), peak=work.peak())
 
 
 class _Work:
-    """One strategy at work: what is timed, and the proof that it ran."""
+    """A strategy in training, seen by rank 0."""
 
-    def __init__(self, launch: Launch, task: Task, variant: Variant):
-        self.launch, self.task, self.variant = launch, task, variant
-        self.crowded = variant.here.crowded(variant.ranks)
-        self.built = launch.order("begin", strategy=packed(variant.strategy), task=task)
-        self.per_task = variant.ranks if variant.weak else 1
-        self.checked: dict[str, Any] = {}
+    def __init__(self, ranks: Any, task: Task, variant: Variant):
+        from kit.techniques.training import bench
 
-    def prepared(self) -> Prepared:
-        close, ceiling = self.launch.close, self.ceiling()
-        return Prepared(self.call, self.engagement, close, correctness_only=self.crowded, ceiling=ceiling)
+        self.task, self.variant = task, variant
+        self._key, self._ask = f"bench {id(self)}", bench.ask
+        self._order = ranks.order if variant.ranks > 1 else ranks.alone
+        self._built = self._order(bench.begin, self._key, variant.strategy, task)
+        self._facts = {} if variant.ranks > 1 else self._choose_threads()
+        self._rounding: list[float] | None = None
 
-    def ceiling(self) -> Ceiling:
-        """Return which product bounds a step, and the operations of a step that one machine, or one GPU, has to do."""
-        low = "bf16" if self.variant.precision == "bf16" else "fp32"
-        on_gpu, ranks = self.launch.job.device == "cuda", self.variant.ranks
-        places = ranks if on_gpu else self.variant.here.machines(ranks)
-        gflop = self.built[0]["step_flops"] / 1e9 / self.per_task / places
-        kind = "GPUs" if on_gpu else "machines"
-        who = f"the share of one of {places} {kind}" if places > 1 else "all ranks together"
-        note = f"matrix products of a step, forward and backward, attention in full; {who}"
-        return Ceiling(f"{'device_' * on_gpu}matrix_product_{low}_gflop_per_s", gflop, note)
+    def order(self, name: str, *arguments: Any) -> list[Any]:
+        return self._order(self._ask, self._key, name, *arguments)
 
-    def call(self) -> Reading:
-        trained = self.launch.order("train")[0]
-        if not self.checked:  # after the first call, so that what it compiles counts as its own
-            # another batch than the baseline's: it is held against one process with that batch
-            self.checked["alone"] = self.launch.order("alone")[0] if self.variant.weak else []
-            found = self.launch.order("evaluate")[0]
-            self.checked |= {"accuracy": found["accuracy"], "scored": found["scored"]}
-        step_s = trained["seconds"] / self.task.steps
-        items = self.task.batch * self.built[0]["items_per_sample"]
-        answer = {"losses": trained["losses"], "precision": self.variant.precision, **self.checked}
-        return Reading(step_s / self.per_task, {f"{self.built[0]['item']}_per_s": items / step_s}, answer)
+    def call(self) -> Measurement:
+        """Train the task's steps once; its answer is the training that is checked."""
+        step_s = self.order("train", self.task.steps)[0]["seconds"] / self.task.steps
+        items_per_s = self.task.batch * self._built[0]["items_per_sample"] / step_s
+        return Measurement(step_s, {f"{self._built[0]['item']}_per_s": items_per_s}, self.answer)
 
-    def engagement(self) -> Engagement:
-        """Return what the ranks did and hold: the proof that work was spread, and what it cost."""
-        order, built = self.launch.order, self.built
-        graphs = min(order("graphs")) if self.task.compile else None
-        if graphs == 0:
-            return fell_back("uncompiled code: torch.compile caught no graph")
-        weighed = order("weigh")
-        waits = {} if self.crowded else order("exposed")[0]  # ranks that share cores wait for these
-        busiest = max((Traffic(**one) for one in order("traffic")), key=lambda one: one.total_bytes)
-        held = max(rank["held"] for rank in built) / built[0]["parameters"]
-        return engaged(
-            device=self.launch.job.device,
-            backend=backend(self.launch.job.device),
-            ranks=len(built),
-            threads=self.launch.job.threads,
-            holds=words.percent(held),
-            collectives=busiest.in_words(),
-            **({} if graphs is None else {"compiled_graphs": graphs}),
-            costs={
-                "held_share": held,
-                "sent_mib": busiest.total_bytes / MIB,
-                "step_s": waits.get("step_s"),
-                "silent_step_s": waits.get("silent_step_s"),
-                "waiting_share": waits.get("share"),
-                "peak_mib": max(rank["peak_mib"] for rank in weighed),
-                "state_mib": max(rank["state_mib"] for rank in weighed),
-                "step_gflop": built[0]["step_flops"] / 1e9,
-            },
+    def answer(self) -> dict[str, Any]:
+        """Return the losses of `check_steps` steps. A single process, which is the reference, and a lower precision add
+        the rounding of one process."""
+        losses = self.order("train", self.task.check_steps)[0]["losses"]
+        if self._rounding is None and (self.variant.ranks == 1 or self.variant.precision != "fp32"):
+            self._rounding = parity.rounding(self.task, self.variant.precision)
+        return {"losses": losses, "precision": self.variant.precision, "rounding": self._rounding}
+
+    def proof(self) -> ExecutionProof:
+        """Return communication and memory of the ranks: the proof that the work was distributed, and its cost."""
+        sent = max(self.order("communication"), key=lambda one: one["num_bytes"])
+        exposed = {} if self.variant.placement.note(self.variant.ranks) else self.order("exposed", self.task.steps)[0]
+        held = [rank["held_share"] for rank in self._built]
+        operations = ", ".join(f"{number} {kind}" for kind, number in sorted(sent["operations"].items()))
+        costs = {"sent_mib": sent["num_bytes"] / 2**20, "state_mib": max(self.order("state_mib")), **exposed}
+        return verified(
+            device=self.variant.placement.device,
+            ranks=len(held),
+            **self._facts,
+            holds=formatting.percent(max(held)),
+            collectives=operations or "none",
+            costs=costs | {f"held_share_{rank}": share for rank, share in enumerate(held)},
         )
 
+    def peak(self) -> Peak:
+        """Return the product that bounds a step, and its operations: of all ranks on cores, of one on GPUs."""
+        low, on_gpu = self.variant.precision.replace("fp16", "fp32"), self.variant.placement.device == "cuda"
+        gflop = self._built[0]["step_flops"] / 1e9 / (self.variant.ranks if on_gpu else 1)
+        note = "matrix products of a step, forward and backward, attention in full"
+        return Peak(f"{'device_' * on_gpu}matrix_product_{low}_gflop_per_s", gflop, note)
 
-def packed(strategy: Callable | bytes) -> bytes:
-    """Return a strategy as bytes, which `rank.Rank.begin` takes too."""
-    return strategy if isinstance(strategy, bytes) else cloudpickle.dumps(strategy)
+    def _choose_threads(self) -> dict[str, Any]:
+        """Take 1 thread or all, whichever trains faster at this batch, and return the facts of the choice."""
+        kept = disk_cache.whole_folder(self.variant.threads / str(self.task.batch), self._time_threads)
+        facts = json.loads((kept / "threads.json").read_text())
+        torch.set_num_threads(facts["threads"])
+        return facts
+
+    def _time_threads(self, folder: Path) -> None:
+        """Train with 1 and with all threads in turn, and write the facts of the choice."""
+        seconds: dict[int, list[float]] = {threads: [] for threads in (allowed_threads(), 1)}
+        end = time.monotonic() + CHOICE_S
+        while min(map(len, seconds.values())) < 4 or time.monotonic() < end:
+            for threads, found in seconds.items():
+                torch.set_num_threads(threads)
+                found.append(self.order("train", self.task.steps)[0]["seconds"] / self.task.steps)
+        medians = {threads: statistics.median(found[1:]) for threads, found in seconds.items()}
+        tried = {f"ms with {formatting.count(n, 'threads')}": round(1e3 * s, 2) for n, s in sorted(medians.items())}
+        (folder / "threads.json").write_text(json.dumps({"threads": min(medians, key=medians.get), **tried}))
 
 
-def _gpus() -> int:
-    """Return how many GPUs torch can use, without importing it where there is no driver."""
-    from kit.machine.capabilities import has_driver
+def main() -> None:
+    """Compare strategies on all ranks of `torchrun`, with one process of rank 0 as the baseline:
 
-    if not has_driver():
-        return 0
-    import torch
+    torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 \
+        -m kit.techniques.training.variants ddp fsdp
+    """
+    from kit.measure.comparison import Comparison
 
-    return torch.cuda.device_count()
+    parser = argparse.ArgumentParser(description=main.__doc__.partition(",")[0])
+    parser.add_argument("strategies", nargs="+", help="functions of kit.techniques.training.strategies")
+    parser.add_argument("--batch", type=int, default=32, help="samples per rank and step (%(default)s)")
+    parser.add_argument("--time-budget-s", type=float, default=20.0, help="of the rounds, seconds (%(default)s)")
+    options, here = parser.parse_args(), placement([1])
+    Ranks.joined = Ranks.from_torchrun(here.device)
+    if Ranks.joined is None:
+        return
+    with Ranks.joined as ranks:
+        number = ranks.world.size
+        where = Placement((number,), here.device, here.slots * number // int(os.environ["LOCAL_WORLD_SIZE"]))
+        task = Task(batch=options.batch * number)
+        comparison = Comparison(
+            "strategies", baseline="single", size=task.batch, unit="samples/step", check=parity.same_training,
+            time_budget_s=options.time_budget_s, isolate=False,
+        )  # fmt: skip
+        for name in ("single", *options.strategies):
+            comparison.variant(name, where.spread(getattr(strategies, name), 1 if name == "single" else number))
+        print(comparison.run(task))
+
+
+if __name__ == "__main__":
+    main()

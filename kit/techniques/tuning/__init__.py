@@ -1,1 +1,1 @@
-"""Tuning: searches for a model's best setting, alone and with many workers, and what they are worth."""
+"""Hyperparameter search: samplers and pruners by time to target, held-out worth, parallel workers."""

@@ -1,0 +1,1 @@
+"""Draws records and a technique's own charts with matplotlib, in one style."""

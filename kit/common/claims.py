@@ -1,0 +1,26 @@
+"""A notebook's claim, checked part by part."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+
+def holds(verdict: str, claimed: Collection[str]) -> bool | None:
+    """Return whether a verdict is one of those claimed; None where it is inconclusive or the variant was skipped."""
+    return None if verdict in ("inconclusive", "skipped") else verdict in claimed
+
+
+def some(verdicts: Iterable[str]) -> bool | None:
+    """Return whether one of the verdicts is faster; None where none is and one is inconclusive or skipped."""
+    found = [holds(verdict, ["faster"]) for verdict in verdicts]
+    return True if True in found else None if None in found else False
+
+
+def none(verdicts: Iterable[str]) -> bool | None:
+    """Return whether no verdict is faster; None where none is and one is inconclusive or skipped."""
+    return {True: False, False: True}.get(some(verdicts))
+
+
+def lines(parts: Mapping[str, bool | None]) -> str:
+    """Return each part of a claim on its line: ✓ it holds, ✗ it does not, ? it is inconclusive."""
+    marks = {True: "✓", False: "✗"}
+    unknown = {name: "?" if "inconclusive" in name else "? inconclusive:" for name in parts}
+    return "\n".join(f"{unknown[name] if held is None else marks[bool(held)]} {name}" for name, held in parts.items())

@@ -1,1 +1,0 @@
-"""What runs a model, and proves in which precision it did."""

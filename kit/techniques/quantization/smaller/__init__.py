@@ -1,1 +1,0 @@
-"""What makes a model smaller: precisions and how they are calibrated, and pruning."""
