@@ -78,7 +78,7 @@ STACK = Chart("Step", "strategy", "ms", [Series("forward", ["DDP", "FSDP2"], [1.
 TABLE = Table("Expect", ["devices", "step, ms", "real"], [[2, np.float64(1.5), True], ["64", float("inf"), None]])
 
 
-def test_exhibits_are_written_and_read_back(tmp_path):
+def test_artifacts_are_written_and_read_back(tmp_path):
     """Charts and tables, with numbers of NumPy and NaN in them, satisfy the schema and come back as they were."""
     record = store.with_artifacts(make_record(sizes=[10]), [CURVE, STACK, TABLE])
     path = store.write(record, tmp_path)
@@ -88,7 +88,7 @@ def test_exhibits_are_written_and_read_back(tmp_path):
     assert TABLE.rows == [[2, 1.5, True], ["64", None, None]]
 
 
-def test_a_record_of_before_exhibits_is_read():
+def test_a_record_of_before_artifacts_is_read():
     """A record that knows nothing of artifacts has none."""
     old = json.loads(document())
     del old["artifacts"]
@@ -117,14 +117,14 @@ def test_a_record_of_before_exhibits_is_read():
         (lambda: Table("t", ["a"], [[[1]]]), "a cell is a text or a number"),
     ],
 )
-def test_an_exhibit_that_makes_no_sense_is_told_at_once(make, told):
+def test_an_artifact_that_makes_no_sense_is_told_at_once(make, told):
     """What can't be drawn is one clear sentence where it is made, not a broken report later."""
     with pytest.raises(UserError, match=re.escape(told)):
         make()
 
 
-def test_a_record_with_a_broken_exhibit_is_refused_by_name(tmp_path):
-    """An exhibit in a file that does not hold together is told as any other fault of a file."""
+def test_a_record_with_a_broken_artifact_is_refused_by_name(tmp_path):
+    """An artifact in a file that does not hold together is told as any other fault of a file."""
     series = {"name": "a", "x": [1, 2], "y": [1]}
     path = tmp_path / "odd.json"
     path.write_bytes(document(artifacts=[{"type": "chart", "title": "c", "x": "x", "y": "y", "series": [series]}]))

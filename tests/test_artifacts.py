@@ -23,7 +23,7 @@ def result(tmp_path):
     return Result(record, store.write(record, tmp_path))
 
 
-def test_exhibits_are_kept_in_the_record(result):
+def test_artifacts_are_kept_in_the_record(result):
     """What is added stands in the record and in its file, with all that was there before."""
     before = result.record
     result.add(CHART, TABLE)
@@ -33,7 +33,7 @@ def test_exhibits_are_kept_in_the_record(result):
 
 
 def test_a_cell_may_be_run_again(result):
-    """An exhibit of a title that is there replaces it where it stands."""
+    """An artifact of a title that is there replaces it where it stands."""
     result.add(CHART, TABLE)
     newer = Chart(CHART.title, "step", "nats", [Series("Polars", [1], [9.0])])
     result.add(newer)
@@ -48,14 +48,14 @@ def test_adding_at_one_size_loses_nothing(result):
     assert [point.size for point in kept.points] == [10, 20] and kept.artifacts == [CHART, TABLE]
 
 
-def test_a_result_without_a_file_keeps_exhibits_too():
+def test_a_result_without_a_file_keeps_artifacts_too():
     """Where nothing was written, the artifacts live in the result."""
     result = Result(make_record(sizes=[10]))
     result.add(TABLE)
     assert result.record.artifacts == [TABLE]
 
 
-def test_what_is_no_exhibit_is_told(result):
+def test_what_is_no_artifact_is_told(result):
     """Anything else is one clear sentence, and nothing is written."""
     before = result.path.read_bytes()
     with pytest.raises(UserError, match=r"takes kit.Chart and kit.Table; got \{'loss': 1\}"):
@@ -77,7 +77,7 @@ def test_a_write_that_fails_leaves_the_record_as_it_was(result, monkeypatch):
     assert result.record.artifacts == []
 
 
-def test_added_exhibits_show_themselves_in_a_notebook(result):
+def test_added_artifacts_show_themselves_in_a_notebook(result):
     """What `add` returns draws charts in the variants' colours and sets numbers to the right; markup stays text."""
     html = result.add(CHART, TABLE)._repr_html_()
     place = figures.looks(result.record)["Polars"][0]
@@ -86,7 +86,7 @@ def test_added_exhibits_show_themselves_in_a_notebook(result):
     assert "&lt;b&gt;link&lt;/b&gt;" in html and "<b>" not in html and "<caption>What to expect</caption>" in html
 
 
-def test_exhibits_need_no_record():
+def test_artifacts_need_no_record():
     """Charts and tables can be shown without any comparison, with their notes."""
     shown = Artifacts(Chart("t", "x", "y", [Series("a", [1], [2.0])], note="Held out: 2.6 % off."), TABLE)
     assert "Held out: 2.6 % off." in repr(shown) and "Held out: 2.6 % off." in shown._repr_html_()

@@ -16,7 +16,7 @@ GIB = 2**30
 
 
 def record_with(found: PeakShare | None, seconds: float = 0.5):
-    """A record whose second variant takes `seconds` and says this of its reach."""
+    """A record whose second variant takes `seconds` and says this of its share of the peak."""
     record = make_record({"pandas": Made(), "Polars": Made(ratio=6)}, sizes=[1_000])
     point = record.points[0]
     changed = msgspec.structs.replace(point.variants[1], median_s=seconds, peak_share=found)
