@@ -129,8 +129,8 @@ def test_a_wheel_brings_notebooks_and_plans(tmp_path):
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     source = tmp_path / "source"
     for part in ("kit", "notebooks", "benchmarks/plans"):
-        shutil.copytree(OWN.parent / part, source / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(OWN.parent / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(OWN.parent / part, source)
     wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
     subprocess.run([*pip, *wheel], check=True)

@@ -11,8 +11,9 @@ from typing import Any
 from kit import project
 from kit.errors import UserError, nearest
 
-SHIPPED = Path(__file__).parents[1] / "shipped"
-"""The kit's own `notebooks/` and `plans/`, in a checkout as in a wheel."""
+_KIT = Path(__file__).parents[1]
+SHIPPED = _KIT.parent if (_KIT.parent / "pyproject.toml").is_file() else _KIT / "shipped"
+"""Where the kit's own `notebooks/` and `benchmarks/plans/` are: its checkout, or a folder of its wheel."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ def _metadata(part: dict[str, Any], name: str = "metadata") -> dict[str, Any]:
 
 def known() -> dict[str, Path]:
     """Return the notebooks in the project's `notebooks/`, by name, in order, then the kit's own others."""
-    own = _names(project.project())
-    return own | {name: path for name, path in _names(SHIPPED).items() if name not in own}
+    return (own := _names(project.project())) | _names(SHIPPED) | own
 
 
 def _names(folder: Path) -> dict[str, Path]:

@@ -116,8 +116,8 @@ def _find(plan: str) -> Path:
         if not Path(plan).is_file():
             raise UserError(f"there is no plan at {plan}")
         return Path(plan)
-    folders = [notebooks.SHIPPED / "plans", project.project() / "benchmarks" / "plans"]  # the project's own plan wins
-    plans = {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+    roots = [notebooks.SHIPPED, project.project()]  # the project's own plan wins
+    plans = {path.stem: path for root in roots for path in sorted(root.glob("benchmarks/plans/*.toml"))}
     if plan not in plans:
         raise UserError(f"there is no plan {plan}; {nearest(plan, plans)}, or give a TOML file")
     return plans[plan]
