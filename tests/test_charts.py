@@ -96,6 +96,23 @@ CROWDED = {
         "stacked",
     ),
     "modelled": Chart("Modelled", "x", "y", [Series("a name that goes on", FAR, FAR, style="modelled")]),
+    "long names": make_record(
+        {
+            f"tensor parallelism, {number}, on four ranks and two nodes": made
+            for number, made in enumerate(
+                [
+                    Made(),
+                    Made(ratio=1.02),
+                    Made(ratio=7),
+                    Made(not_timed="4 ranks on 2 cores, which measures nothing here"),
+                    Made(ratio=2, broken="a step's loss differs by 0.2"),
+                ]
+            )
+        },
+        sizes=[32],
+        noise=0.1,
+        unit="samples/step",
+    ),
 }
 
 
@@ -137,17 +154,12 @@ def test_a_figure_of_a_record_has_direction_units_and_intervals(mixed):
 
 
 def test_what_was_not_measured_is_not_drawn_as_measured(mixed):
-    """Failed and untimed variants are named with their reason and have no mark; a rejected one is marked."""
+    """Failed, rejected and untimed variants are named with their reason; none has a speed-up."""
     found = {name: texts(figure) for name, figure in drawn(mixed).items()}
-    for text in ("failed: killed by SIGKILL", ", rejected", "checked, not timed: 4 ranks"):
+    for text in ("failed: killed by SIGKILL", "rejected: 3 rows differ", "checked, not timed: 4 ranks"):
         assert text in found["speedups"]
-    assert (
-        "cuDF" not in found["speedups"]
-        and "Wrong, rejected" in found["curve"]
-        and "cuDF" not in found["curve"]
-        and "crowd" not in found["curve"]
-    )
-    assert "Wrong" not in found["memory"]
+    assert "9.0×" not in found["speedups"] and "Wrong, rejected" in found["curve"] and "Wrong" not in found["memory"]
+    assert not any(name in found["curve"] for name in ("cuDF", "crowd")) and "Wrong" not in found["measurements"]
 
 
 def test_a_variant_has_one_colour_everywhere_and_the_baseline_is_grey(mixed):
@@ -266,7 +278,8 @@ def test_intervals_are_drawn_and_gaps_are_no_zeros():
 @pytest.mark.parametrize("name", CROWDED)
 def test_nothing_overlaps_and_nothing_is_cut(name):
     """With eight lines, sixteen categories, long names and titles, no two texts touch and none leaves the paper."""
-    figure = draw(CROWDED[name])
+    crowded = CROWDED[name]
+    figure = draw(crowded) if isinstance(crowded, Chart) else figures.speedups(crowded, crowded.points[0])
     found = boxes(figure)
     width, height = figure.get_size_inches() * 100
     outside = [text for text, box in found if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1]

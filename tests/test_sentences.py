@@ -28,7 +28,7 @@ import pytest
 from msgspec.structs import replace
 from record_factory import Made, make_record
 
-from kit import report
+from kit import Result, report
 from kit.record import recommendation, store
 from kit.record.document import CheckResult, PeakShare
 from kit.report.markdown import INTERVALS
@@ -117,7 +117,7 @@ def test_the_tests_of_the_table_are_there():
 def test_seed_variance_is_never_called_noise(written):
     """Nor is it, or any noise, in the page's header: both are given per comparison."""
     page, markdown = written
-    assert ", seed variance " in (tuned := section(page, "Tuning")) and "noise" not in tuned
+    assert ", A/A floor over seeds " in (tuned := section(page, "Tuning")) and "noise" not in tuned
     assert ", noise floor " in section(page, "Dataframes")
     header = text(page[page.index("<header>") : page.index("<main>")])
     assert "noise" not in header + markdown and "variance" not in header
@@ -176,14 +176,20 @@ def test_a_loss_is_said_of_one_engines_mode(written):
     assert "100 % of peak BF16 matrix product" in section(page, "Quantization")
 
 
+def test_what_is_rejected_has_no_speed_up(written):
+    """On the page, in `report.md`, in a terminal's and a notebook's table, and as a number; its time is given."""
+    result = Result(next(record for record in records() if record.asked.notebook == "04_quantization"))
+    page, markdown = written
+    shown = section(page, "Quantization"), markdown.partition("Quantization: Engine")[2], repr(result)
+    for found in (*shown, text(result._repr_html_()), result.sentence):
+        assert "rejected" in found and not re.search(r"\b(?:2\.9|3\.[01])×", found)
+    assert result["OpenVINO BF16"].speedup is None and result["OpenVINO BF16"].seconds is not None
+
+
 def test_nothing_is_projected_to_other_machines():
     """The arithmetic for large devices is gone, and no text promises it."""
-    texts = [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("notebooks/*.ipynb"),
-        *ROOT.glob("kit/**/*.html"),
-    ]
+    patterns = ("*.md", "docs/**/*.md", "notebooks/*.ipynb", "kit/**/*.html")
+    texts = [path for pattern in patterns for path in ROOT.glob(pattern)]
     assert len(texts) > 20
     promised = [p.name for p in texts if p.name != "CHANGELOG.md" and re.search("project_to|H100", p.read_text())]
     assert not promised

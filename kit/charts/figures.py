@@ -1,8 +1,8 @@
 """Draws records in one style: baseline grey, one colour per variant, intervals drawn, direction in the title.
 
 Every function returns a matplotlib `Figure` of its own (no global state, no backend), which draws the same in a
-notebook, a script and the report. Failed and untimed variants are named with their reason, rejected ones are marked as
-rejected, and skipped ones are left to the tables.
+notebook, a script and the report. Failed, rejected and untimed variants are named with their reason and without a
+speed-up, and skipped ones are left to the tables.
 """
 
 import math
@@ -105,18 +105,17 @@ def memory(record: Record, point: Point | None = None, look: Look | None = None)
 
 
 def measurements(record: Record, point: Point, look: Look | None = None) -> "Figure":
-    """Return every round's ratio to the baseline as a dot, the baseline against itself first: nothing is dropped."""
+    """Return every round's ratio to the baseline as a dot, the baseline against itself first: no round is dropped."""
     look, found = look or looks(record), _ratios(point, record.asked.baseline)
     drawn = found[: MOST_DRAWN + 1]
-    rejected = {variant.name for variant in point.variants if variant.verdict == "rejected"}
     with style.applied():
         floor, title = fmt.floor_name(point), "Speed-up in every round, higher is better"
         marks = _marks(record, point, f"one dot per round · line: median · band: {floor}", len(found) - 1)
         figure, axes = style.canvas(0.45 + 0.32 * max(1, len(drawn)), title, marks)
         _band_and_line(axes, point)
         for row, (name, ratios) in enumerate(drawn):
-            _draw_dots(axes, row, ratios, look.get(name, (style.BASELINE, "o"))[0], name in rejected)
-        style.name_rows(axes, [f"{fmt.shown(n, 14)}, rejected" if n in rejected else n for n, _ in drawn])
+            _draw_dots(axes, row, ratios, look.get(name, (style.BASELINE, "o"))[0])
+        style.name_rows(axes, [name for name, _ in drawn])
         style.log_axis(axes.xaxis, [1.0, *(ratio for _, ratios in drawn for ratio in ratios)], fmt.times)
         counts = "; ".join(f"{fmt.shown(name, 60)} {len(ratios)} rounds" for name, ratios in drawn)
         figure.set_label(f"Ratios of all rounds: {counts}")
@@ -161,7 +160,7 @@ def _curves(record: Record) -> dict[str, list[tuple]]:
 
 
 def _ratios(point: Point, baseline: str) -> list[tuple[str, list[float]]]:
-    """Return the per-round ratios of every variant, A/A first."""
+    """Return the per-round ratios of every variant that has a speed-up, A/A first."""
     found: dict[str, list[float]] = {}
     for session in point.sessions:
         reference = session.measurements.get(baseline)
@@ -169,7 +168,7 @@ def _ratios(point: Point, baseline: str) -> list[tuple[str, list[float]]]:
             if name != baseline:
                 pairs = zip(reference.wall_s, taken.wall_s, strict=False)
                 found.setdefault(name, []).extend(style.drawable(b / v for b, v in pairs if b > 0 and v > 0))
-    order = [CONTROL, *(variant.name for variant in point.variants)]
+    order = [CONTROL, *(variant.name for variant in point.variants if fmt.claimed(variant))]
     return [(name, found[name]) for name in order if found.get(name)]
 
 
@@ -194,31 +193,31 @@ def _band_and_line(axes: "Axes", point: Point) -> None:
 
 def _draw_effect(axes: "Axes", row: int, variant: Variant, look: Look) -> list[float]:
     """Draw one dot with its interval and return the ratios that the axis must hold."""
-    effect = variant.effect
-    if effect is None or not style.drawable([effect.speedup]) or variant.verdict == "failed":
+    effect = fmt.claimed(variant)
+    if effect is None or not style.drawable([effect.speedup]):
         return []
     colour, marker = look[variant.name]
     ends = style.drawable([effect.low, effect.high])
     if len(ends) == 2:
         axes.plot(ends, [row + 0.12] * 2, color=colour, linewidth=2.2, zorder=3)
-    rejected = variant.verdict == "rejected"
     face = style.PAPER if variant.verdict in HOLLOW else colour
-    axes.plot([effect.speedup], [row + 0.12], "x" if rejected else marker, color=colour, markerfacecolor=face,
-              markersize=6, zorder=4)  # fmt: skip
+    axes.plot([effect.speedup], [row + 0.12], marker, color=colour, markerfacecolor=face, markersize=6, zorder=4)
     return [effect.speedup, *ends]
 
 
 def _write_row(axes: "Axes", row: int, variant: Variant, look: Look) -> None:
-    """Write above the interval the variant's name, and its ratio or why it has none."""
-    place = axes.get_yaxis_transform()
-    timed = variant.effect is not None and variant.verdict != "failed"
-    text = fmt.ratio_cell(variant.effect) if timed else fmt.shown(variant.reason, 36)
+    """Write the variant's name, and next to it its ratio; in the place of its interval why it has none."""
     mark = variant.verdict if variant.verdict not in ("faster", "slower") else ""
-    text = ", ".join(part for part in (text, mark) if part) if timed else f"{mark}: {text}".removesuffix(": ")
     paper = {"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.8}
-    written = {"transform": place, "va": "center", "size": 9, "zorder": 6, "bbox": paper}
-    axes.text(0, row - 0.3, fmt.shown(variant.name, 30), weight="bold", color=look[variant.name][0], **written)
-    axes.text(1, row - 0.3, text, ha="right", color=style.MUTED if mark else style.INK, **written)
+    written = {"transform": axes.get_yaxis_transform(), "va": "center", "size": 9, "zorder": 6, "bbox": paper}
+    if effect := fmt.claimed(variant):
+        text = fmt.shown(f"{fmt.ratio_cell(effect)}{', ' * bool(mark)}{mark}", 40)
+        axes.text(1, row - 0.3, text, ha="right", color=style.MUTED if mark else style.INK, **written)
+    else:
+        text = fmt.shown(f"{mark}: {variant.reason}".removesuffix(": "), 62)
+        axes.text(0, row + 0.12, text, color=style.MUTED, **written)
+    most = 54 - len(text) if effect else 50
+    axes.text(0, row - 0.3, fmt.shown(variant.name, most), weight="bold", color=look[variant.name][0], **written)
 
 
 def _draw_memory(axes: "Axes", row: int, variant: Variant, colour: str) -> None:
@@ -229,9 +228,9 @@ def _draw_memory(axes: "Axes", row: int, variant: Variant, colour: str) -> None:
     axes.annotate(total, (standing + peak, row), (4, 0), textcoords="offset points", va="center", color=style.INK)
 
 
-def _draw_dots(axes: "Axes", row: int, ratios: list[float], colour: str, rejected: bool) -> None:
+def _draw_dots(axes: "Axes", row: int, ratios: list[float], colour: str) -> None:
     heights = [row + 0.26 * (((7 * place) % 11) / 5 - 1) for place in range(len(ratios))]
-    shape = {"marker": "x", "markersize": 3.4} if rejected else {"marker": "o", "markersize": 3, "markeredgewidth": 0}
+    shape = {"marker": "o", "markersize": 3, "markeredgewidth": 0}
     every = len(ratios) // MOST_DOTS + 1
     axes.plot(ratios[::every], heights[::every], linestyle="none", color=colour, alpha=0.6, zorder=3, **shape)
     axes.plot([median(ratios)] * 2, [row - 0.36, row + 0.36], color=style.INK, linewidth=1.6, zorder=4)

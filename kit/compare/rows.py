@@ -231,7 +231,7 @@ def _standing(variant: Variant) -> str:
 def of_row(row: Row) -> str:
     """Return the change that a row's verdict is based on, `—` for none: `takes 1.3× as long (95 % CI 1.2–1.4)`; the
     ratio alone where that is not the verdict."""
-    if row.change is None:
+    if row.change is None or row.verdict in ("rejected", "failed"):
         return "—"
     if row.verdict in SIGNIFICANT:
         return fmt.speed(row.change)

@@ -268,9 +268,8 @@ class SizeRun:
                 return f"max_rounds={self.rules.max_rounds} allows too few; {fewest} are needed"
             needed_s = (session.round_s or 0) * fewest
             return f"only {taken} fitted in {self.rules.time_budget_s:g} s; {fewest} take about {needed_s:.0f} s"
-        more = "max_rounds=" if session.stopped == "rounds" else "time_budget_s="
-        sets = fmt.count(len(session.starts), "sets")
-        return f"{taken} in {sets} of processes are too few to decide; raise {more}"
+        more = "max_rounds" if session.stopped == "rounds" else "time_budget_s"
+        return f"{taken} over {fmt.count(len(session.starts), 'restarts')} do not decide; raise {more}"
 
 
 def _as_check_result(returned: Any) -> CheckResult:

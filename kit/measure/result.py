@@ -23,7 +23,7 @@ class Outcome:
     reason: str
     """Why, where the verdict alone does not say it."""
     speedup: float | None
-    """Median of baseline ÷ variant over the rounds; None where nothing was measured."""
+    """Median of baseline ÷ variant over the rounds; None where none is claimed: not timed, rejected, failed."""
     interval: tuple[float, float] | None
     """Interval of the speed-up; None where there were too few rounds for one."""
     seconds: float | None
@@ -79,7 +79,7 @@ class Result:
         variant = fmt.find(point, name)
         if variant is None:
             raise UserError(f"there is no variant {name!r}; the variants are {', '.join(self)}")
-        effect = variant.effect
+        effect = fmt.claimed(variant)
         return Outcome(
             recommendation.sentence(self.record, point, variant),
             variant.verdict,

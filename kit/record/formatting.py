@@ -12,8 +12,9 @@ from html import escape
 from kit.record.document import CheckResult, Effect, ExecutionProof, Memory, PeakShare, Point, Record, Variant
 from kit.record.redaction import masked
 
-LONGEST = 200
-LONGEST_CELL = 800
+TIMED = ("faster", "slower", "equivalent", "inconclusive")
+"""Verdicts that rest on a speed-up."""
+LONGEST, LONGEST_CELL = 200, 800
 """Characters that are shown: of a name or a reason, and of a text in a technique's own table."""
 
 
@@ -133,9 +134,7 @@ def is_numeric(column: Iterable[str | float | bool | None]) -> bool:
 
 def times(ratio: float | None) -> str:
     """Return a ratio: `6.1×`, `0.42×`, `13×`, and `1.02×` where two digits would be 1."""
-    if ratio is None or not math.isfinite(ratio):
-        return "—"
-    return f"{_ratio(ratio, 0.95 <= ratio < 1.095)}×"
+    return "—" if ratio is None or not math.isfinite(ratio) else f"{_ratio(ratio, 0.95 <= ratio < 1.095)}×"
 
 
 def _ratio(ratio: float, fine: bool) -> str:
@@ -160,6 +159,11 @@ def with_interval(ratio: float, low: float | None, high: float | None) -> str:
     """Return a ratio and its interval: `2.4× (95 % CI 2.0–2.6)`."""
     middle, ends = ratios([(ratio, low, high)])[0]
     return f"{middle}× (95 % CI {ends})" if ends else f"{middle}×"
+
+
+def claimed(variant: Variant) -> Effect | None:
+    """Return the speed-up of a variant that is timed and sound: none is a result of what is rejected or failed."""
+    return variant.effect if variant.verdict in TIMED else None
 
 
 def ratio_cell(effect: Effect | None) -> str:
@@ -213,8 +217,8 @@ def noise_floor(point: Point, variant: Variant) -> float | None:
 
 
 def floor_name(point: Point) -> str:
-    """Return what a difference must exceed: `noise floor`, or `seed variance`, which is no noise of the machine."""
-    return "seed variance" if any(session.variance == "seeds" for session in point.sessions) else "noise floor"
+    """Return what a difference must exceed: `noise floor`, or where rounds differ by seeds `A/A floor over seeds`."""
+    return "A/A floor over seeds" if any(one.variance == "seeds" for one in point.sessions) else "noise floor"
 
 
 def memory_mib(memory: Memory | None) -> float | None:
@@ -224,9 +228,7 @@ def memory_mib(memory: Memory | None) -> float | None:
 
 def memory_ratio(point: Point, variant: Variant, baseline: str) -> float | None:
     """Return the variant's highest memory as a multiple of the baseline's."""
-    reference = find(point, baseline)
-    ours = memory_mib(variant.memory)
-    theirs = memory_mib(reference.memory) if reference else None
+    ours, theirs = (memory_mib(one.memory) if one else None for one in (variant, find(point, baseline)))
     return ours / theirs if ours and theirs and ours > 0 and theirs > 0 else None
 
 
@@ -297,7 +299,7 @@ def cells(record: Record, point: Point, variant: Variant) -> dict[str, str]:
     return dict(zip(COLUMNS, (
         shown(variant.name, 60),
         duration(variant.median_s),
-        "1×" if is_baseline and variant.median_s is not None else ratio_cell(variant.effect),
+        "1×" if is_baseline and variant.median_s is not None else ratio_cell(claimed(variant)),
         used if ratio is None or is_baseline else f"{used} ({times(ratio)})",
         check(variant.check),
         "; ".join(ran) or "—",

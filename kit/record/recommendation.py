@@ -15,7 +15,6 @@ from kit.record.intervals import CONFIDENCE, MIN_ROUNDS, log_ratios, sign_test_i
 WHAT_TO_DO = "What to do"
 """Title of the table in which a technique answers its own questions; the first answer is the technique's headline."""
 NO_WINNER = "No winner shown"
-TIMED = ("faster", "slower", "equivalent", "inconclusive")
 UNTIMED = ("rejected", "failed", "checked, not timed")
 MOST_LISTED = 6
 
@@ -35,9 +34,8 @@ class Recommendation:
     command: str = ""
     """The command that would settle what is inconclusive."""
     variants: tuple[str, ...] = ()
-    """Names of what is recommended, the fastest first; empty where nothing is."""
     size: int | float | None = None
-    """At which the evidence was measured."""
+    """Names of what is recommended, the fastest first, and the size at which the evidence was measured."""
 
 
 def answers(found: Mapping[str, str], note: str = "") -> Table:
@@ -140,7 +138,7 @@ def _ratios(record: Record, point: Point, best: list[Variant]) -> str:
     """Return `2.4× and 2.0× as fast as pandas at 337k rows (95 % CI 2.0–2.6, 1.7–2.6)`."""
     found = fmt.ratios((v.effect.speedup, v.effect.low, v.effect.high) for v in best[:MOST_LISTED])
     ends = ", ".join(interval for _, interval in found)
-    seeds = " over seeds" if fmt.floor_name(point) == "seed variance" else ""
+    seeds = " over seeds" if fmt.floor_name(point) != "noise floor" else ""
     than = fmt.shown(record.asked.baseline, 60) + _at(record, [point.size])
     return f"{fmt.listing(f'{ratio}×' for ratio, _ in found)} as fast as {than} (95 % CI{seeds} {ends})"
 
@@ -208,10 +206,12 @@ def _crossing(record: Record, best: Variant, points: list[Point]) -> list[str]:
 
 def _without_winner(record: Record, point: Point) -> Recommendation:
     baseline, caveats = fmt.find(point, record.asked.baseline), _others(record, point, ())
-    timed = [variant for variant in point.variants if variant.verdict in TIMED and not variant.not_recommended]
+    timed = [variant for variant in point.variants if variant.verdict in fmt.TIMED and not variant.not_recommended]
     if not timed:
-        why = f"No variant but {fmt.label(baseline)} was timed"
-        return Recommendation("Nothing to compare", evidence=why, caveats=caveats, size=point.size)
+        checked = [v for v in point.variants if v.verdict == "checked, not timed"]
+        headline = "Answers checked, speed not compared" if checked else "No result: no comparable variant was timed"
+        found = "; ".join(f"{fmt.label(v)} {fmt.check(v.check)}" for v in checked[:MOST_LISTED])
+        return Recommendation(headline, evidence=found, caveats=caveats, size=point.size)
     listed = fmt.listing(f"{fmt.label(v)} {fmt.speed(v.effect)}" for v in timed[:MOST_LISTED])
     evidence = f"Against {fmt.label(baseline)}{_at(record, [point.size])}: {listed}"
     if all(variant.verdict in ("slower", "equivalent") for variant in timed):
@@ -234,8 +234,8 @@ def _undecided(point: Point) -> str:
     rounds = max((len(session.order) for session in point.sessions), default=0)
     if rounds < MIN_ROUNDS:
         return f"{fmt.count(rounds, 'rounds')}, and {MIN_ROUNDS} are needed for a verdict"
-    timed = [v for v in point.variants if v.verdict in TIMED and not v.not_recommended and v.effect]
-    ends = [(v.effect.low or 0.0, v.effect.high or 0.0, fmt.noise_floor(point, v) or 0.0) for v in timed]
+    timed = [(effect, v) for v in point.variants if (effect := fmt.claimed(v)) and not v.not_recommended]
+    ends = [(effect.low or 0.0, effect.high or 0.0, fmt.noise_floor(point, v) or 0.0) for effect, v in timed]
     found = [0.75 * math.log(high / low) + math.log1p(floor) for low, high, floor in ends if low > 0 and high > 0]
     least = math.expm1(min(max(found, default=math.nan), 700.0))
     return f"minimum detectable effect in this budget: {fmt.percent(least)}"
@@ -269,7 +269,7 @@ def sentence(record: Record, point: Point, variant: Variant) -> str:
     as pandas (95 % CI 5.8–6.4), uses 60 % less memory`."""
     name, at = fmt.shown(variant.name, 60), fmt.count(point.size, record.asked.unit)
     head = f"{name}{', ' + at if at else ''}: {variant.verdict}"
-    if variant.verdict not in TIMED or variant.effect is None:
+    if variant.verdict not in fmt.TIMED or variant.effect is None:
         return head + fmt.because(fmt.note(variant))
     parts = [head, fmt.speed(variant.effect, record.asked.baseline), _memory(record, point, [variant])]
     if variant.verdict == "inconclusive":

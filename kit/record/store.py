@@ -60,10 +60,9 @@ def write(record: Record, folder: Path | str) -> Path:
 
     The name is `<comparison>-<id>.json`; a file that stands there is never overwritten.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", record.asked.comparison.lower()).strip("-")[:60] or "comparison"
-    path = folder / f"{slug}-{re.sub(r'[^A-Za-z0-9._-]+', '-', record.id)[:80]}.json"
+    path = Path(folder) / f"{slug}-{re.sub(r'[^A-Za-z0-9._-]+', '-', record.id)[:80]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         raise FileExistsError(f"{path.name} is there already; a record is never overwritten")
     _put(record, path)
@@ -95,11 +94,10 @@ def _put(record: Record, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def artifact(path: Path | str, artifacts: Iterable[Chart | Table]) -> Record:
+def artifact(path: Path, artifacts: Iterable[Chart | Table]) -> Record:
     """Add charts and tables to the record in the file `path`, which is replaced at once, and return the new record.
 
     Raise `UserError` if the file can't be read or replaced; it is then as it was."""
-    path = Path(path)
     record = with_artifacts(read(path), artifacts)
     try:
         _put(record, path)

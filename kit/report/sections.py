@@ -82,7 +82,7 @@ class Section:
         best = self.recommendation
         point = next((p for p in self.record.points if p.size == best.size), fmt.largest(self.record))
         variants = point.variants if point else []
-        timed = [v for v in variants if v.effect and v.verdict in recommendation.TIMED and not v.not_recommended]
+        timed = [variant for variant in variants if fmt.claimed(variant) and not variant.not_recommended]
         named = [variant for variant in timed if variant.name in best.variants]
         return max(named or timed, key=lambda variant: variant.effect.speedup, default=None)
 

@@ -154,7 +154,7 @@ def claim(result: Result, changed: Mapping[str, AfterChange]) -> str:
     hit ratio if all of its interval is; its answers are equal; after a change no response is stale."""
     parts, percent = {}, formatting.percent
     for one in result.record.points[-1].variants:
-        if effect := one.effect:
+        if effect := formatting.claimed(one):
             ratio, ends = one.metrics["hit_ratio"], [1 - 1 / end for end in (effect.low, effect.high) if end]
             off = [end - ratio for end in ends]
             inside, outside = max(map(abs, off), default=1) <= 0.05, off and (off[0] > 0.05 or off[-1] < -0.05)

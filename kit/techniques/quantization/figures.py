@@ -91,12 +91,12 @@ def pruning_table(found: Findings) -> Table:
         made = file.settings
         zipped = len(zlib.compress(file.path.read_bytes())) / 2**20
         left = [formatting.percent(made.get("zeros")), made.get("parameters"), made.get("multiplications", 0) / 1e6]
-        speed = formatting.speed(one.effect) if one.effect else "1×"
+        speed = "1×" if one.verdict == "baseline" else formatting.ratio_cell(formatting.claimed(one))
         rows.append([one.name, *left, score and score.kept(), file.mib, zipped, speed, one.verdict])
     return Table(
         f"Pruning of {found.gate.model.name}: zeros and removed channels",
         ["variant", "zeros", "parameters", "M multiplications", f"of FP32's {found.gate.model.metric_name}", "file MiB",
-         "zipped MiB", "speed-up", "verdict"],
+         "zipped MiB", "speed-up (95 % CI)", "verdict"],
         rows,
         "The baseline is fine-tuned for as many epochs as the pruned models. Zeros within dense weights are multiplied "
         "like any number: they save space in a compressed file, and time only on hardware with sparse kernels.",
