@@ -97,9 +97,6 @@ def page(contexts: Any) -> Any:
     return contexts(viewport={"width": 1280, "height": 800}).new_page()
 
 
-# ------------------------------------------------------------------------------------------------ accessibility
-
-
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The source of axe-core, fetched once at its pinned version; skip, with the reason, where it can't be had."""
@@ -133,9 +130,6 @@ def findings(page: Any, axe: str) -> list[str]:
         for rule in found["violations"]
         if rule["impact"] in ("serious", "critical")
     ]
-
-
-# ------------------------------------------------------------------------------------------------ who calls out
 
 
 @dataclass

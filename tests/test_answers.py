@@ -28,9 +28,6 @@ def duckdb_table(frame):
 MAKERS = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table, "duckdb": lambda r: duckdb_table(r)}
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("made_by", MAKERS)
 @pytest.mark.parametrize("reference_by", MAKERS)
 def test_one_table_from_any_engine_is_equal(made_by, reference_by):
@@ -197,9 +194,6 @@ def test_a_plan_is_not_an_answer():
     assert [is_lazy(plan) for plan in plans] == [True] * 4
     answers = [frame, pl.DataFrame(ROWS), pa.table(ROWS), frame["n"], [1], {"a": 1}, np.ones(2), None, 1, "text"]
     assert not any(is_lazy(answer) for answer in answers)
-
-
-# --- everything else --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,6 @@ KEYS = ["b", "a", "b", "c", "a", "b"]
 TRACE = traces.of("zipf", np.random.default_rng(2).zipf(1.5, 2_000) % 40)
 
 
-# ------------------------------------------------------------------------------------------------ traces
-
-
 def test_flights_are_in_the_order_of_the_schedule():
     """Aircraft come as departures were scheduled, with their times."""
     trace = traces.tail_numbers()
@@ -92,10 +89,14 @@ READ = {
     "trace.csv": {"times": True},
     "trace.tsv": {"times": True},
     "dates.csv": {"times": True},
-    "trace.ssv": {"columns": ["user", "at"], "separator": ";", "time_unit": "ms", "times": True},
-    "space.log": {"columns": ["2", "1"], "separator": "space", "times": True},
-    "semicolon.txt": {"columns": ["2", "1"], "separator": "semicolon", "times": True},
-    "access.log": {"columns": ["6"], "separator": "space"},
+    "trace.ssv": {"columns": ["user", "at"], "read_options": ["separator=;"], "time_unit": "ms", "times": True},
+    "space.log": {"columns": ["2", "1"], "read_options": ["separator=space"], "times": True},
+    "semicolon.txt": {
+        "columns": ["2", "1"],
+        "read_options": ["separator=semicolon", "encoding=latin-1"],
+        "times": True,
+    },
+    "access.log": {"columns": ["6"], "read_options": ["separator=space"]},
 }
 
 
@@ -116,7 +117,10 @@ def test_keys_are_taken_as_they_are_written(tmp_path):
     (tmp_path / "keys.csv").write_text("\n".join(["key,time", *(f"{key},{n}" for n, key in enumerate(keys))]))
     assert traces.load(str(tmp_path / "keys.csv")).keys.tolist() == list(range(len(keys)))
     (tmp_path / "lines.txt").write_text("new york\nold, york\nnew york\n")
-    assert traces.load(str(tmp_path / "lines.txt"), separator="line").keys.tolist() == [0, 1, 0]
+    assert traces.load(str(tmp_path / "lines.txt"), read_options=["separator=line"]).keys.tolist() == [0, 1, 0]
+    (tmp_path / "anonymous.csv").write_text("at,user\n1,ann\n2,-\n3,ann\n4,bob\n")
+    seen = traces.load(str(tmp_path / "anonymous.csv"), ["2", "1"], read_options=["header=yes", "missing=-"])
+    assert seen.keys.tolist() == [0, 0, 1] and "Left out: 1 requests without a key." in seen.note
     (tmp_path / "ticks.csv").write_text("key,time\n" + "".join(f"a,{128166372003061629 + n * 10**6}\n" for n in (0, 3)))
     trace = traces.load(str(tmp_path / "ticks.csv"), time_unit="ticks")
     assert trace.times == pytest.approx([0, 0.3], abs=1e-5) and "'a' at 12816637200.3 s" in trace.note
@@ -124,9 +128,9 @@ def test_keys_are_taken_as_they_are_written(tmp_path):
 
 
 DOUBTS = {
-    "fields.txt": ("1 a 10\n2 b 10\n", {}, "may have several fields per line, as '1 a 10'; give separator='space'"),
+    "fields.txt": ("1 a 10\n2 b 10\n", {}, "may have several fields per line, as '1 a 10'; give separator=space"),
     "other.csv": ("id,at\n1,2\n", {}, "has no 'key'; give columns= by name or place: id, at"),
-    "place.csv": ("1,a\n2,b\n", {"columns": ["3"]}, "has no 'column 3'; give columns= .*: column 1, column 2"),
+    "place.csv": ("1,a\n2,b\n", {"columns": ["3"]}, "has no '3'; give columns= .*: column 1, column 2"),
     "time.csv": ("key,at\na,1\n", {"columns": ["key", "tiem"]}, "no column 'tiem' of times; it has key, at"),
     "gap.csv": ("key,x\na,1\n,2\n", {}, "1 of 2 requests of .*gap.csv have no key; remove them"),
     "soon.csv": ("key,time\na,soon\n", {}, "the times of .*soon.csv are string, as soon; give numbers or dates"),
@@ -160,9 +164,6 @@ def test_impossible_traces_are_refused(make, message):
     """An unknown name, a negative exponent, missing keys and times: each in one sentence."""
     with pytest.raises(UserError, match=message):
         make()
-
-
-# ------------------------------------------------------------------------------------------------ work
 
 
 @pytest.fixture(scope="module")
@@ -277,9 +278,6 @@ def test_the_measured_requests_hit_as_the_whole_trace_does(model):
         workload.requests(found.work, found.work(), TRACE, 8, measured=1_000)
     with pytest.raises(UserError, match="hits nothing of trace 'once'"):
         workload.requests(found.work, found.work(), traces.of("once", np.arange(900)), 8, measured=50)
-
-
-# ------------------------------------------------------------------------------------------------ behind a cache
 
 
 def test_answers_behind_a_cache_equal_those_without(model, tmp_path):
@@ -397,9 +395,6 @@ def test_a_cache_keeps_up_where_the_work_alone_does_not(simulated_clock):
     chart = figures.slower_requests(found)
     assert [one.name for one in chart.series] == list(found) and min(chart.series[0].y) == pytest.approx(100 * 5 / 150)
     assert "150 requests each" in chart.note and "p95" in chart.note and "p99" not in chart.note
-
-
-# ------------------------------------------------------------------------------------------------ what goes wrong
 
 
 def test_a_longer_time_to_live_has_more_hits_and_more_stale_responses():

@@ -139,9 +139,6 @@ def texts(figure) -> str:
     return " | ".join(text.strip() for text in ElementTree.fromstring(style.to_svg(figure)).itertext() if text.strip())
 
 
-# ------------------------------------------------------------------------------------------------ records
-
-
 def test_a_figure_of_a_record_has_direction_units_and_intervals(mixed):
     found = {name: texts(figure) for name, figure in drawn(mixed).items()}
     assert all("lower is better" in found[name] for name in ("curve", "memory"))
@@ -240,9 +237,6 @@ def test_figures_import_matplotlib_late_and_leave_it_as_it_was():
         "assert 'matplotlib.pyplot' not in sys.modules; assert state() == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# ------------------------------------------------------------------------------------------------ charts
 
 
 @pytest.mark.parametrize("chart", [EFFICIENCY, SHARES, MEMORY, TRIED], ids=lambda chart: chart.shape)

@@ -21,7 +21,6 @@ from kit import CheckResult, Comparison, Measurement, Setup, UserError, fell_bac
 from kit.measure import point as point_module
 from kit.measure import worker
 from kit.measure.process import THREAD_VARIABLES, SpawnedWorker, WorkerFailed
-from kit.record import document, store
 
 pytestmark = pytest.mark.alone  # its workers are timed, and it interrupts itself
 
@@ -92,9 +91,6 @@ def compare(variants: dict, *arguments, **options):
 
 def written(result) -> dict:
     return json.loads(result.path.read_text())
-
-
-# --- each fault costs only the variant that has it --------------------------------------------------------------------
 
 
 def raises_at_once():
@@ -346,9 +342,6 @@ def test_a_result_with_every_fault_shows_itself(zoo):
     assert "<table" in zoo[0]._repr_html_()
 
 
-# --- the baseline itself ----------------------------------------------------------------------------------------------
-
-
 def test_without_a_baseline_nothing_is_called():
     """A baseline that dies leaves the others inconclusive, with its reason."""
     result = compare({"baseline": after_calls(CALLS_BEFORE_ROUNDS + 3, raise_late), "other": pause(1)}, isolate=False)
@@ -524,9 +517,6 @@ def test_scaling_leaves_out_sizes_without_a_speed():
     assert "ranks, 16: checked, not timed" in result.sentence
 
 
-# --- quality ----------------------------------------------------------------------------------------------------------
-
-
 def check_that_breaks(answer, reference):
     raise KeyError("no column")
 
@@ -568,9 +558,6 @@ def test_only_a_check_that_ran_and_held_is_a_pass(check, verdict, reason):
     assert result["other"].verdict in ((verdict,) if isinstance(verdict, str) else verdict)
     assert reason in result["other"].reason
     assert read(result.path) == result.record
-
-
-# --- rounds, order, budget --------------------------------------------------------------------------------------------
 
 
 def test_the_order_follows_from_the_seed():
@@ -629,9 +616,6 @@ def test_work_may_time_itself():
     session = result.record.points[0].sessions[0]
     assert session.measurements["other"].metrics["tokens_per_s"] == [10.0] * len(session.order)
     assert read(result.path) == result.record
-
-
-# --- the worker -------------------------------------------------------------------------------------------------------
 
 
 def environment_at_start():
@@ -740,9 +724,6 @@ def test_the_code_of_a_variant_stands_in_the_record():
     assert result.record.asked.sources["a"].startswith("def prepare(*arguments):\n    def call():\n        time.sleep")
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
 def touches(mib: int):
     """A variant that touches `mib` MiB for a moment in every call."""
 
@@ -826,9 +807,6 @@ def test_where_memory_is_short_variants_are_skipped(monkeypatch):
     assert read(result.path) == result.record
 
 
-# --- in one process ---------------------------------------------------------------------------------------------------
-
-
 def test_without_isolation_the_record_says_so():
     """isolate=False runs here, where a debugger can see it, and both record and result say so."""
     pids = []
@@ -838,9 +816,6 @@ def test_without_isolation_the_record_says_so():
     assert result.record.how.isolated is False
     assert "isolate=False" in repr(result)
     assert result["c"].verdict == "failed"
-
-
-# --- needs ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_variant_whose_needs_are_not_met_is_skipped(run_folder):
@@ -854,9 +829,6 @@ def test_a_variant_whose_needs_are_not_met_is_skipped(run_folder):
     assert "no_such_module_anywhere" in result["b"].variant.remedy
     assert "b" not in result.record.points[0].sessions[0].measurements
     assert result.path.parent == run_folder / "records"
-
-
-# --- sizes ------------------------------------------------------------------------------------------------------------
 
 
 def linear(size):
@@ -888,9 +860,6 @@ def test_several_sizes_give_a_curve():
     assert len(set(seeds)) == 4
     with pytest.raises(UserError, match="the sizes are"):
         result.at(11)
-
-
-# --- what a person gets wrong -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1146,9 +1115,6 @@ def test_progress_tells_where_it_is(run_folder):
     assert not list(run_folder.glob("progress.*[!n]"))
 
 
-# --- a raw worker -----------------------------------------------------------------------------------------------------
-
-
 def test_a_worker_says_what_became_of_it():
     """A worker that is gone answers every further order with the reason."""
     worker = SpawnedWorker(threads=1, timeout_s=30)
@@ -1175,7 +1141,6 @@ def test_secrets_of_a_failing_variant_do_not_reach_the_record(monkeypatch):
     assert "hunter2" not in text
     assert f"'{home}'" not in text
     assert f"{home}/data.csv" not in text
-    assert store.VERSION == document.VERSION
 
 
 def test_only_some_variants():

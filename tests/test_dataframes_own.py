@@ -56,7 +56,7 @@ def test_parquet_and_csv_from_folders_files_and_urls(folder, data):
 def test_types_that_all_engines_share(folder):
     """Small and true-or-false numbers, decimals and dates get types that mean the same everywhere."""
     _, x = read(folder, folder / "parts", ["paid", "day"], ["price", "pieces"])
-    assert [str(t) for t in x.schema.types] == ["int32", "timestamp[us]", "double", "int32"]
+    assert [str(t) for t in x.schema.types] == ["int32", "timestamp[us]", "double", "int64"]
     assert x["paid"].to_pylist() == [1, 0, None, 1]
 
 
@@ -93,6 +93,8 @@ def test_changed_files_are_read_again(folder):
         ("parts", ["day", "Day"], ["amount"], "column 'Day' would be twice in a result"),
         ("rows.parquet", ["rows"], ["amount"], "column 'rows' would be twice in a result"),
         ("wide.parquet", ["k"], ["u"], "has values of uint64 that int64, .* as numbers .*read_options type.u=number"),
+        ("wide.parquet", ["k"], ["big"], r"'big' of .* may sum to 9.2e\+18, where pandas, .* type.big=number"),
+        ("wide.parquet", ["cents"], ["k"], r"decimal128\(38, 2\) that double, .* read them as text .*type.cents=text"),
         ("wide.parquet", ["ns"], ["k"], r"has values of timestamp\[ns\] .* can't hold; round .*type.ns=text"),
         ("empty.parquet", ["customer"], ["amount"], "empty.parquet is empty: none of the columns"),
     ],
@@ -100,8 +102,9 @@ def test_changed_files_are_read_again(folder):
 def test_each_mistake_has_one_sentence(folder, data, by, values, sentence):
     """What was got, what is allowed, what to do: in one line, with nothing left in the cache."""
     (folder / "broken.csv").write_text("a,b\n" + "1,2\n" * 3_000 + "1,notanumber\n")
-    wide = pa.table({"u": pa.array([2**64 - 1], pa.uint64()), "ns": pa.array([1], pa.timestamp("ns")), "k": [1]})
-    pq.write_table(wide, folder / "wide.parquet")
+    wide = {"u": pa.array([2**64 - 1], pa.uint64()), "ns": pa.array([1], pa.timestamp("ns")), "k": [1]}
+    wide |= {"big": [-(2**63)], "cents": pa.array([decimal.Decimal("1152921504606846976.01")], pa.decimal128(38, 2))}
+    pq.write_table(pa.table(wide), folder / "wide.parquet")
     pq.write_table(TABLE.slice(0, 0), folder / "empty.parquet")
     pq.write_table(TABLE.rename_columns(["rows", *TABLE.column_names[1:]]), folder / "rows.parquet")
     with pytest.raises(UserError, match=sentence) as caught:

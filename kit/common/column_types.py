@@ -46,7 +46,7 @@ class Inference:
         if not len(values):
             return
         self._seen.add(name)
-        left = [kind for kind in self._possible[name] if _fits(values, kind)]
+        left = [kind for kind in self._possible[name] if _fits(values, kind, name not in self._given)]
         if not left:
             text, kind = _first_misfit(values, self._possible[name][-1]), self._given[name]
             raise UserError(
@@ -94,8 +94,8 @@ def without_missing(texts: pa.ChunkedArray, missing: Sequence[str] | None, kind:
     return pc.if_else(pc.is_in(pc.utf8_trim_whitespace(texts), pa.array(markers, pa.string())), None, texts)
 
 
-def _fits(values: pa.ChunkedArray, kind: pa.DataType) -> bool:
-    """Return whether all texts can be read as this type without a change: 007 is no number, nor is a long code."""
+def _fits(values: pa.ChunkedArray, kind: pa.DataType, unchanged: bool = True) -> bool:
+    """Return whether all texts can be read as this type. unchanged: 007 is no number, nor is a long code."""
     if kind == pa.string():
         return True
     try:
@@ -103,7 +103,7 @@ def _fits(values: pa.ChunkedArray, kind: pa.DataType) -> bool:
         _cast(values, kind)
     except pa.ArrowInvalid:
         return False
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+    if unchanged and (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         changed = r"^\s*[+-]?0[\dxX]" + (r"|^\s*[+-]?\d{16,}\s*$" if pa.types.is_floating(kind) else "")
         return not pc.any(pc.match_substring_regex(values, changed)).as_py()
     return True

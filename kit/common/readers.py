@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -31,6 +32,8 @@ _REFUSED = {
     b"\x04\x22\x4d\x18": "is compressed by lz4; unpack it, or use gzip, zstd, bz2 or xz",
 }
 _LAKES = {"_delta_log": "Delta", ".hoodie": "Hudi"}
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "line": "\x1f"}
+"""Names of characters that are hard to give in a parameter. "line": each line is one field."""
 _HEAD = 2**18
 _BLOCK = 2**23
 
@@ -50,6 +53,7 @@ class Source:
     misfits: Mapping[str, str]
     _files: "Sequence[_File]"
     _missing: Sequence[str] | None
+    _given: Mapping[str, str]
 
     def batches(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows in the order of the files' names, with these columns (None: all) in the types of `schema`.
@@ -60,7 +64,8 @@ class Source:
         for file in self._files:
             with readable(file.shown):
                 for batch in file.batches([name for name in schema.names if name in file.names]):
-                    yield pa.table([_in_type(file, batch, field, self._missing) for field in schema], schema=schema)
+                    typed_columns = [self._in_type(file, batch, field) for field in schema]
+                    yield pa.table(typed_columns, schema=schema)
 
     def table(self, columns: Iterable[str] | None = None) -> pa.Table:
         """Return these columns (None: all) of all rows."""
@@ -74,6 +79,14 @@ class Source:
 
     def _schema(self, columns: Iterable[str] | None) -> pa.Schema:
         return self.schema if columns is None else pa.schema([self.field(name) for name in columns])
+
+    def _in_type(self, file: "_File", batch: pa.Table, field: pa.Field) -> Any:
+        """Return a column of a file in its type here; missing values where the file has no such column."""
+        if field.name not in batch.column_names:
+            return pa.nulls(len(batch), field.type)
+        if file.parquet and field.name not in file.folders:
+            return batch[field.name].cast(field.type, safe=field.name not in self._given)
+        return typed(batch[field.name], field.type, self._missing)
 
 
 def source(
@@ -107,7 +120,7 @@ def source(
     stamp = repr((sorted(options.items()), missing, sorted(types.items()), [at.info(file.path) for file in files]))
     kind = "Parquet" if files[0].parquet else f"CSV, separator {files[0].separator!r}"
     summary = f"{shown(data)}: {len(files)} file{'s' * (len(files) > 1)} ({kind}); {inference.in_words(schema)}"
-    return Source(shown(data), schema, stamp, summary, inference.misfits, files, missing)
+    return Source(shown(data), schema, stamp, summary, inference.misfits, files, missing, types)
 
 
 @contextmanager
@@ -170,6 +183,7 @@ class _File:
         if twice := next((name for name in self._own if self._own.count(name) > 1), None):
             raise UserError(f"{self.shown} has two columns named {twice!r}; rename one")
         self.names = self._own + [key for key in self.folders if key not in self._own]
+        self.last = self._own[-1]
 
     def parquet_schema(self) -> pa.Schema:
         """Return the Arrow schema of a Parquet file."""
@@ -209,6 +223,15 @@ class _File:
             for batch in reader:
                 yield pa.table(batch).rename_columns(columns or [""])
 
+    def check_quotes(self, last: str | None) -> None:
+        """Raise `UserError` where the last field, in which lines break, is the rest of the file after a stray quote."""
+        if last and "\n" in last:
+            with self._open() as file:
+                quotes = sum(block.count(b'"') for block in iter(partial(file.read, _BLOCK), b""))
+            if quotes % 2:
+                start = " ".join(last[:40].split())
+                raise UserError(f'{self.shown}: a quote (") never closes, before {start!r}; remove or double it')
+
     @contextmanager
     def _open(self) -> Iterator[Any]:
         """Open a text file, unpacked if it is compressed, whatever its name."""
@@ -242,7 +265,7 @@ class _File:
             raise UserError(f"{self.shown} has no rows, or its first line is empty; give a header line and rows")
         separator = self._options["separator"] or _separator(first, self.path)
         try:
-            names = next(csv.reader(io.StringIO(head), delimiter=separator))
+            names = next(csv.reader(io.StringIO(head, newline=None), delimiter=separator))
         except (csv.Error, TypeError) as error:
             raise UserError(
                 f"{self.shown}: separator={separator!r} can't be used ({error}); give one character"
@@ -335,10 +358,13 @@ def _of_texts(files: Sequence[_File], missing: Sequence[str] | None, types: Mapp
     """Return what the columns of CSV files are, after one reading of all."""
     inference = Inference(dict.fromkeys(name for file in files for name in file.names), missing, types)
     for file in files:
+        last = None
         with readable(file.shown):
             for batch in file.batches(file.names):
                 for name in file.names:
                     inference.add(name, batch[name], file.shown)
+                last = batch[file.last][-1].as_py() if len(batch) else last
+            file.check_quotes(last)
     return inference
 
 
@@ -365,15 +391,6 @@ def _common(name: str, kind: pa.DataType, first: _File, other: pa.DataType, file
         ) from None
 
 
-def _in_type(file: _File, batch: pa.Table, field: pa.Field, missing: Sequence[str] | None) -> Any:
-    """Return a column of a file in the type of the whole table; missing values where the file has no such column."""
-    if field.name not in batch.column_names:
-        return pa.nulls(len(batch), field.type)
-    if file.parquet and field.name not in file.folders:
-        return batch[field.name].cast(field.type)
-    return typed(batch[field.name], field.type, missing)
-
-
 def options(pairs: Sequence[str]) -> dict[str, Any]:
     """Return options of `source` from "name=value" texts, as a notebook's parameter has them.
 
@@ -388,5 +405,5 @@ def options(pairs: Sequence[str]) -> dict[str, Any]:
         elif one_of(name, ("separator", "encoding", "header", "missing", "type.COLUMN"), "read option") == "header":
             found["header"] = one_of(value, ("yes", "no"), "header") == "yes"
         else:
-            found[name] = {"tab": "\t", "space": " "}.get(value, value)
+            found[name] = SEPARATORS.get(value, value) if name == "separator" else value
     return found

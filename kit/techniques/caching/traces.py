@@ -14,7 +14,6 @@ from kit.common import datasets, parameters, readers
 from kit.errors import UserError
 
 TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "ticks": 1e-7}
-SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " "}
 LATEST_S = 1e11  # times of 3,000 years are of another unit; ticks, of 100 ns, are Windows' since 1601
 
 
@@ -128,64 +127,67 @@ def shuffled(trace: Trace, seed: int = 0) -> Trace:
 NAMED = {"tail numbers": tail_numbers, "words": words, "imports": imports, "scan": scan}
 
 
-def load(name: str, columns: Sequence[str] = ("key", "time"), separator: str = "", time_unit: str = "s") -> Trace:
-    """Return the trace that a parameter names: one of `NAMED`, "zipf 0.8", or a file or URL (options: see `own`).
-
-    Raise `UserError` for another name.
-    """
+def load(
+    name: str, columns: Sequence[str] = ("key", "time"), time_unit: str = "s", read_options: Sequence[str] = ()
+) -> Trace:
+    """Return the trace that a parameter names, one of `NAMED`, "zipf 0.8", or a file or URL. read_options: see
+    `readers.options`. Raise `UserError` for another name."""
     if name in NAMED:
         return NAMED[name]()
     if match := re.fullmatch(r"zipf (\d+\.?\d*)", name):
         return zipf(float(match[1]))
     if "." in name or "/" in name:
-        return own(name, columns, separator, time_unit)
+        return own(name, columns, time_unit, **readers.options(read_options))
     raise UserError(f"trace={name!r} is unknown; {parameters.nearest(name, [*NAMED, 'zipf 1.0', 'requests.csv'])}")
 
 
-def own(address: str, columns: Sequence[str] = ("key", "time"), separator: str = "", time_unit: str = "s") -> Trace:
+def own(address: str, columns: Sequence[str] = ("key", "time"), time_unit: str = "s", **options: Any) -> Trace:
     """Return a trace from a file on this machine or at any URL that fsspec knows: CSV, Parquet, or one key per line.
 
-    columns: of the key and, if there is one, of the time: names in the header, or places from "1" in a file without
-    header. separator: a character or a name of `SEPARATORS`; "" finds it; "line" takes each line as a key. time_unit:
-    of times that are numbers. Keys are taken as they are written: 7 is not 007. The note shows how the file was
-    understood and its first requests. Raise `UserError` wherever there is a doubt.
+    columns: of the key and, if there is one, of the time: names in the header, or places from "1", which mean a file
+    without a header unless `header` is true. time_unit: of times that are numbers. options: see `readers.source`; the
+    separator "line" takes each line as a key, and requests whose key is among `missing` are left out. Keys are taken as
+    they are written: 7 is not 007. The note shows how the file was understood and its first requests. Raise `UserError`
+    wherever there is a doubt.
     """
     parameters.one_of(time_unit, TIME_UNITS, "time_unit")
     if not 1 <= len(columns) <= 2:
         raise UserError(f"columns={list(columns)} names {len(columns)} columns; name that of the key, and of the time")
-    source, key = _source(address, columns[0], separator)
-    time = next((f"column {one}" if one.isdigit() else one for one in columns[1:]), "")
-    if time not in source.schema.names:
-        if time not in ("", "time"):  # "time" is the default, which a file need not have
-            raise UserError(f"{source.shown} has no column {time!r} of times; it has {', '.join(source.schema.names)}")
-        time = ""
+    source, key, time = _source(address, columns, options)
     table = source.table([key, time] if time else [key])
+    left_out, note = table[key].null_count if options.get("missing") else 0, ""
+    if left_out:
+        table, note = table.filter(table[key].is_valid()), f" Left out: {left_out:,} requests without a key."
     keys = table[key].to_pylist()
     if missing := sum(one in (None, "") for one in keys):
         raise UserError(f"{missing:,} of {len(keys):,} requests of {source.shown} have no key; remove them")
     blank = next((one for one in keys if re.search(r"\s", str(one))), None)
-    if blank is not None and len(source.schema) == 1 and separator != "line":
+    if blank is not None and len(source.schema) == 1 and "separator" not in options:
         raise UserError(
-            f"{source.shown} may have several fields per line, as {blank!r}; give separator='space' and the "
-            "place of the key as columns=['1'], or separator='line' if each line is a key"
+            f"{source.shown} may have several fields per line, as {blank!r}; give separator=space and the "
+            "place of the key as columns=['1'], or separator=line if each line is a key"
         )
     times = _seconds(table[time], source.shown, time_unit) if time and keys else None
     first = map(repr, keys[:3]) if times is None else map("{!r} at {:.12g} s".format, keys[:3], times[:3])
-    note = f"{source.summary}. Key: {key}. Time: {time or 'none'}. First requests: {', '.join(first)}."
+    note = f"{source.summary}. Key: {key}. Time: {time or 'none'}. First requests: {', '.join(first)}.{note}"
     return of(Path(source.shown).name, keys, times, note)
 
 
-def _source(address: str, key: str, separator: str) -> tuple[readers.Source, str]:
-    """Open the file with its keys as texts, and return it and the name of their column."""
-    split = "\x1f" if separator == "line" else SEPARATORS.get(separator, separator)
-    names = [] if key.isdigit() or separator == "line" else readers.source(address, separator=split).schema.names
-    if len(names) < 2 and key not in names:  # no header: columns by place, or one key per line
-        names, key = [], f"column {key if key.isdigit() else 1}"
-    options = {"separator": split, "header": bool(names), "missing": ()}
-    known = names or readers.source(address, **options).schema.names
-    if key not in known:
-        raise UserError(f"{readers.shown(address)} has no {key!r}; give columns= by name or place: {', '.join(known)}")
-    return readers.source(address, types={key: "text"}, **options), key
+def _source(address: str, columns: Sequence[str], given: dict[str, Any]) -> tuple[readers.Source, str, str]:
+    """Open the file with its keys as texts; return it with the names of the columns of keys and of times ("": none)."""
+    lines = given.get("separator") == readers.SEPARATORS["line"]
+    options = {"missing": (), "header": not lines and not columns[0].isdigit()} | given
+    names = readers.source(address, **options).schema.names
+    if lines or (len(names) == 1 and columns[0] not in names and "header" not in given):  # a key per line, no header
+        options["header"], names, columns = False, ["column 1"], ["1"]
+    places = {str(place): name for place, name in enumerate(names, start=1)}
+    key, time = [*(places.get(one, one) for one in columns), ""][:2]
+    if key not in names:
+        raise UserError(f"{readers.shown(address)} has no {key!r}; give columns= by name or place: {', '.join(names)}")
+    if time not in [*names, "", "time"]:  # "time" is the default, which a file need not have
+        raise UserError(f"{readers.shown(address)} has no column {time!r} of times; it has {', '.join(names)}")
+    options["types"] = options.get("types", {}) | {key: "text"}
+    return readers.source(address, **options), key, time if time in names else ""
 
 
 def _seconds(column: Any, shown: str, unit: str) -> np.ndarray:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from kit.common.readers import Source
 
-_FORMAT = 2
+_FORMAT = 3
 _NUMBERS = ("int32", "int64", "double")
 _RESULTS = ("rows", "position", "key_number")
 _AGGREGATES = ("sum", "mean", "min", "max")
@@ -26,9 +26,9 @@ def tables(data: str, by: list[str], values: list[str], cache: Path | str = CACH
     """Return the user's table as `x`, with the columns `by` and `values`, and as `keys` nine in ten of its keys.
 
     data, options: see `common.readers.source`. keys: each complete key once, with its number in their order
-    (`key_number`), but for every tenth. For all engines to mean the same, integers become int32 or int64, other numbers
-    float64, true and false 1 and 0, dates and times microseconds without a zone, NaN a missing value. Raise `UserError`
-    with the remedy if files or columns can't be used.
+    (`key_number`), but for every tenth. For all engines to mean the same, integers become int64 (as keys also int32),
+    other numbers float64, true and false 1 and 0, dates and times microseconds without a zone, NaN a missing value.
+    Raise `UserError` with the remedy if files or columns can't be used, and where integers may sum to more than int64.
     """
     import pyarrow.parquet
 
@@ -40,7 +40,9 @@ def tables(data: str, by: list[str], values: list[str], cache: Path | str = CACH
     stamp = hashlib.sha256(repr((source.stamp, types, by)).encode()).hexdigest()[:16]
     paths = cached_tables(cache, f"own-{stamp}-v{_FORMAT}", ("x", "keys"), partial(_write, source, types, by))
     rows = pyarrow.parquet.read_metadata(paths["x"]).num_rows
-    return Tables("own", rows, paths, tuple(by), tuple(values), source.summary)
+    other = [f"{name}: {kind}" for name, kind in types.items() if kind != source.field(name).type]
+    summary = f"{source.summary}; for all engines {', '.join(other)}" if other else source.summary
+    return Tables("own", rows, paths, tuple(by), tuple(values), summary)
 
 
 def _types(source: "Source", by: list[str], values: list[str]) -> "dict[str, pa.DataType]":
@@ -60,7 +62,10 @@ def _types(source: "Source", by: list[str], values: list[str]) -> "dict[str, pa.
             f"is a missing value in missing=, or choose from the columns of numbers: {numbers}"
         )
     _check_results(by, values)
-    return types
+    import pyarrow as pa
+
+    whole = {name: pa.int64() for name in values if pa.types.is_integer(types[name])}  # Polars sums int32 in 32 bits
+    return types | whole
 
 
 def _check_results(by: list[str], values: list[str]) -> None:
@@ -89,7 +94,7 @@ def _shared_type(kind: "pa.DataType") -> "pa.DataType | None":
         return _shared_type(kind.value_type)
     if types.is_boolean(kind) or (types.is_integer(kind) and kind.bit_width < 32) or types.is_int32(kind):
         return pa.int32()
-    if types.is_integer(kind):
+    if types.is_integer(kind) or (types.is_decimal(kind) and kind.scale <= 0):
         return pa.int64()
     if types.is_floating(kind) or types.is_decimal(kind):
         return pa.float64()
@@ -100,14 +105,22 @@ def _shared_type(kind: "pa.DataType") -> "pa.DataType | None":
 
 def _write(source: "Source", types: "dict[str, pa.DataType]", by: list[str], folder: Path) -> None:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet
 
     schema, present = pa.schema(types), dict.fromkeys(types, 0)
+    sums = {f.name: 0.0 for f in schema if pa.types.is_int64(f.type) and f.name not in by}
     with pyarrow.parquet.ParquetWriter(folder / "x.parquet", schema) as writer:
         for batch in source.batches(types):
-            part = pa.table([_plain(batch[f.name], f, source) for f in schema], schema=schema)
+            part = pa.table([_plain(batch[f.name], f, source, f.name in by) for f in schema], schema=schema)
             writer.write_table(part, row_group_size=ROW_GROUP)
             present = {name: count + len(part) - part[name].null_count for name, count in present.items()}
+            sums = {n: s + (pc.sum(pc.abs(part[n].cast("float64", safe=False))).as_py() or 0) for n, s in sums.items()}
+    if large := next((name for name, total in sums.items() if total >= 2.0**63), None):
+        raise UserError(
+            f"the integers of column {large!r} of {source.shown} may sum to {sums[large]:.2g}, where pandas, Polars "
+            f"and Dask overflow int64 and DuckDB does not; read them as numbers (read_options type.{large}=number)"
+        )
     if not any(present.values()):
         raise UserError(f"{source.shown} is empty: none of the columns {', '.join(types)} has a value")
     if empty := next((name for name, count in present.items() if not count), None):
@@ -115,16 +128,20 @@ def _write(source: "Source", types: "dict[str, pa.DataType]", by: list[str], fol
     _write_keys(folder, by)
 
 
-def _plain(column: "pa.ChunkedArray", field: "pa.Field", source: "Source") -> "pa.ChunkedArray":
-    """Return a column in the type of `field`, with missing values where there was NaN."""
+def _plain(column: "pa.ChunkedArray", field: "pa.Field", source: "Source", key: bool) -> "pa.ChunkedArray":
+    """Return a column in the type of `field`, with missing values where there was NaN. key: no two values may merge."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
-        column = column.cast(field.type)
+        shared = column.cast(field.type)
+        if key and pa.types.is_decimal(column.type) and shared.cast(column.type, safe=False) != column:
+            raise pa.ArrowInvalid("digits are lost")
+        column = shared
     except pa.ArrowInvalid:
         times = pa.types.is_timestamp(field.type)
         remedy, kind = ("round them to microseconds", "text") if times else ("read them as numbers", "number")
+        remedy, kind = ("read them as text", "text") if key and not times else (remedy, kind)
         raise UserError(
             f"column {field.name!r} of {source.shown} has values of {column.type} that {field.type}, which all engines "
             f"share, can't hold; {remedy} (types={{{field.name!r}: {kind!r}}}, read_options type.{field.name}={kind})"

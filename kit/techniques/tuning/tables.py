@@ -63,7 +63,6 @@ DEFAULTS = dict(
 )
 """LightGBM's own."""
 
-
 SPACE: Space = {
     "learning_rate": FloatDistribution(0.01, 0.5, log=True),
     "n_estimators": IntDistribution(20, 400, log=True),
@@ -120,9 +119,9 @@ class TableProblem(Problem):
     folds: list
 
 
-def boosted_trees(data: str, target_column: str = "", rows: int | None = None, seed: int = 0) -> TableProblem:
-    """Return boosted trees on a table as a problem. rows: that trials see, about; a quarter of all is held out."""
-    table = load(data, target_column)
+def boosted_trees(data: str, target_column: str = "", rows: int = 0, seed: int = 0, **options: Any) -> TableProblem:
+    """Return boosted trees on a table, with a quarter held out. rows: that trials see; 0: all. options: see `load`."""
+    table = load(data, target_column, **options)
     seen_rows, held_rows = next(parts(table, HELD_OUT, seed))
     seen, held = table.take(seen_rows), table.take(held_rows)
     if rows and rows < len(seen_rows) / 2:
@@ -158,11 +157,11 @@ def parts(table: Table, number: int, seed: int) -> Iterator[tuple[np.ndarray, np
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def load(data: str, target_column: str = "") -> Table:
+def load(data: str, target_column: str = "", **options: Any) -> Table:
     """Return a table: "flights", or a CSV or Parquet file at a path or URL.
 
     target_column: of your own file; "rating as classes" or "rating as number" where whole numbers could be either;
-    "rating by customer" keeps the rows of a group together.
+    "rating by customer" keeps the rows of a group together. options: of `readers.source`.
     """
     if data == "flights":
         if target_column:
@@ -170,14 +169,14 @@ def load(data: str, target_column: str = "") -> Table:
         return _flights()
     if not target_column:
         raise UserError(f"{readers.shown(data)} needs a target; give target_column='price', or 'price by customer'")
-    source = readers.source(data)
+    source = readers.source(data, **options)
     plain = target_column in source.schema.names  # a column's own name may contain " by "
     match = None if plain else re.fullmatch(r"(.+?)(?: as (classes|number))?(?: by (.+))?", target_column)
     column, kind, group = match.groups() if match else (target_column, None, None)
     for one in filter(None, (column, group)):
         source.field(one, "target_column")
     frame, name = source.table().to_pandas(), Path(readers.shown(data)).name.split(".")[0]
-    return as_table(frame, name, column, group, f"Your own table of {len(frame):,} rows.", kind)
+    return as_table(frame, name, column, group, f"Your own table of {len(frame):,} rows, {source.summary}.", kind)
 
 
 @cache
