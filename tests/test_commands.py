@@ -242,6 +242,7 @@ WAYS = {
     "pip install -e '.[s3]'": Held(extras),
     "conda env create -f environment.yml": There("test_environment.py::test_environment_gives_the_gpu_extra"),
     "pip install -e '.[gpu]' -c constraints-gpu.txt": Held(extras),
+    "pytest -p kit.pytest_plugin benchmarks --kit-runs runs": There("test_pytest_benchmark.py::suite"),
     # benchmarks/README
     "pip install -e '.[proof]' && apt-get install hyperfine": Held(extras),
     "python benchmarks/false_winners.py --minutes 40 --out runs/false_winners.jsonl": Here(study, ONE_TRIAL),

@@ -173,8 +173,8 @@ def test_every_module_says_its_purpose(path):
 
 
 def test_the_map_names_every_room():
-    """CONTRIBUTING.md's map names every folder and module of the ground floors."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    """docs/architecture.md maps every folder, and every module of the ground floors."""
+    text = (ROOT / "docs/architecture.md").read_text()
     modules = [p for room in ("", "record", "machine", "measure") for p in (ROOT / "kit" / room).glob("[a-z]*.py")]
     assert not [path.name for path in modules if path.name not in text]
     assert not [p.name for p in (ROOT / "kit").iterdir() if (p / "__init__.py").exists() and f"{p.name}/" not in text]

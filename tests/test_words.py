@@ -20,8 +20,8 @@ WORDS = (
 
 def texts() -> dict[str, str]:
     """Return what a person reads, by name: documents, page, plans, notebooks, help of the command line."""
-    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"),
-             *(ROOT / "benchmarks/plans").glob("*.toml"), *(ROOT / "kit").glob("*/*.html")]  # fmt: skip
+    patterns = "README.md CONTRIBUTING.md docs/**/*.md benchmarks/*.md benchmarks/plans/*.toml kit/*/*.html".split()
+    files = [path for pattern in patterns for path in ROOT.glob(pattern)]
     found = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -1,4 +1,4 @@
-// Sorts tables by a column, and opens what a link or a print needs.
+// Sorts tables by a column.
 "use strict";
 (() => {
   const UNITS = { ns: 1e-9, "µs": 1e-6, ms: 1e-3, s: 1, min: 60, h: 3600, MiB: 1, GiB: 1024 };
