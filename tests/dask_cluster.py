@@ -29,7 +29,7 @@ class Cluster:
         few = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
         self._spawn([*SCHEDULER, "--host", host, "--scheduler-file", str(file)], "scheduler", **few)
         deadline = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < deadline:
+        while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.address = json.loads(file.read_text())["address"]
         return self

@@ -65,7 +65,7 @@ def test_a_batch_that_was_ended_goes_on(project):
     processes = sleeping(project)
     assert next(line for line in batch.stderr if "naps" in line) == "[1/2] 02_sleeper: naps\n"
     batch.send_signal(signal.SIGINT)
-    assert batch.wait(30) == 130
+    assert batch.wait(60) == 130
     assert not [pid for pid in processes if alive(pid)]
     assert [line.split()[1:3] for line in batch.stdout.read().splitlines() if line.startswith("[")] == [
         ["02_sleeper", "cancelled"],
@@ -78,7 +78,7 @@ def test_a_batch_that_was_ended_goes_on(project):
     processes = sleeping(project)
     batch.kill()
     batch.communicate()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while any(alive(pid) for pid in processes) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in processes if alive(pid)]

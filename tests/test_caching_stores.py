@@ -44,7 +44,7 @@ def store(request, tmp_path):
         "cachetools": lambda: stores.by_cachetools(1_000),
         "sqlite": lambda: stores.SQLite(tmp_path / "new" / "cache.sqlite"),
         "lmdb": lambda: stores.LMDB(tmp_path / "new" / "lmdb", mib=16),
-        "redis": lambda: stores.Redis(request.getfixturevalue("server")[1], prefix=f"{tmp_path}:", timeout_s=2),
+        "redis": lambda: stores.Redis(request.getfixturevalue("server")[1], prefix=f"{tmp_path}:", timeout_s=30),
     }[request.param]()
     yield made
     made.close()
@@ -143,7 +143,7 @@ def test_a_stopped_server_costs_no_answer(server):
     """With the server killed in the middle every answer is right, lookups do not wait, and hits come back with it."""
     running, url = server
     work = workload.waiting(0)
-    store = stores.Redis(url, prefix="outage:", timeout_s=1, retry_s=0.05)
+    store = stores.Redis(url, prefix="outage:", timeout_s=30, retry_s=0.05)
     hits = []
     for turn in range(60):
         if turn == 20:

@@ -108,7 +108,7 @@ def began(there: Path, *but: int) -> list[int]:
 
 def none_lives(pids: list[int]) -> bool:
     """Return whether all of these processes end soon."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     return not [pid for pid in pids if alive(pid)]

@@ -8,6 +8,7 @@ import pytest
 from kit.common import claims, parameters
 from kit.common.address import call, resolve
 from kit.errors import UserError
+from kit.record.document import Effect
 
 ENGINES = ("pandas", "polars", "duckdb")
 
@@ -21,6 +22,10 @@ def test_a_claim_without_a_verdict_is_inconclusive():
     for asked, some, none in (("slower faster inconclusive", True, False), ("slower inconclusive", None, None)):
         assert (claims.some(asked.split()), claims.none(asked.split())) == (some, none)
     assert claims.none(["slower", "rejected"]) and claims.some([]) is False
+    ends = (1, 2), (1.9, 3), (2.1, 3), (None, None)
+    few, same, more, _ = effects = [Effect(speedup=2, low=a, high=b, rounds=9, confidence=0.95) for a, b in ends]
+    assert [claims.grows(few, one) for one in (*effects, None)] == [None, None, True, None, None]
+    assert claims.grows(more, few) is False and claims.grows(same, few) is None
 
 
 def test_good_values_come_back():

@@ -19,8 +19,8 @@ WITH_CHILD = [sys.executable, "-c", CHILD]
 
 
 def gone(pid: int) -> bool:
-    """Wait until a process has ended, at most 10 s."""
-    deadline = time.monotonic() + 10
+    """Wait until a process has ended, at most 60 s."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return True
@@ -29,8 +29,8 @@ def gone(pid: int) -> bool:
 
 
 def printed(server: services.Service) -> str:
-    """Wait until a server has printed something, at most 10 s, and return it."""
-    deadline = time.monotonic() + 10
+    """Wait until a server has printed something, at most 60 s, and return it."""
+    deadline = time.monotonic() + 60
     while not server.last_output() and time.monotonic() < deadline:
         time.sleep(0.02)
     return server.last_output()

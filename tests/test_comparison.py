@@ -49,11 +49,11 @@ def still_there(mark: str) -> list[str]:
     return found
 
 
-def gone_soon(mark: str, seconds: float = 10.0) -> bool:
+def gone_soon(mark: str, seconds: float = 60.0) -> bool:
     return wait_for(lambda: not still_there(mark), seconds)
 
 
-def wait_for(happened, seconds: float = 30.0) -> bool:
+def wait_for(happened, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:
@@ -82,7 +82,7 @@ def own(seconds: float, answer=42):
 
 def compare(variants: dict, *arguments, **options):
     """Measure `variants`, the first being the baseline, and return the result."""
-    settings = dict(time_budget_s=4, seed=1, threads=1, max_rounds=12) | options
+    settings = dict(time_budget_s=60, seed=1, threads=1, max_rounds=12) | options  # time for all rounds, on any machine
     comparison = Comparison("test", baseline=next(iter(variants)), **settings)
     for name, function in variants.items():
         comparison.variant(name, function)
@@ -109,15 +109,18 @@ def after_calls(number: int, then):
 
     def prepare():
         calls = []
+        return lambda: calls.append(1) or (then() if len(calls) > number else 42)
 
-        def call():
-            calls.append(1)
-            time.sleep(0.025)  # long enough for one call to be one measurement
-            if len(calls) > number:
-                return then()
-            return 42
+    return prepare
 
-        return call
+
+def in_round(number: int, then):
+    """A variant that is well until that round, in which it does `then`. How many calls a round makes depends on the
+    machine, so rounds are counted by their seeds, of which 0 is not one."""
+
+    def prepare():
+        seen = {0}
+        return Setup(lambda seed: seen.add(seed) or (then() if len(seen) > number else 42), seeded=True)
 
     return prepare
 
@@ -166,10 +169,6 @@ class Opaque:
         return (int, ("not a number",))
 
 
-CALLS_BEFORE_ROUNDS = 3
-"""The first call, the one whose memory is measured, and, since it is short, once more for the number of calls."""
-
-
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
     """One comparison in which every way to go wrong sits beside a variant that is well."""
@@ -179,8 +178,8 @@ def zoo(tmp_path_factory):
         "well": pause(2),
         "raises in prepare": raises_at_once,
         "raises in call": raises_when_called,
-        "raises in round 5": after_calls(CALLS_BEFORE_ROUNDS + 4, raise_late),
-        "killed": after_calls(CALLS_BEFORE_ROUNDS + 2, kill_itself(signal.SIGKILL)),
+        "raises in round 5": in_round(5, raise_late),
+        "killed": in_round(3, kill_itself(signal.SIGKILL)),
         "crashes": after_calls(0, kill_itself(signal.SIGSEGV)),
         "exits": after_calls(1, lambda: sys.exit(3)),
         "ends": after_calls(1, lambda: os._exit(0)),
@@ -202,7 +201,7 @@ def zoo(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     with patch.context() as patch:
         patch.setenv("KIT_RUN", str(tmp_path_factory.mktemp("zoo_run")))
-        result = compare(variants, timeout_s=4, time_budget_s=3)
+        result = compare(variants, timeout_s=8)
     return result, json.loads(pids.read_text())
 
 
@@ -216,7 +215,7 @@ def zoo(tmp_path_factory):
         ("crashes", "failed", "SIGSEGV"),
         ("exits", "failed", "status 3"),
         ("ends", "failed", "status 0"),
-        ("hangs", "failed", "over 4 s"),
+        ("hangs", "failed", "over 8 s"),
         ("wrong", "rejected", "43 instead of 42"),
         ("changes", "rejected", "the last answer is not the first"),
         ("lazy", "failed", "not computed yet"),
@@ -244,7 +243,7 @@ def test_the_others_finish(zoo, name):
     """Beside all the faults the healthy variants take every round and get a verdict from speed."""
     result, _ = zoo
     session = result.record.points[0].sessions[0]
-    assert len(session.measurements[name].wall_s) == len(session.order) >= 10  # 12, where the machine has the time
+    assert len(session.measurements[name].wall_s) == len(session.order) >= 10
     assert result[name].verdict in ("equivalent", "inconclusive", "faster", "slower")
     assert result.record.complete
 
@@ -260,12 +259,6 @@ def test_readings_before_a_failure_are_kept(zoo):
 def test_a_hung_worker_and_its_children_are_gone(zoo):
     """Past its limit a worker ends with the processes that it started, also those that left its group."""
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in zoo[1])
-
-
-def test_a_wrong_answer_is_invalid_though_fast(zoo):
-    """An answer that is wrong is no answer: twice as fast, and still not called faster."""
-    assert zoo[0]["wrong"].speedup > 1.2
-    assert zoo[0]["wrong"].verdict == "rejected"
 
 
 def test_the_proof_stands_in_the_record(zoo):
@@ -330,13 +323,9 @@ def test_prepare_cold_and_warm_are_apart(zoo):
     assert well.median_s == pytest.approx(np.median(zoo[0].record.points[0].sessions[0].measurements["well"].wall_s))
 
 
-def test_what_was_written_can_be_read(zoo):
-    """A record with every kind of fault in it is still one that satisfies its reader, and equals the result's."""
+def test_a_result_with_every_fault_is_read_and_shown(zoo):
+    """Its record satisfies its reader, and its table names every variant without breaking."""
     assert read(zoo[0].path) == zoo[0].record
-
-
-def test_a_result_with_every_fault_shows_itself(zoo):
-    """The table names every variant and every reason without breaking."""
     text = repr(zoo[0])
     assert all(name in text for name in zoo[0])
     assert "<table" in zoo[0]._repr_html_()
@@ -344,7 +333,7 @@ def test_a_result_with_every_fault_shows_itself(zoo):
 
 def test_without_a_baseline_nothing_is_called():
     """A baseline that dies leaves the others inconclusive, with its reason."""
-    result = compare({"baseline": after_calls(CALLS_BEFORE_ROUNDS + 3, raise_late), "other": pause(1)}, isolate=False)
+    result = compare({"baseline": in_round(4, raise_late), "other": pause(1)}, isolate=False)
     assert result["baseline"].verdict == "failed"
     assert result["other"].verdict == "inconclusive"
     assert "baseline failed" in result["other"].reason
@@ -406,12 +395,7 @@ def seeds_seen(into: Path):
 
 def test_work_that_draws_on_chance_gets_a_seed_a_round(tmp_path):
     """All variants of a round share its luck but A/A, no round repeats another's, and the first answers are equal."""
-    result = compare(
-        {"one": seeds_seen(tmp_path), "other": seeds_seen(tmp_path)},
-        time_budget_s=3,
-        max_rounds=12,
-        check=lambda a, b: a == b,
-    )
+    result = compare({"one": seeds_seen(tmp_path), "other": seeds_seen(tmp_path)}, check=lambda a, b: a == b)
     point = result.record.points[0]
     measurements = point.sessions[0].measurements
     seeds = {name: measurements[name].metrics["seed"] for name in ("one", "other", "A/A")}
@@ -553,8 +537,10 @@ def check_with_bound(answer, reference):
     ],
 )
 def test_only_a_check_that_ran_and_held_is_a_pass(check, verdict, reason):
-    """A check that raises or says nothing never lets a verdict of speed through; one that says yes does."""
+    """A check that raises or says nothing never lets a verdict of speed through, though the answer comes twice as fast;
+    one that says yes does."""
     result = compare({"baseline": own(2.0), "other": own(1.0)}, check=check, isolate=False)
+    assert result["other"].speedup == pytest.approx(2)
     assert result["other"].verdict in ((verdict,) if isinstance(verdict, str) else verdict)
     assert reason in result["other"].reason
     assert read(result.path) == result.record
@@ -575,10 +561,10 @@ def test_the_budget_is_kept_and_too_few_rounds_resolve_nothing():
     session = result.record.points[0].sessions[0]
     assert session.stopped == "budget"
     assert 1 <= len(session.order) < 10
-    spent = sum(sum(measurements.wall_s) for measurements in session.measurements.values())
-    assert spent <= 0.6 + spent / len(session.order)
+    spent = [sum(round_s) for round_s in zip(*(one.wall_s for one in session.measurements.values()), strict=True)]
+    assert sum(spent) <= 0.6 + max(spent)
     assert result["other"].verdict == "inconclusive"
-    assert re.search(r"only \d rounds? fitted in 0\.6 s; 10 take about \d+ s", result["other"].reason)
+    assert re.search(r"only \d rounds? fitted in 0\.6 s; 10 take about [\d.]+ s", result["other"].reason)
 
 
 @pytest.mark.parametrize(("most", "told"), [(5, "max_rounds=5 allows too few"), (12, "raise max_rounds=")])
@@ -659,8 +645,8 @@ def test_close_is_called_whatever_happened(tmp_path):
     def opens(name, call):
         return lambda: Setup(call, close=lambda: (tmp_path / name).write_text("closed"))
 
-    raising = after_calls(CALLS_BEFORE_ROUNDS + 1, raise_late)()
-    variants = {"a": opens("a", pause(1)()), "b": opens("b", pause(1)()), "c": opens("c", raising)}
+    raising = Setup(in_round(1, raise_late)().call, close=(tmp_path / "c").touch, seeded=True)
+    variants = {"a": opens("a", pause(1)()), "b": opens("b", pause(1)()), "c": lambda: raising}
     result = compare(variants, time_budget_s=0.2)
     assert result["c"].verdict == "failed"
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a", "b", "c"]
@@ -1022,7 +1008,7 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_was_measured(script, mark):
     program = script()
     program.wait_for_round(3)
     program.process.send_signal(signal.SIGINT)
-    said, errors = program.process.communicate(timeout=30)
+    said, errors = program.process.communicate(timeout=60)
     assert program.process.returncode != 0
     assert "KeyboardInterrupt" in errors
     assert "interrupted: what was measured is kept" in said
@@ -1047,7 +1033,7 @@ def test_an_impatient_second_ctrl_c_leaves_nothing_behind(script, mark):
     program.process.send_signal(signal.SIGINT)
     time.sleep(0.7)
     program.process.send_signal(signal.SIGINT)
-    program.process.communicate(timeout=30)
+    program.process.communicate(timeout=60)
     assert not still_there(mark)
 
 
@@ -1179,7 +1165,7 @@ def test_time_that_ten_rounds_take():
     comparison.variant("a", slow)
     comparison.variant("b", slow)
     reason = comparison.run()["b"].reason
-    assert float(re.search(r"10 take about (\d+) s", reason)[1]) >= 15
+    assert float(re.search(r"10 take about ([\d.]+) s", reason)[1]) >= 15
 
 
 def test_a_variant_can_be_skipped_with_a_reason():

@@ -289,7 +289,7 @@ def test_interrupted_anywhere_the_result_can_be_used(kernel, prepare, at, times)
     kernel.interrupt(times)
     told = "interrupted: what was measured is kept in .result"
     kernel.said(lambda text: "KeyboardInterrupt" in text and told in text)
-    kernel.client.kernel_info(reply=True, timeout=30)
+    kernel.client.kernel_info(reply=True, timeout=60)
     assert not workers(kernel.manager.provisioner.pid)
     assert "False True True True" in kernel.run(SHOW)
     assert not records(kernel.folder, "outside")[-1].complete
@@ -306,4 +306,4 @@ def test_a_result_completes_itself(kernel):
 
 
 def completions(kernel: Kernel, code: str) -> list[str]:
-    return kernel.client.complete(code, reply=True, timeout=30)["content"]["matches"]
+    return kernel.client.complete(code, reply=True, timeout=60)["content"]["matches"]

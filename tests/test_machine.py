@@ -117,7 +117,7 @@ def test_a_broken_notebook_hides_no_other_from_doctor(tmp_path):
 def test_a_probe_that_hangs_is_broken_and_gone(declare, monkeypatch, tmp_path):
     """A probe that never ends is ended, with what it started, and told as broken."""
     pids = tmp_path / "pids"
-    monkeypatch.setattr(capabilities, "PROBE_LIMIT_S", 1.0)
+    monkeypatch.setattr(capabilities, "PROBE_LIMIT_S", 4.0)
     declare(
         "import os, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -126,8 +126,8 @@ def test_a_probe_that_hangs_is_broken_and_gone(declare, monkeypatch, tmp_path):
     )
     found = capabilities.probe("made")
     assert found.broken
-    assert "over 1 s" in found.reason
-    deadline = time.monotonic() + 5
+    assert "over 4 s" in found.reason
+    deadline = time.monotonic() + 60
     started = [int(pid) for pid in pids.read_text().split()]
     while any(alive(pid) for pid in started) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -17,12 +17,12 @@ DOCS = sorted(path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/**/*.m
 
 
 def test_example_runs(tmp_path, monkeypatch):
-    """The Python example is a whole program: it measures and says its verdict."""
+    """The Python example is a whole program: it measures, and says its verdict, whatever that is on this machine."""
     monkeypatch.setenv("KIT_RUN", str(tmp_path))
     (tmp_path / "example.py").write_text(printed.blocks(README, "python")[0])
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Use built in. " in done.stdout and "as fast as loop" in done.stdout
+    assert done.stdout.startswith(("Use ", "No winner shown")) and "as fast as loop" in done.stdout
 
 
 def test_plan_is_valid(tmp_path):

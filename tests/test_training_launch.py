@@ -72,7 +72,7 @@ def failed(fault, number=2, timeout_s=60.0):
     return pids_of(ranks), "", ranks.over
 
 
-def all_gone(pids, within_s=10.0):
+def all_gone(pids, within_s=60.0):
     """Return whether all processes end soon; a zombie has ended."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

@@ -12,13 +12,13 @@ from kit.techniques.training.scaling_model import line
 
 
 def test_a_line_is_found_through_noise():
-    """A small point weighs as much as a large one; too few points, or a flat line, are refused."""
+    """A small point weighs as much as a large one; seconds that fall have no slope; too few points are refused."""
     noise = random.Random(1)
     fixed, slope = line({x: (0.01 + 0.002 * x) * noise.uniform(0.97, 1.03) for x in (1, 2, 4, 8, 16, 32, 64)})
     assert fixed == pytest.approx(0.01, rel=0.15) and slope == pytest.approx(0.002, rel=0.1)
-    for wrong in ({1: 1.0, 2: 2.0}, {1: 1.0, 2: 1.0, 4: 1.01}):
-        with pytest.raises(UserError, match="can't be fitted"):
-            line(wrong)
+    assert line({1: 3.0, 2: 2.0, 4: 1.0})[1] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(UserError, match="can't be fitted"):
+        line({1: 1.0, 2: 2.0})
 
 
 def compared(batches, off=1.0, answer=1):

@@ -237,7 +237,7 @@ def test_a_comparison_of_searches_is_measured_by_its_simulated_seconds(monkeypat
     """Rounds have seeds, losses over trials and held-out losses; the baseline's speed-up is judged as any other."""
     check = time_to_target.check(SIMULATED["MNIST kernel"]())
     comparison = kit.Comparison(
-        "race", baseline="random", size=4, time_budget_s=1, max_rounds=6, check=check, isolate=False
+        "race", baseline="random", size=4, time_budget_s=60, max_rounds=6, check=check, isolate=False
     )
     for search in ("random", "random + ASHA"):
         comparison.variant(search, TimeToTarget(search))

@@ -18,7 +18,7 @@ from kit.techniques.tuning import workers
 from kit.techniques.tuning.workers import PROCESS, Processes, every_setting_once, open_storage, optimize, search
 
 OBJECTIVE = """
-import time
+import os, time
 
 def objective(trial):
     x = trial.suggest_float("x", -1.0, 1.0)
@@ -28,6 +28,15 @@ def objective(trial):
 def slow(trial):
     loss = objective(trial)
     time.sleep(0.5)
+    return loss
+
+done = []
+
+def gated(trial):
+    loss = objective(trial)
+    while done and not os.path.exists(os.environ["GATE"]):  # each process ends one trial, and waits in its second
+        time.sleep(0.02)
+    done.append(trial)
     return loss
 
 def hangs(trial):
@@ -67,22 +76,24 @@ def test_a_killed_worker_loses_only_its_own_trial(kind, tmp_path, monkeypatch):
     """Two workers, one ended by SIGKILL within a trial: the search is completed, nothing else is lost. On a database
     whoever comes next runs the lost trial again, with the same setting."""
     address = f"sqlite:///{tmp_path}/search.db" if kind == "sqlite" else f"journal:{tmp_path}/search.log"
-    storage = open_storage(address)
+    storage, gate = open_storage(address), tmp_path / "gate"
+    monkeypatch.setenv("GATE", str(gate))
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(search, "quick_objective:slow", 8, storage=address, study_name="example")
+        found = pool.submit(search, "quick_objective:gated", 8, storage=address, study_name="example")
         wait_for(lambda: len({trial.user_attrs.get(PROCESS) for trial in ended(storage)}) == 2)
         os.kill(int(ended(storage)[0].user_attrs[PROCESS].rpartition(":")[2]), signal.SIGKILL)
-        study = found.result(60)
+        gate.touch()
+        study = found.result(120)
     assert len(ended(storage)) in (8, 9)
     assert len(study.trials) - len(ended(storage)) <= 1
     if kind == "sqlite":
         monkeypatch.setattr(workers, "GRACE_S", 1)
 
-        def none_is_open():
+        def all_have_ended():
             optimize("quick_objective:objective", address, "example", len(ended(storage)) + 1, "random")
-            return all(trial.state != TrialState.RUNNING for trial in study.trials)
+            return all(trial.state.is_finished() for trial in study.trials)
 
-        wait_for(none_is_open)
+        wait_for(all_have_ended)
         lost = [trial.params for trial in study.trials if trial.state == TrialState.FAIL]
         assert all(setting in [trial.params for trial in ended(storage)] for setting in lost)
 
@@ -102,8 +113,8 @@ if __name__ == "__main__":
     children = psutil.Process(parent.pid).children(recursive=True)
     assert children
     parent.send_signal(signal.SIGINT)
-    assert parent.wait(20) != 0
-    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 5)
+    assert parent.wait(60) != 0
+    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
     search("quick_objective:objective", 8, storage=address, study_name="example")
     numbers, settings = zip(*((trial.number, trial.params["x"]) for trial in ended(storage)), strict=True)
     assert {0, 1, 2, 3} <= set(numbers) and len(numbers) in (8, 9)
@@ -137,8 +148,8 @@ def test_every_setting_is_run_once(number):
     try:
         found = made.call(seed=1)
         assert every_setting_once(found.answer, found.answer).state == "passed" and len(found.answer) == 4
-        proof = made.execution_proof()
-        assert (proof.state, proof.facts["processes"]) == ("verified", number or 1)
+        wait_for(lambda: made.execution_proof().state == "verified" or not made.call(seed=2))  # one may come late
+        assert made.execution_proof().facts["processes"] == (number or 1)
         assert found.seconds > 0
         if number:
             assert found.metrics[workers.SIMULATED_S] > 4 * 0.02 / number

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
+from kit.record.document import Effect
+
 
 def holds(verdict: str, claimed: Collection[str]) -> bool | None:
     """Return whether a verdict is one of those claimed; None where it is inconclusive or the variant was skipped."""
@@ -17,6 +19,13 @@ def some(verdicts: Iterable[str]) -> bool | None:
 def none(verdicts: Iterable[str]) -> bool | None:
     """Return whether no verdict is faster; None where none is and one is inconclusive or skipped."""
     return {True: False, False: True}.get(some(verdicts))
+
+
+def grows(first: Effect | None, last: Effect | None) -> bool | None:
+    """Return whether the last speed-up is larger than the first; None where their intervals overlap or are missing."""
+    if first is None or last is None or None in (first.low, last.low):
+        return None
+    return True if last.low > first.high else False if last.high < first.low else None
 
 
 def lines(parts: Mapping[str, bool | None]) -> str:

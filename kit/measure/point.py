@@ -266,8 +266,8 @@ class SizeRun:
                 return f"it was interrupted after {taken}; {fewest} are needed"
             if session.stopped == "rounds":
                 return f"max_rounds={self.rules.max_rounds} allows too few; {fewest} are needed"
-            needed_s = (session.round_s or 0) * fewest
-            return f"only {taken} fitted in {self.rules.time_budget_s:g} s; {fewest} take about {needed_s:.0f} s"
+            needed = fmt.duration((session.round_s or 0) * fewest)
+            return f"only {taken} fitted in {self.rules.time_budget_s:g} s; {fewest} take about {needed}"
         more = "max_rounds" if session.stopped == "rounds" else "time_budget_s"
         return f"{taken} over {fmt.count(len(session.starts), 'restarts')} do not decide; raise {more}"
 

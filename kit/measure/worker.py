@@ -86,7 +86,7 @@ class Work:
             call_s = min(call_s, self.measure()["wall_s"])
         while not times_itself and call_s * calls < SHORTEST_BLOCK_S and calls < MOST_CALLS:
             calls = min(MOST_CALLS, max(2 * calls, int(SHORTEST_BLOCK_S / max(call_s, 1e-9))))
-            call_s = self.measure(0, calls, 1, untimed_call=True)["wall_s"]
+            call_s = min(call_s, self.measure(0, calls, 1, untimed_call=True)["wall_s"])  # preempted, it reads slow
         return {
             "peak_mib": max(0.0, peak_mib - self.after_setup_mib),
             "method": method,
