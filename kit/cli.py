@@ -4,8 +4,11 @@ import argparse
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
-from importlib import metadata
+from functools import partial
+from importlib import import_module, metadata
+from typing import TextIO
 
 from kit import project
 from kit.errors import UserError
@@ -18,6 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal or a pipe that is not UTF-8 shows what it can
             stream.reconfigure(errors="replace")
+    status = 2
+    with suppress(OSError):  # standard error takes nothing
+        status = _status(arguments)
+    return max(status, _flushed(sys.stdout), _flushed(sys.stderr))
+
+
+def _status(arguments: list[str] | None) -> int:
     try:
         parser = _parser()
         asked, rest = parser.parse_known_args(arguments)
@@ -26,17 +36,30 @@ def main(arguments: list[str] | None = None) -> int:
         if rest:  # argparse takes notebooks from one place only, and they may stand on both sides of an option
             asked.names += rest
         return asked.command(asked)
+    except SystemExit as end:  # of argparse, or of rich with 1, where the reader of our output went away
+        return 141 if end.code == 1 else int(end.code or 0)
     except UserError as error:
         print(f"kit: {masked(str(error))}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `head` does; 1 would mean that something failed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception:  # an error of the kit's own; 1 would mean that something failed or became slower
-        traceback.print_exc()
-        return 2
+    except Exception as error:  # 1 would mean that something failed or became slower
+        if isinstance(error, OSError) and error.errno and not error.filename:  # not of a file, but of our output
+            print(f"kit: its output can't be written ({error.strerror}); give it another place", file=sys.stderr)
+        else:
+            traceback.print_exc()
+    return 2
+
+
+def _flushed(stream: TextIO) -> int:
+    """Return 0 if a stream took everything; else the exit status, 141 or 2, and nothing reaches it any more."""
+    try:
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141 if isinstance(error, BrokenPipeError) else 2
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,18 +71,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=metadata.version("ml-scaling-kit"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    _command(commands, "list", _list, "list the notebooks, with the runs that are kept of each")
+    _command(commands, "list", "kit.batch.listing:print_list", "list the notebooks, with the runs kept of each")
 
     help_ = _command(commands, "help", _help, "show a notebook's parameters: type, default, meaning")
     help_.add_argument("notebook", nargs="?", metavar="NOTEBOOK", help="a name in notebooks/, or a path")
 
-    copy = _command(commands, "copy", _copy, "copy one of the kit's notebooks here, to edit it")
+    copy = _command(commands, "copy", "kit.batch.listing:copy", "copy one of the kit's notebooks here, to edit it")
     copy.add_argument("notebook", metavar="NOTEBOOK", help="a name in notebooks/")
 
-    doctor = _command(commands, "doctor", _doctor, "show this machine and the variants that run on it")
+    doctor = _command(commands, "doctor", "kit.doctor:main", "show this machine and the variants that run on it")
     doctor.add_argument("--measure", action="store_true", help="measure its peak throughput and its noise now")
 
-    plan = _command(commands, "plan", _plan, "minimum detectable effect of a time budget")
+    plan = _command(commands, "plan", "kit.planning:main", "minimum detectable effect of a time budget")
     plan.add_argument("notebook", metavar="NOTEBOOK", help="plan by what its kept runs measured")
     plan.add_argument("--resolve", type=_share, metavar="3%", help="the difference to detect")
     plan.add_argument("--runs", metavar="DIR|URL", default=place, help="where runs are kept (default: runs/)")
@@ -67,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "execute notebooks and keep their records")
     _run_options(run, place)
 
-    report = _command(commands, "report", _report, "write the report of runs")
+    report = _command(commands, "report", "kit.report:main", "write the report of runs")
     report.add_argument("runs", nargs="*", metavar="RUNS", default=[place], help="folders or URLs (default: runs/)")
     report.add_argument("-o", "--out", default="report", metavar="DIR", help="folder to write to (default: report/)")
 
@@ -81,10 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, function, text: str) -> argparse.ArgumentParser:
+def _command(commands, name: str, function: Callable | str, text: str) -> argparse.ArgumentParser:
+    """Add a command. function: what executes it, or "module:function" that takes its arguments by their names."""
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    command.set_defaults(command=function)
+    command.set_defaults(command=partial(_call, function) if isinstance(function, str) else function)
     return command
+
+
+def _call(address: str, asked: argparse.Namespace) -> int:
+    module, _, name = address.partition(":")
+    given = {key: value for key, value in vars(asked).items() if key != "command"}
+    return getattr(import_module(module), name)(**given)
 
 
 def _run_options(run: argparse.ArgumentParser, place: str) -> None:
@@ -113,12 +143,6 @@ def _share(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text} is not a difference above 0 % and up to 100 %, as 3%")
 
 
-def _list(asked: argparse.Namespace) -> int:
-    from kit.batch.listing import print_list
-
-    return print_list()
-
-
 def _help(asked: argparse.Namespace) -> int:
     from kit.batch.listing import print_help
 
@@ -126,25 +150,6 @@ def _help(asked: argparse.Namespace) -> int:
         return print_help(asked.notebook)
     _parser().print_help()
     return 0
-
-
-def _copy(asked: argparse.Namespace) -> int:
-    from kit.batch.listing import copy
-
-    return copy(asked.notebook)
-
-
-def _doctor(asked: argparse.Namespace) -> int:
-    from kit import doctor
-    from kit.batch import notebooks
-
-    return doctor.main(notebooks.known(), asked.measure)
-
-
-def _plan(asked: argparse.Namespace) -> int:
-    from kit import planning
-
-    return planning.main(asked.notebook, asked.runs, asked.resolve)
 
 
 def _run(asked: argparse.Namespace) -> int:
@@ -158,12 +163,6 @@ def _run(asked: argparse.Namespace) -> int:
 
         return cluster.execute(todo, batch, asked.cluster)
     return batch.execute(todo)
-
-
-def _report(asked: argparse.Namespace) -> int:
-    from kit import report
-
-    return report.main(asked.runs, asked.out)
 
 
 def _compare(asked: argparse.Namespace) -> int:

@@ -12,10 +12,10 @@ from kit.machine.capabilities import Missing
 from kit.record import formatting as fmt
 
 
-def main(notebooks: dict[str, Path], measure: bool = False) -> int:
+def main(measure: bool = False) -> int:
     """Print the machine, the libraries and what will run; with `measure` the peaks and the noise of now. Return 0."""
     _print_machine()
-    _print_variants({name: examined(path) for name, path in notebooks.items()})
+    _print_variants({name: examined(path) for name, path in batch.known().items()})
     if measure:
         _measure()
     return 0

@@ -16,14 +16,14 @@ PROBE_S = 6.0
 """Time budget of the small comparison that measures a machine's noise now."""
 
 
-def main(notebook: str, place: str, resolve: float | None) -> int:
-    """Print the plan and return the exit status, 0. place: where runs are kept; resolve: a difference, as 0.03."""
+def main(notebook: str, runs: str, resolve: float | None) -> int:
+    """Print the plan and return the exit status, 0. runs: where runs are kept; resolve: a difference, as 0.03."""
     from kit.batch import notebooks
 
     stem = notebooks.find(notebook).stem
-    measured = [(record, point) for record in newest(stem, place) for point in record.points]
+    measured = [(record, point) for record in newest(stem, runs) for point in record.points]
     if not measured:
-        raise UserError(f"no run of {stem} is kept in {fmt.shown(place)}; make one: kit run {stem}")
+        raise UserError(f"no run of {stem} is kept in {fmt.shown(runs)}; make one: kit run {stem}")
     budgets_s = [_print_one(*one, resolve) for one in measured]
     if resolve and all(budgets_s):
         print(f"\nfor all of them: kit run {stem} -p time_budget_s={rounded_up(max(budgets_s)):g}")

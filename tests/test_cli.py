@@ -97,9 +97,7 @@ def test_a_mistake_is_one_sentence(project, capsys, arguments, complaint):
 )
 def test_a_wrong_option_is_refused(project, capsys, arguments):
     """What the command line does not know is refused with its usage, and exit status 2."""
-    with pytest.raises(SystemExit) as refused:
-        cli.main(arguments)
-    assert refused.value.code == 2
+    assert cli.main(arguments) == 2
     assert "usage: kit" in capsys.readouterr().err
 
 
@@ -150,7 +148,12 @@ def test_a_wheel_brings_notebooks_and_plans(tmp_path):
 @pytest.mark.parametrize(
     ("line", "status", "printed"),
     [
-        ("{kit} list | true", 0, ""),
+        ("{kit} list | true", 141, ""),
+        ("{kit} list > /dev/full", 2, ""),
+        ("PYTHONUNBUFFERED=1 {kit} doctor > /dev/full", 2, ""),
+        ("PYTHONUNBUFFERED= {kit} --version > /dev/full", 2, ""),
+        ("{kit} report runs > /dev/full", 2, ""),
+        ("{kit} nonsense 2> /dev/full", 2, ""),
         ("{kit} list >&-", 0, ""),
         ("{kit} help 02 2>&-", 0, "takes no parameters"),
         ("mkdir gone; cd gone; rmdir ../gone; {kit} list", 2, ""),
@@ -164,9 +167,9 @@ def test_where_output_goes_is_no_error(project, line, status, printed):
     write_notebook(project / "notebooks" / "01_first.ipynb", title="Größe → ∞")
     where = {"cwd": project, "env": environment(project / "home")}
     line = line.format(kit=f"{sys.executable} -m kit.cli")
-    done = subprocess.run(["sh", "-c", line], **where, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], **where, capture_output=True, text=True, errors="replace")
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
-    assert printed in done.stdout and len(done.stderr.splitlines()) == (status == 2)
+    assert printed in done.stdout and len(done.stderr.splitlines()) <= (status == 2)
 
 
 def test_an_error_of_the_kits_own_is_no_verdict(project, monkeypatch):

@@ -37,11 +37,11 @@ def print_help(name: str) -> int:
     return 0
 
 
-def copy(name: str) -> int:
+def copy(notebook: str) -> int:
     """Copy a notebook into the working directory, never over another file."""
-    path = Path(notebooks.find(name).name)
+    path = Path(notebooks.find(notebook).name)
     if path.exists():
         raise UserError(f"{path} is here already: rename or remove it, then copy again")
-    shutil.copyfile(notebooks.find(name), path)
+    shutil.copyfile(notebooks.find(notebook), path)
     print(f"kit run {shlex.quote(str(path))}")
     return 0
