@@ -166,8 +166,8 @@ def test_where_output_goes_is_no_error(project, line, status, printed):
     """A reader that goes away, a closed stream, a deleted folder, another encoding: no traceback, and no gate's 1."""
     write_notebook(project / "notebooks" / "01_first.ipynb", title="Größe → ∞")
     where = {"cwd": project, "env": environment(project / "home")}
-    line = line.format(kit=f"{sys.executable} -m kit.cli")
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], **where, capture_output=True, text=True, errors="replace")
+    line = "set -o pipefail; " + line.format(kit=f"{sys.executable} -m kit.cli")
+    done = subprocess.run(["bash", "-c", line], **where, capture_output=True, text=True, errors="replace")
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
     assert printed in done.stdout and len(done.stderr.splitlines()) <= (status == 2)
 

@@ -40,6 +40,5 @@ def test_a_text_has_no_word_that_needs_a_translation(name):
 @pytest.mark.parametrize("command", ["", "list", "help", "doctor", "plan", "run", "report", "compare"])
 def test_the_help_of_a_command_has_none(command, capsys):
     """Nor in what `kit COMMAND --help` prints."""
-    with pytest.raises(SystemExit):
-        cli.main([*([command] if command else []), "--help"])
+    assert cli.main([*([command] if command else []), "--help"]) == 0
     assert not re.findall(rf"\b(?:{WORDS})\b", capsys.readouterr().out, re.IGNORECASE)
