@@ -38,7 +38,7 @@ def declared_variants(path: Path) -> dict[str, list[str]]:
             for node in ast.walk(ast.parse(plain)):
                 match node:
                     case ast.Call(func=ast.Attribute(attr="variant"), args=[first, *_]):
-                        name = first.value if isinstance(first, ast.Constant) else "those that its parameters name"
+                        name = first.value if isinstance(first, ast.Constant) else "those chosen by parameters"
                         texts = [n for one in node.keywords if one.arg == "requires" for n in ast.walk(one.value)]
                         found.setdefault(str(name), [n.value for n in texts if isinstance(n, ast.Constant)])
     return found
@@ -73,7 +73,7 @@ def _print_variants(found: dict[str, dict[str, Missing | None]]) -> None:
     rows, skipped = [], {}
     for notebook, variants in found.items():
         runs = [variant for variant, missing in variants.items() if missing is None]
-        rows.append([notebook, "; ".join(runs) or "(none by name)"])
+        rows.append([notebook, "; ".join(runs) or "—"])
         for variant in sorted(variants.keys() - set(runs)):
             skipped.setdefault(variants[variant], {}).setdefault(notebook, []).append(variant)
     table("", ["notebook", "variants that run here"], rows)

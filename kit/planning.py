@@ -84,7 +84,7 @@ def _print_one(record: Record, point: Point, resolve: float | None) -> float | N
         print(f"  {times * how.time_budget_s:g} s: {_detectable(noise, times * how.time_budget_s)}")
     difference = resolve or how.equivalence_margin
     if (needed := power.needed(noise, difference)) is None:
-        print(f"  {fmt.percent(difference)}: no time is enough: process restarts, or max_rounds, leave a higher floor")
+        print(f"  {fmt.percent(difference)}: not detectable: the floor of process restarts, or max_rounds, is higher")
         return None
     needed_s, restarts = rounded_up(needed.time_budget_s), len(needed.starts)
     print(f"  {fmt.percent(difference)}: needs {needed_s:g} s ({needed.rounds} rounds, {restarts} process restarts)")

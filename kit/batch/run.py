@@ -14,7 +14,7 @@ from kit.batch import process
 from kit.batch.locks import machine_to_ourselves
 from kit.batch.plans import Run
 from kit.batch.runs import Claim, Runs, key
-from kit.batch.screen import Screen, paragraph
+from kit.batch.screen import WIDTH, Screen, paragraph
 from kit.errors import UserError
 from kit.record import formatting as fmt
 from kit.record import recommendation, store
@@ -137,11 +137,11 @@ class Batch:
         last = [*outcomes.values()][-1]
         if last.seconds is None or last.state == "skipped":
             self.write_report()  # the last run was not executed, so it has not written it
-        width = max(map(len, outcomes))
+        width = min(max(map(len, outcomes)), WIDTH - 21)  # result and seconds take 21
         print(f"\n{'run':{width}}  {'result':9}  {'seconds':>8}")
         for head, one in outcomes.items():
             seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
-            print(f"{head:{width}}  {one.state:9}  {seconds:>8}".rstrip())
+            print(f"{fmt.shown(head, width):{width}}  {one.state:9}  {seconds:>8}".rstrip())
             for line in one.note.splitlines():
                 print(paragraph(line, "    "))
         states = {outcome.state for outcome in outcomes.values()}

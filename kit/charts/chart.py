@@ -133,10 +133,11 @@ def _draw_along(axes: "Axes", series: Series, chart: Chart, look: "Look") -> Non
         return
     colour, marker = look[series.name]
     modelled, points = series.style == "modelled", chart.shape == "points"
-    marked = points or len(xs) <= MOST_MARKERS
+    longest = max(len(one.x) for one in chart.series if one.style == series.style)  # alike ones are drawn alike
+    marked = points or longest <= MOST_MARKERS
     axes.plot(xs, ys, color=colour, marker=marker if marked else "",
               markerfacecolor=style.PAPER if modelled else colour,
-              markersize=5 if len(xs) <= MOST_MARKERS else 3.5, linestyle="none" if points else DASHES if modelled
+              markersize=5 if longest <= MOST_MARKERS else 3.5, linestyle="none" if points else DASHES if modelled
               else "-", alpha=0.8 if points else 1, label=label(series), zorder=3)  # fmt: skip
     ends = [(x, series.low[p], series.high[p]) for x, _, p in spots] if series.low is not None else []
     ends = [end for end in ends if len(style.drawable(end[1:], log_y)) == 2]

@@ -269,7 +269,7 @@ class SizeRun:
             needed = fmt.duration((session.round_s or 0) * fewest)
             return f"only {taken} fitted in {self.rules.time_budget_s:g} s; {fewest} take about {needed}"
         more = "max_rounds" if session.stopped == "rounds" else "time_budget_s"
-        return f"{taken} over {fmt.count(len(session.starts), 'restarts')} do not decide; raise {more}"
+        return f"{taken}, processes started {fmt.count(len(session.starts), 'times')}, do not decide; raise {more}"
 
 
 def _as_check_result(returned: Any) -> CheckResult:

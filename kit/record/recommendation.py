@@ -68,8 +68,7 @@ def _measured(record: Record) -> Recommendation:
     if tool := record.extra.get("tool"):
         return Recommendation("Times only", evidence=f"{fmt.shown(tool, 40)} times tests one by one: no speed-ups")
     if not record.how.isolated:
-        why = "All variants ran in one process (isolate=False), which is for debugging"
-        return Recommendation("No result: not isolated", evidence=why, size=point.size)
+        return Recommendation("No result: not isolated", evidence="isolate=False is for debugging", size=point.size)
     if why := _baseline_unsound(point, baseline):
         return Recommendation(f"No result: {why}", caveats=_others(record, point, ()), size=point.size)
     won = [p for p in _ascending(record) if winners(p)]
@@ -238,7 +237,8 @@ def _undecided(point: Point) -> str:
     ends = [(effect.low or 0.0, effect.high or 0.0, fmt.noise_floor(point, v) or 0.0) for effect, v in timed]
     found = [0.75 * math.log(high / low) + math.log1p(floor) for low, high, floor in ends if low > 0 and high > 0]
     least = math.expm1(min(max(found, default=math.nan), 700.0))
-    return f"minimum detectable effect in this budget: {fmt.percent(least)}"
+    floor = f"{fmt.floor_name(point)} {fmt.percent(max((end[2] for end in ends), default=None))}"
+    return f"{floor}, minimum detectable effect in this budget: {fmt.percent(least)}"
 
 
 def _others(record: Record, point: Point, recommended: tuple[str, ...]) -> tuple[str, ...]:

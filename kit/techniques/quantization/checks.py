@@ -44,8 +44,8 @@ class Score:
     high: float
 
     def kept(self) -> str:
-        """Return the share with its interval: `99.1 % [98.5, 99.7]`."""
-        return f"{100 * self.share:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        """Return the share with its interval: `99.1 % (98.5–99.7)`."""
+        return f"{100 * self.share:.1f} % ({100 * self.low:.1f}–{100 * self.high:.1f})"
 
 
 def score(outputs: np.ndarray, reference: np.ndarray, model: Model) -> Score:
@@ -98,7 +98,7 @@ class Gate:
         return self._result("passed" if found.share >= self.threshold else "failed", found.share, note)
 
     def _result(self, state: str, share: float | None, note: str) -> CheckResult:
-        metric = f"{self.model.metric_name} ÷ FP32's"
+        metric = f"{self.model.metric_name} relative to FP32"
         return CheckResult(state=state, metric=metric, value=share, threshold=self.threshold, note=note)
 
 

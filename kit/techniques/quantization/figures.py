@@ -51,11 +51,11 @@ def engine_by_precision(found: Findings) -> Table:
         rows.append([one.name, within, score and score.kept(), mib, made_s, one.verdict])
     return Table(
         "Engine by precision: the gain of quantization within an engine, and its costs",
-        ["variant", "against FP32 by the same engine", f"of FP32's {model.metric_name}", "file MiB", "made in s",
-         f"against {found.result.record.asked.baseline}"],
+        ["variant", "against FP32 by the same engine", f"of FP32's {model.metric_name} (95 % CI)", "file MiB",
+         "made in s", f"against {found.result.record.asked.baseline}"],
         rows,
         f"Threshold {formatting.percent(found.gate.threshold)} "
-        f"of {model.metric_name} over {len(model.targets):,} samples (95 % CI): {model.note}. "
+        f"of {model.metric_name} over {len(model.targets):,} samples: {model.note}. "
         "Made: conversion and calibration.",
     )  # fmt: skip
 
@@ -95,8 +95,8 @@ def pruning_table(found: Findings) -> Table:
         rows.append([one.name, *left, score and score.kept(), file.mib, zipped, speed, one.verdict])
     return Table(
         f"Pruning of {found.gate.model.name}: zeros and removed channels",
-        ["variant", "zeros", "parameters", "M multiplications", f"of FP32's {found.gate.model.metric_name}", "file MiB",
-         "zipped MiB", "speed-up (95 % CI)", "verdict"],
+        ["variant", "zeros", "parameters", "M multiplications", f"of FP32's {found.gate.model.metric_name} (95 % CI)",
+         "file MiB", "zipped MiB", "speed-up (95 % CI)", "verdict"],
         rows,
         "The baseline is fine-tuned for as many epochs as the pruned models. Zeros within dense weights are multiplied "
         "like any number: they save space in a compressed file, and time only on hardware with sparse kernels.",
