@@ -159,6 +159,25 @@ def test_a_mistake_names_what_was_meant(tmp_path):
         parameters.checked(bare, {"x": "2"}, {})
 
 
+def test_a_notebook_may_list_what_it_takes(tmp_path):
+    """Patterns of texts and a range of numbers, in its metadata; a variant that stands in its code is known too."""
+    notebook = of(tmp_path, "kinds: list[str] = []\nmodel: str = ''\nn: int = 0\nbad: int = 1\nx: int = 1")
+    notebook.document["cells"][-1]["source"] = 'comparison.variant("mine", f)'
+    choices = {"kinds": ["fast", "slow"], "model": ["*.onnx", "small"], "n": [1, 9], "bad": ["text"]}
+    notebook.document["metadata"] = {"kit": {"choices": choices}}
+    good = {"kinds": "slow,mine", "model": "my.onnx", "n": "9", "x": "-5"}
+    assert parameters.checked(notebook, good, {})[0] == {"kinds": ["slow", "mine"], "model": "my.onnx", "n": 9, "x": -5}
+    for name, text, told in (
+        ("kinds", "fast,slw", "n: kinds can't be 'slw'; did you mean 'slow'? Choose from: fast, slow"),
+        ("model", "large", "n: model can't be 'large'; choose from: *.onnx, small"),
+        ("n", "10", "n: n can't be 10; give a number from 1 to 9"),
+        ("bad", "2", "n: bad is int, and got 2; its default is 1"),
+    ):
+        with pytest.raises(UserError) as refused:
+            parameters.checked(notebook, {name: text}, {})
+        assert str(refused.value) == told
+
+
 def test_what_is_shown_can_be_given(tmp_path):
     """A value as it is printed is a value of the parameter."""
     cell = (

@@ -78,7 +78,7 @@ REFUSED = {
     "cells are texts": (written(cells=["print(1)"]), "format 4"),
     "cells without a type": (written(AFTER | {"cell_type": None}), "format 4"),
     "sources are numbers": (written(code([1, 2])), "format 4"),
-    "pointer of Git LFS": ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not whole JSON"),
+    "pointer of Git LFS": ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run `git lfs pull`"),
     "conflict": ("<<<<<<< HEAD\n" + written(AFTER), "not whole JSON"),
     "cut off": (written(AFTER)[:-5], "not whole JSON"),
     "empty": ("", "not whole JSON"),

@@ -194,6 +194,29 @@ def test_what_cannot_be_read_is_one_sentence_with_a_remedy(write, name, content,
         readers.source(name.partition("/")[0], **options).table()
 
 
+def test_a_file_for_another_library_is_looked_at_first(write):
+    """A model or an archive that obviously is none is one sentence, ahead of whatever its library would raise."""
+    write("folder/x", "")
+    write("pointer.npz", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    write("zero.onnx", "")
+    write("packed.onnx", b"\x28\xb5\x2f\xfd...")
+    write("signed_out.onnx", "\n<HTML>")
+    write("text.npz", "1 2 3")
+    write("good.npz", b"PK\x03\x04")
+    for name, says in (
+        ("pointer.npz", "run `git lfs pull`"),
+        ("zero.onnx", r"zero.onnx is empty \(0 bytes\); give a model"),
+        ("packed.onnx", "is compressed by zstd; unpack it"),
+        ("signed_out.onnx", "is a web page; download"),
+        ("text.npz", "text.npz is no .npz file; give a model"),
+        ("folder", "folder is a folder; give a model"),
+        ("nowhere", "nowhere does not exist"),
+    ):
+        with pytest.raises(UserError, match=says):
+            readers.whole(name, "a model", zipped=name.endswith(".npz"))
+    assert readers.whole("good.npz", "a model", zipped=True).name == "good.npz"
+
+
 def test_columns_and_addresses_that_are_not_there(write):
     """The nearest column is named, and a pattern that matches nothing."""
     write("t.csv", "customer,price\na,1\n")

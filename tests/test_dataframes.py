@@ -231,9 +231,6 @@ def test_engines_prove_their_threads(engine, cache, monkeypatch):
     assert (fell_back.state, fell_back.note) == ("fell back", f"{threads} threads instead of the {threads + 1} allowed")
 
 
-# --- what a question must read ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("question", "bytes_a_row"), [("groupby_1", 1 + 4), ("groupby_4", 4 + 4 + 4 + 8)])
 def test_the_least_that_a_question_reads_is_counted_by_hand(question, bytes_a_row, cache):
     """A column of numbers counts its width, one of few texts a byte; the same for every engine."""

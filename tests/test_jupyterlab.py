@@ -74,9 +74,6 @@ def records(folder: Path, name: str) -> list[kit.Record]:
     return [kit.read(path) for path in sorted((folder / "runs" / "interactive" / name / "records").glob("*.json"))]
 
 
-# --- JupyterLab in a browser ------------------------------------------------------------------------------------------
-
-
 @dataclass
 class Lab:
     """A JupyterLab on a project of its own."""
@@ -220,9 +217,6 @@ def test_an_interrupted_cell_leaves_a_result(lab, tab, tmp_path):
     tab.screenshot(path=os.environ.get("KIT_SCREENSHOTS", str(tmp_path)) + "/jupyterlab_interrupted.png")
     (record,) = records(lab.folder, "interrupted")
     assert not record.complete and len(record.points[0].sessions[0].order) >= 10
-
-
-# --- a kernel alone ---------------------------------------------------------------------------------------------------
 
 
 class Kernel:

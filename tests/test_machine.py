@@ -38,9 +38,6 @@ def declare(monkeypatch):
     return declared
 
 
-# --- capabilities -----------------------------------------------------------------------------------------------------
-
-
 def test_a_capability_that_works_is_not_missing(declare):
     """A probe that does its tiny work means that nothing is missing."""
     declare("import json; assert json.loads('[1]') == [1]")
@@ -219,9 +216,6 @@ def test_with_a_driver_the_gpu_is_told():
     """Where there is a GPU, it is in the fingerprint, and the bare capability is there."""
     assert capabilities.probe("cuda") is None
     assert fingerprint.machine().gpus
-
-
-# --- the fingerprint --------------------------------------------------------------------------------------------------
 
 
 def test_the_machine_is_told_without_naming_it():

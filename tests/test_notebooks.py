@@ -13,7 +13,14 @@ import record_factory
 
 import kit
 from kit.batch import notebooks, parameters, plans
+from kit.errors import UserError
 from kit.record import store
+from kit.techniques import dataframes
+from kit.techniques.caching import traces
+from kit.techniques.caching.policies import POLICIES
+from kit.techniques.quantization.catalog import ENGINES
+from kit.techniques.training import strategies
+from kit.techniques.tuning import fixed_budget, samplers, workload
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -57,6 +64,34 @@ def test_parameters(path):
     told = parameters.read(notebooks.read(path))
     assert 0 < len(told) <= 10
     assert all(one.comment for one in told)
+
+
+NAMES = {
+    "questions": [name for name in dataframes.QUESTIONS if not name.startswith("own")],
+    "strategies": ["DDP", "FSDP2", *strategies.NAMED],
+    "objective of 03_tuning": workload.SIMULATED,
+    "simulated": workload.SIMULATED,
+    "sampler": samplers.SEARCHES,
+    "policies": POLICIES,
+    "time_unit": traces.TIME_UNITS,
+    "trace": traces.NAMED,
+    "variants of 03_tuning": [*samplers.SEARCHES, *fixed_budget.METHODS],
+    "variants of 04_quantization": [f"{engine} {kind}" for engine, (*_, kinds) in ENGINES.items() for kind in kinds],
+}
+"""What a technique knows, by the parameter that takes it."""
+
+
+@pytest.mark.parametrize("path", MEASURING, ids=lambda p: p.stem)
+def test_a_wrong_value_is_refused_before_anything_starts(path):
+    """Numbers have a range and names are known from the notebook's metadata, which hold what the technique has."""
+    notebook = notebooks.read(path)
+    for one in parameters.read(notebook):
+        choices = notebook.choices.get(one.name, [])
+        if names := NAMES.get(f"{one.name} of {path.stem}", NAMES.get(one.name)):
+            assert {choice for choice in choices if "*" not in choice} == set(names)
+        if one.kind in (int, float, list[int], list[float]) or choices:
+            with pytest.raises(UserError, match=rf"{one.name} can't be .*(zz|-1)"):
+                parameters.checked(notebook, {one.name: "-1" if isinstance(choices[0], int | float) else "zz"}, {})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -91,9 +91,6 @@ def address(site, page: str = "report/index.html") -> str:
 NOTEBOOK_PAGE = "report/notebooks/01_dataframes-key0.html"
 
 
-# ------------------------------------------------------------------------------------------------ opened
-
-
 LEGIBLE = """() => [...document.querySelectorAll("svg text")].filter(t => t.textContent.trim()).map(text => {
   const scale = Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b);
   return parseFloat(getComputedStyle(text).fontSize) * scale;
@@ -202,9 +199,6 @@ def test_without_script_everything_is_there(site, contexts):
     for fold in page.locator(".comparison > details > summary").all():
         fold.click()
     assert page.locator(".comparison svg:visible").count() == every
-
-
-# ------------------------------------------------------------------------------------------------ seen
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,6 @@ def shared(bound: Peak, seconds: float, peaks: dict[str, float | None], **metric
     return bound.share(metrics, seconds, peaks)
 
 
-# --- the share --------------------------------------------------------------------------------------------------------
-
-
 def test_a_share_is_work_over_time_over_ceiling():
     """2 GiB in half a second are 4 GiB/s: half of a memory that copies 8."""
     found = shared(Peak("memory_copy_gib_per_s", 2), 0.5, {"memory_copy_gib_per_s": 8.0})
@@ -80,9 +77,6 @@ def test_a_comparison_says_what_share_its_variants_reached(tmp_path, monkeypatch
     assert "50 % of its time" in repr(result)
 
 
-# --- in words ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "label", "unit"),
     [
@@ -106,9 +100,6 @@ def test_absurd_records_are_told_without_an_error(share, amount):
     """Whatever numbers a stranger's record holds, words come out, on one line."""
     found = PeakShare(peak="memory_copy\n_gib_per_s", amount=amount, share=share, note="a\nb")
     assert "\n" not in fmt.peak_share(found)
-
-
-# --- where it is shown ------------------------------------------------------------------------------------------------
 
 
 FOUND = PeakShare(peak="memory_copy_gib_per_s", amount=2.0, share=0.5, note="<b>columns</b>")

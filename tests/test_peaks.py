@@ -26,9 +26,6 @@ def fake_torch(tmp_path, monkeypatch):
     return lambda code: (tmp_path / "torch.py").write_text(code)
 
 
-# --- what is measured -------------------------------------------------------------------------------------------------
-
-
 def test_every_peak_is_a_rate_or_null_with_its_reason():
     """Each name of this machine has a positive finite rate with a unit, or a reason; no process is left of it."""
     before = set(psutil.Process().children(recursive=True))
@@ -71,9 +68,6 @@ def test_nothing_is_measured_where_that_is_asked(monkeypatch):
     assert set(peaks.measured(peaks.every(), 1).values()) == {None}
 
 
-# --- what breaks ------------------------------------------------------------------------------------------------------
-
-
 def test_a_probe_that_crashes_costs_only_itself(fake_torch):
     """A library that dies of an illegal instruction takes its own peak with it, and the others are measured."""
     fake_torch("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
@@ -91,9 +85,6 @@ def test_a_library_that_is_missing_leaves_what_others_have(fake_torch):
     assert found["matrix_product_fp32_gflop_per_s"].rate
     assert found["matrix_product_int8_gop_per_s"].rate
     assert found["matrix_product_bf16_gflop_per_s"] == peaks.Found(None, "ImportError: no torch at 3")
-
-
-# --- a GPU's, as far as a processor can tell --------------------------------------------------------------------------
 
 
 def test_the_probes_of_a_gpu_do_their_work(monkeypatch):

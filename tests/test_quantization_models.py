@@ -219,7 +219,7 @@ def test_an_own_module_may_take_several_inputs(own, model_project):
         ({"metric": "acuracy"}, "'acuracy' is not the address of a function"),
         ({"metric": "no_such_module:f"}, "no module no_such_module"),
         ({"model": "mine.onnx"}, "needs data: give data='file.npz' with inputs and targets"),
-        ({"model": "not_there.onnx", "data": "x.npz"}, "there is no file not_there.onnx"),
+        ({"model": "not_there.onnx", "data": "x.npz"}, "not_there.onnx does not exist"),
         ({"model": "no_such_module:build", "data": "x.npz"}, "no module no_such_module"),
         ({"model": "builtins:dict", "data": "x.npz"}, "returned dict; let it return a trained torch.nn.Module"),
     ],
@@ -263,10 +263,10 @@ def test_data_that_cannot_be_read_is_refused(own, model_project):
     np.savez(bare, inputs=np.zeros((60, 4)))
     name = own("mine_data", "def load(): return 5\n")
     for given, says in (
-        ("none.npz", r"none.npz can't be read \(.*\); write it by numpy.savez"),
+        ("none.npz", r"none.npz does not exist .*; give a file of numpy.savez"),
         (str(broken), r"can't be read \(.*\); write it by numpy.savez"),
         (str(bare), "has inputs; add the right answer of each sample as targets"),
-        ("data.csv", r"data.csv can't be read .*; write it by numpy.savez"),
+        ("data.csv", r"data.csv does not exist .*; give a file of numpy.savez"),
         (f"{name}:load", r"returned int; let it return \(inputs, targets\)"),
     ):
         with pytest.raises(UserError, match=says):

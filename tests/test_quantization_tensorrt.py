@@ -34,9 +34,6 @@ def with_defaults(model, path, **settings):
     return path
 
 
-# --- what TensorRT takes ----------------------------------------------------------------------------------------------
-
-
 MADE = {
     "fp32": precisions.fp32,
     "fp16": precisions.fp16,
@@ -58,9 +55,6 @@ def test_tensorrt_takes_magika_s_files(magika):
     name = next(node.name for node in precisions.simplified(magika.onnx).graph.node if node.op_type == "MatMul")
     assert refusal(precisions.static_int8(magika).path, **MAGIKA) == ""
     assert refusal(precisions.static_int8(magika, nodes_to_exclude=[name]).path, **MAGIKA) == ""
-
-
-# --- what it refuses --------------------------------------------------------------------------------------------------
 
 
 def test_default_settings_are_refused_for_their_zero_points(magika, tmp_path):
@@ -86,9 +80,6 @@ def test_what_is_no_onnx_file_is_refused_and_no_harm_is_done(tmp_path):
     assert refusal(torn) and refusal(tmp_path / "missing.onnx")
 
 
-# --- on a GPU ---------------------------------------------------------------------------------------------------------
-
-
 ON_A_GPU = [
     (tensorrt_engine.tensorrt, precisions.fp32, "tensorrt"),
     (tensorrt_engine.tensorrt, precisions.fp16, "tensorrt"),
@@ -106,9 +97,6 @@ def test_an_engine_on_a_gpu_gives_the_answers_and_proves_its_precision(small, op
     expected = onnx_runtime(precisions.fp32(small), small, 16, 1).run(inputs)
     assert np.linalg.norm(engine.run(inputs) - expected) < 0.1 * np.linalg.norm(expected)
     assert engine.proof().state == "verified"
-
-
-# --- the proof --------------------------------------------------------------------------------------------------------
 
 
 def layer(node, *inputs, **told):

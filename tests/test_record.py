@@ -28,9 +28,6 @@ def document(**changes) -> bytes:
     return json.dumps(msgspec.to_builtins(make_record(sizes=[1000])) | changes).encode()
 
 
-# --- the schema -------------------------------------------------------------------------------------------------------
-
-
 def conforms(path) -> None:
     """The JSON Schema that msgspec makes of the classes is valid itself, and the file satisfies it."""
     jsonschema.validate(json.loads(path.read_text()), SCHEMA, jsonschema.Draft202012Validator)
@@ -120,9 +117,6 @@ def test_a_record_with_a_broken_artifact_is_refused_by_name(tmp_path):
     assert "1 y for 2 x" in refused(path) and "odd.json" in refused(path)
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
 WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
@@ -200,9 +194,6 @@ def test_any_parameter_can_be_written(tmp_path):
     assert parameters["other"] == "kept" and parameters["values"][:6] == [None, None, 2**70, 1.5, 3, True]
 
 
-# --- secrets ----------------------------------------------------------------------------------------------------------
-
-
 def test_credentials_in_urls_are_masked(tmp_path):
     """Names, passwords and signatures in a URL do not reach the file, wherever in the record the URL stands."""
     text = "could not read simplecache::s3://AKIA123:hunter2@bucket/data.parquet?X-Amz-Signature=deadbeef; try again"
@@ -238,9 +229,6 @@ def test_home_and_environment_stay_out(tmp_path):
     assert parameters["near"].endswith("alicexander/z")
     assert "planted-" not in path.read_text()
     assert f"{name}'" not in path.read_text()
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def refused(path) -> str:

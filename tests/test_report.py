@@ -110,9 +110,6 @@ def harmless(html: str) -> None:
     assert policy == [f"default-src 'none'; style-src 'unsafe-inline'; img-src data:{named}"]
 
 
-# ------------------------------------------------------------------------------------------------ what it shows
-
-
 def test_the_first_screen_has_one_answer_per_technique(tmp_path):
     """Its main comparison's recommendation with evidence and caveats; what is only a part of it is below."""
     other = make_record(SMALL, comparison="joins", title="Joins", sizes=[10], seed=2, written="2026-11-23T10:30:00Z")
@@ -255,9 +252,6 @@ def test_the_table_has_a_row_for_each_variant_and_size(tmp_path):
     assert found["median_s"] == polars.median_s and found["verdict"] == "faster" and found["cores"] == 2
     assert json.loads(found["parameters"])["data"] == "flights" and json.loads(found["versions"])["polars"] == "2.1.0"
     assert list(rows[0]) == list(table.COLUMNS)
-
-
-# ------------------------------------------------------------------------------------------------ hostile records
 
 
 MARKUP = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>\"'{{7*7}}"
@@ -406,9 +400,6 @@ def test_copies_of_a_record_count_once(tmp_path, capsys):
     assert "1 record, commit 153ad88c0f." in Page((tmp_path / "out" / "index.html").read_text()).text
 
 
-# ------------------------------------------------------------------------------------------------ doors
-
-
 def test_runs_may_be_files_folders_and_urls(tmp_path):
     """A single record, one run, a folder of records, a root of runs and a URL are all read."""
     import fsspec
@@ -446,9 +437,6 @@ def test_nothing_half_written_is_ever_seen(tmp_path):
         assert (head + reader.read()).decode().count('class="comparison"') == 1
     assert page.read_text().count('class="comparison"') == 2
     assert not [path for path in (tmp_path / "report").rglob("*") if "partial" in path.name]
-
-
-# ------------------------------------------------------------------------------------------------ notebooks
 
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 40).decode()
@@ -514,9 +502,6 @@ def test_long_notebooks_are_cut(monkeypatch):
         output("text/plain", long), {"cell_type": "markdown", "source": long}, *[output("text/plain", "x")] * 30
     )
     assert len(shown) < 1_000_000 and "(cut)" in shown and "12 more cells are left out" in shown
-
-
-# ------------------------------------------------------------------------------------------------ selecting
 
 
 def test_only_differing_parameters_are_named():

@@ -164,9 +164,6 @@ def hostile_notebook(hostile: str) -> dict:
     }
 
 
-# ------------------------------------------------------------------------------------------------ in the browser
-
-
 POLICY = '<meta http-equiv="Content-Security-Policy"'
 
 
@@ -230,9 +227,6 @@ def test_every_hostile_record_was_told(hostile_report):
     html = (hostile_report / "index.html").read_text()
     assert html.count('class="comparison"') == len(HOSTILE) and "__hit=1" in html and "{{7*7}}" in html
     assert "kept" in (hostile_report / "notebooks" / "n-k0.html").read_text()
-
-
-# ------------------------------------------------------------------------------------------------ folders
 
 
 AUDIT = """
@@ -383,9 +377,6 @@ def test_what_stood_where_the_report_is_written_is_replaced_not_followed(tmp_pat
         os.symlink(tmp_path / "precious", tmp_path / "report" / name)
     report.write([str(tmp_path / "runs")], str(tmp_path / "report"))
     assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "report" / "index.html").is_symlink()
-
-
-# ------------------------------------------------------------------------------------------------ time
 
 
 ENDLESS = ["<svg ", "<svg>", "<!--", "<a ", "<a href='", "</", "<?", "<script", "<", "&", "*_a", "> ", "<p>", "a|b\n"]

@@ -21,8 +21,7 @@ from kit.errors import UserError
 from kit.record import formatting as fmt
 from kit.record.store import clean
 
-PATIENCE_S = 30.0
-"""For a first worker to come, for one in place of the last, and for workers to hand back what is interrupted."""
+PATIENCE_S = 30.0  # for a first worker, for one in place of the last, and to get back what is interrupted
 _POLL_INTERVAL_S = 0.3
 
 
@@ -99,6 +98,8 @@ class _Cluster:
             self._keep(*self.tasks.pop(task), task)
         if self.client.status == "running" and self.client.scheduler_info()["workers"]:
             self.worker_seen = time.monotonic()
+        else:
+            self.say("waiting for a worker of the cluster", passing=True)
         gone = self.client.status in ("closing", "closed")
         if gone or time.monotonic() - self.worker_seen > PATIENCE_S:
             start = f"the cluster has no worker: start one with `dask worker {clean(self.client.scheduler.address)}`"

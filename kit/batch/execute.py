@@ -34,10 +34,8 @@ from kit.record import store  # noqa: E402
 from kit.record.redaction import impersonal  # noqa: E402
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_PATIENCE_S = 120
-"""For a kernel to start and to hand over what it printed: a machine that is being measured may be busy."""
-_REPLY_S = 10.0
-"""For a kernel's reply after it reported that a cell has ended; where its own handler failed there never is one."""
+_PATIENCE_S = 120  # for a kernel to start and to hand over what it printed: a machine that is measured may be busy
+_REPLY_S = 10.0  # for a kernel's reply after the end of a cell; where its own handler failed there never is one
 
 
 class _Kernel(AsyncKernelManager):
@@ -120,10 +118,9 @@ def main(folder: Path) -> None:
         )  # fmt: skip
         reason = _error(_Client.error) if _Client.error else ""
     except DeadKernelError:
-        unanswered = f"own handler failed at cell {_Client.cell}, and never replied; its error is in the log"
-        reason = (
-            f"the kernel died ({_death(_Kernel.code)})" if _Kernel.code is not None else f"the kernel's {unanswered}"
-        )
+        reason = f"the kernel's own handler failed at cell {_Client.cell}, and never replied; its error is in the log"
+        if _Kernel.code is not None:
+            reason = f"the kernel died ({_death(_Kernel.code)})"
     if reason:
         print(FAILED + fmt.shown(_COLOURS.sub("", reason), 1000), file=sys.stderr)
         sys.exit(1)

@@ -31,6 +31,9 @@ def print_help(name: str) -> int:
         print(f"{notebook.name}: {notebook.title}\n\nIt takes no parameters: no cell is tagged `parameters`.")
         return 0
     rows = [[p.name, p.type or "can't be set", parameters.as_text(p.default) or "(empty)", p.comment] for p in found]
+    for row in rows:
+        names = [one for one in notebook.choices.get(row[0], []) if isinstance(one, str) and "*" not in one]
+        row[-1] += f"; known: {parameters.as_text(names)}" if names else ""
     table(f"{notebook.name}: {notebook.title}", ["parameter", "type", "default", "meaning"], rows)
     shown = next((p for p in found if p.default not in (None, "", [])), found[0])  # an empty one has no example
     print(f"kit run {shlex.quote(name)} -p {shlex.quote(f'{shown.name}={parameters.as_text(shown.default)}')}")

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-MACHINE = "KIT_LOCK"
-"""Environment variable: another file for the machine's lock, as in tests that may run beside each other."""
-
+MACHINE = "KIT_LOCK"  # environment variable: another file for the machine's lock, as in tests that run in parallel
 _POLL_INTERVAL_S = 0.5
 
 

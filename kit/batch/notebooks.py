@@ -38,6 +38,11 @@ class Notebook:
         return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
     @property
+    def choices(self) -> dict[str, Any]:
+        """By parameter, patterns of the texts allowed, as *.onnx, or [least, most]: metadata's kit: {choices: {…}}."""
+        return _metadata(_metadata(self.document["metadata"], "kit"), "choices")
+
+    @property
     def shipped(self) -> bool:
         """Whether it is one of the kit's own."""
         return os.path.realpath(self.path.parent) == os.path.realpath(SHIPPED / "notebooks")
@@ -92,7 +97,8 @@ def read(path: Path) -> Notebook:
     except OSError as error:
         raise UserError(f"{path.name} could not be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path.name} is not a notebook: it is not whole JSON ({error})") from None
+        fault = f"it is not whole JSON ({error}); save it again, or run `git lfs pull`"
+        raise UserError(f"{path.name} is not a notebook: {fault}") from None
     cells = document.get("cells") if isinstance(document, dict) and document.get("nbformat") == 4 else None
     if not isinstance(cells, list) or not all(map(_is_cell, cells)):
         raise UserError(f"{path.name} is not a notebook of format 4: open it in JupyterLab and save it again")
@@ -105,12 +111,8 @@ def _is_cell(cell: Any) -> bool:
     """Return whether a part of a notebook is a cell, whose source is one string, a list of lines, or nothing."""
     if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
         return False
-    source = cell.get("source")
-    return (
-        source is None
-        or isinstance(source, str)
-        or (isinstance(source, list) and all(isinstance(line, str) for line in source))
-    )
+    source = cell.get("source") or ""
+    return all(isinstance(line, str) for line in (source if isinstance(source, list) else [source]))
 
 
 def _other_language(metadata: dict[str, Any]) -> str:

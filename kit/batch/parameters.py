@@ -12,6 +12,7 @@ import tokenize
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import NoneType, UnionType
 from typing import Any, Literal, Optional, Union, get_args, get_origin
 
@@ -178,10 +179,25 @@ def _value(notebook: Notebook, parameter: Parameter, read: Any, value: Any) -> A
         written = parameter.type or f"as {parameter.default}"
         raise UserError(f"{notebook.name}: {parameter.name} ({written}) can't be set; give it a type of plain literals")
     try:
-        return read(parameter.kind, value)
-    except (TypeError, ValueError):
+        value = read(parameter.kind, value)
+        if parameter.name in notebook.choices and value != parameter.default:
+            _check_choices(notebook, parameter.name, value if isinstance(value, list) else [value])
+        return value
+    except (TypeError, ValueError, LookupError):
         given = f"{notebook.name}: {parameter.name} is {parameter.type}, and got {value!r}"
         raise UserError(f"{given}; its default is {as_text(parameter.default) or 'empty'}") from None
+
+
+def _check_choices(notebook: Notebook, name: str, values: list[Any]) -> None:
+    """Raise `UserError` for a value that is no choice, nor in quotes in the code, as a variant of your own is."""
+    choices, code = notebook.choices[name], "".join(cell["source"] for cell in notebook.document["cells"])
+    for one in values:
+        if isinstance(one, str):
+            known, allowed = any(fnmatchcase(one, choice) for choice in choices), nearest(one, choices)
+        else:
+            known, allowed = choices[0] <= one <= choices[1], "give a number from {:,} to {:,}".format(*choices)
+        if not known and f'"{one}"' not in code:
+            raise UserError(f"{notebook.name}: {name} can't be {one!r}; {allowed}")
 
 
 def as_text(value: Any) -> str:

@@ -1,16 +1,4 @@
-"""Reads plans, and turns what was asked into the list of runs to execute, checked before anything starts.
-
-A plan is a TOML file:
-
-    timeout = 600                      # seconds a run may take; optional
-    [[run]]                            # as many as wanted, the same notebook as often as wanted
-    notebook = "01_dataframes"         # a name in notebooks/, or a path, which may be relative to this file
-    timeout = 120                      # for these runs only; optional
-    [run.parameters]                   # the notebook's parameters; what is not set keeps its default
-    rows = 1_000_000
-    [run.grid]                         # lists: one run for each combination
-    threads = [1, 2]
-"""
+"""Reads plans (docs/batches.md shows one), and turns what was asked into runs, checked before anything starts."""
 
 import itertools
 from dataclasses import dataclass
@@ -25,8 +13,7 @@ from kit.batch.notebooks import Notebook
 from kit.errors import UserError, nearest
 from kit.record import store
 
-TIMEOUT_S = 7200.0
-"""What a run may take where nothing else is said: a kernel that hangs must not hold the machine for ever."""
+TIMEOUT_S = 7200.0  # of a run where no other is given: a kernel that hangs must not hold the machine for ever
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,9 @@ import psutil
 
 from kit.batch.plans import Run
 
-FAILED = "kit: failed: "
-"""With this the run's process begins the line of its log that says why it failed."""
-
-MARK = "KIT_MARK"
-"""Environment variable by which the processes of a run are known, their parents dead or not."""
-
-GRACE_S = 5.0
-"""Time that an interrupted notebook has to keep what it measured."""
-
+FAILED = "kit: failed: "  # begins the line of a run's log with the reason why it failed
+MARK = "KIT_MARK"  # environment variable by which the processes of a run are known, their parents dead or not
+GRACE_S = 5.0  # for an interrupted notebook to keep what it measured
 _POLL_INTERVAL_S = 0.5
 
 

@@ -106,6 +106,8 @@ class Batch:
         faulty, headlines = _found(claim.folder)
         error = "interrupted" if state else error or faulty
         state, note = state or ("failed" if error else "finished"), error or headlines
+        if self.runs.staged:
+            self.screen.say(f"uploading the run to {store.clean(self.runs.url)}", passing=True)
         try:
             ended = {"state": state, "ended": store.now(), "seconds": round(seconds, 3), "error": store.clean(error)}
             self.runs.keep(claim, **ended)
@@ -120,6 +122,7 @@ class Batch:
             return
         from kit import report
 
+        self.screen.say("writing the report", passing=True)
         try:
             self.screen.say(f"report: {report.write([self.runs.url], self.report)}", passing=True)
         except Exception as error:  # a report that can't be written costs no run

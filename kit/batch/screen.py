@@ -11,8 +11,7 @@ from typing import TextIO
 
 from kit.record.redaction import masked
 
-WIDTH = 80
-"""Of tables and paragraphs where there is no terminal, and at most on one."""
+WIDTH = 80  # of tables and paragraphs where there is no terminal
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
@@ -141,6 +141,32 @@ def readable(data: str) -> Iterator[None]:
         raise UserError(f"{shown(data)} can't be read: {reason}") from None
 
 
+def whole(path: str | Path, kind: str, zipped: bool = False) -> Path:
+    """Return the path of a file on this machine that another library is to read.
+
+    kind: what to give, in words. zipped: it is a zip archive, as .npz is. Raise `UserError` for what is obviously none:
+    a folder, an empty file, a Git LFS pointer, a web page, a compressed file.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        fault = "is a folder" if path.is_dir() else f"does not exist (looked for in {clean(os.getcwd())})"
+        raise UserError(f"{clean(str(path))} {fault}; give {kind}")
+    with readable(str(path)), open(path, "rb") as file:
+        head = file.read(512)
+    packed = (f"is compressed by {how}; unpack it" for magic, how in _PACKED.items() if head.startswith(magic))
+    none = f"is no .npz file; give {kind}" if zipped else ""
+    fault = next(packed, "") or _fault(head) or (none if head else f"is empty (0 bytes); give {kind}")
+    if fault and not (zipped and head.startswith(b"PK")):
+        raise UserError(f"{clean(str(path))} {fault}")
+    return path
+
+
+def _fault(head: bytes) -> str:
+    """Return what is wrong with a file that begins like this, and the remedy; empty if nothing obvious."""
+    begun = head.lstrip().lower()
+    return next((fault for magic, fault in _REFUSED.items() if begun.startswith(magic.lower())), "")
+
+
 def shown(data: str) -> str:
     """Return an address without user, password and query, which may contain a signature."""
     return clean(data.split("?")[0] if "://" in data else data)
@@ -246,9 +272,8 @@ class _File:
         if head.startswith(tuple(_PACKED)):
             with self._open() as file:
                 head = file.read(512)
-        for magic, fault in _REFUSED.items():
-            if head.lstrip()[: len(magic)].lower() == magic.lower():
-                raise UserError(f"{self.shown} {fault}")
+        if fault := _fault(head):
+            raise UserError(f"{self.shown} {fault}")
         if name.endswith((".parquet", ".pq")):
             raise UserError(f"{self.shown} is called Parquet but does not begin like it; write it again")
         if not self._options["separator"] and not _is_table(name) and "." in name.lstrip("."):

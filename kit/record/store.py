@@ -141,6 +141,6 @@ def decode(text: bytes, name: str = "record") -> Record:
     except (msgspec.ValidationError, UserError, AttributeError, TypeError) as error:
         raise UserError(f"{name}: it is not a record: {shown(error, 160)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{name}: it is not whole JSON: {shown(error, 160)}") from None
+        raise UserError(f"{name}: it is not whole JSON, or a Git LFS pointer: {shown(error, 120)}") from None
     known = f"this kit reads {VERSION!r} and {upgrade.VERSION!r}; read it with the kit that wrote it"
     raise UserError(f"{name}: its version is {shown(version, 160)!r} and {known}")

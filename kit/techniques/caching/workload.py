@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.common import address, datasets, parameters
+from kit.common import address, datasets, parameters, readers
 from kit.errors import UserError
 from kit.techniques.caching import traces
 from kit.techniques.caching.policies import LRU, POLICIES
@@ -104,13 +104,14 @@ def onnx_model(model: Path | str, inputs: dict[str, np.ndarray] | None = None) -
     """
     import onnxruntime
 
-    model, beside = Path(model), Path(model).with_suffix(".npz")
-    if not model.exists() or (inputs is None and not beside.exists()):
-        raise UserError(f"work={str(model)!r} needs this file and, beside it, its inputs in {beside.name}")
-    inputs = dict(np.load(beside, allow_pickle=False)) if inputs is None else inputs
+    model, beside = readers.whole(model, "the path of an ONNX file"), Path(model).with_suffix(".npz")
+    if inputs is None:
+        with readers.readable(str(readers.whole(beside, "the model's inputs there, by numpy.savez", zipped=True))):
+            inputs = dict(np.load(beside, allow_pickle=False))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    with readers.readable(str(model)):
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     wanted, names = [session.get_outputs()[0].name], [one.name for one in session.get_inputs()]
     if missing := set(names) - set(inputs):
         raise UserError(f"{beside.name} lacks the model's input {min(missing)!r}; it has {', '.join(inputs)}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from kit.common import readers
 from kit.common.address import call, resolve
 from kit.common.datasets import magika_folder, mnist
 from kit.common.parameters import at_least, nearest
@@ -145,9 +146,7 @@ def _digits() -> Source:
 
 
 def _own_file(model: str, data: str, output: str) -> Source:
-    path = Path(model).expanduser()
-    if not path.exists():
-        raise UserError(f"there is no file {path}; give the path of an ONNX file")
+    path = readers.whole(model, "the path of an ONNX file")
     network = onnx_files.freed(path, output)
     found = _own_data(data, onnx_files.kinds(network))
     return Source(path.stem, lambda _: network, found, {"note": f"data: {Path(data).name}"})
@@ -193,9 +192,10 @@ def _own_data(address: str, kinds: Mapping[str, np.dtype | None]) -> list[Sample
             raise UserError(f"{address} returned {got}; let it return (inputs, targets) or two of them")
         parts = found if all(isinstance(one, tuple) for one in found) else [found]
         return [_samples(inputs, targets, address, kinds) for inputs, targets in parts]
+    path = readers.whole(address, "a file of numpy.savez(…, inputs=…, targets=…)", zipped=True)
     try:
-        arrays = dict(np.load(Path(address).expanduser()))
-    except Exception as error:  # missing, no .npz, cut short: each has an error of its own
+        arrays = dict(np.load(path))
+    except Exception as error:  # no .npz, or cut short: each has an error of its own
         raise UserError(f"{address} can't be read ({error}); write it by numpy.savez(…, inputs=…, targets=…)") from None
     if "targets" not in arrays:
         raise UserError(f"{address} has {', '.join(arrays)}; add the right answer of each sample as targets")
