@@ -1,4 +1,4 @@
-"""Choose the labelled files of magika's samples and write their manifest, magika_files.tsv.
+"""Choose the labelled files of magika's samples and write their manifest, labelled_files.tsv.
 
     python benchmarks/labelled_files.py WHEELS
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackagePath, distribution, version
 from pathlib import Path
 
-from kit.techniques.quantization import builtin_models as files
+from kit.common import labelled_files as files
 
 SOURCES = "joblib matplotlib mlxtend nbconvert numpy onnx papermill scikit-learn scipy torch".split()
 """Packages that constraints.txt pins and that this technique needs, or that its own requirements bring."""

@@ -15,6 +15,7 @@ from kit import Chart, Series
 from kit.charts import figures, style
 from kit.charts.chart import draw
 from kit.record.document import Effect
+from kit.techniques.training.figures import timeline
 
 MIXED = {
     "pandas": Made(),
@@ -239,13 +240,12 @@ def test_figures_import_matplotlib_late_and_leave_it_as_it_was():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("chart", [EFFICIENCY, SHARES, MEMORY, TRIED], ids=lambda chart: chart.shape)
+@pytest.mark.parametrize("chart", [EFFICIENCY, SHARES, MEMORY, TRIED, timeline()], ids=lambda chart: chart.shape)
 def test_a_chart_has_title_units_and_names_as_text(chart):
     found = texts(draw(chart))
     assert all(text in found for text in (chart.title, chart.x if chart.shape in ("lines", "points") else chart.y))
-    assert all(
-        name in found for name in ({s.name for s in chart.series} if len(chart.series) > 1 else chart.series[0].x)
-    )
+    names = {series.name for series in chart.series} if len(chart.series) > 1 else chart.series[0].x
+    assert all(name in found for name in names)
     assert chart.title in re.search(r'aria-label="([^"]*)"', svg(chart))[1]
 
 

@@ -62,8 +62,7 @@ def test_shape(path):
 def test_parameters(path):
     """At most ten plain parameters, each annotated and with a comment."""
     told = parameters.read(notebooks.read(path))
-    assert 0 < len(told) <= 10
-    assert all(one.comment for one in told)
+    assert 0 < len(told) <= 10 and all(one.comment for one in told)
 
 
 NAMES = {

@@ -49,7 +49,7 @@ def _series_in_words(series: Series, shape: str) -> str:
     if shape == "points" and series.style != "ideal" and len(known) > 1:
         lowest, *_, highest = sorted(known, key=lambda spot: spot[1])
         return f"{label(series)} {len(known)} points, from {_spot(*lowest)} to {_spot(*highest)}"
-    along = shape in ("lines", "points")
+    along = shape in ("lines", "points", "timeline")
     listed = [_spot(*each) for each in (known[:1] + known[1:][-1:] if along else known[:MOST_CATEGORIES])]
     return f"{label(series)} {(' to ' if along else ', ').join(listed) or 'unknown'}"
 
@@ -96,23 +96,13 @@ def _subtitle(chart: Chart, what: str, drawn: list[Series], categories: int = 0)
 def _along(chart: Chart, drawn: list[Series], look: "Look") -> tuple["Figure", "Axes"]:
     figure, axes = style.canvas(2.9, chart.title, _subtitle(chart, fmt.shown(chart.y, 60), drawn))
     ys = [y for series in drawn for values in (series.y, series.low or [], series.high or []) for y in values]
-    for axis, values, log in (
-        (axes.xaxis, [x for s in drawn for x in s.x], chart.log_x),
-        (axes.yaxis, ys, chart.log_y),
-    ):
-        if log:
-            style.log_axis(axis, values)
-        else:
-            style.linear_axis(
-                axis, whole=axis is axes.xaxis and all(value == int(value) for value in style.drawable(values, False))
-            )
+    xs, known = [x for series in drawn for x in series.x], style.drawable(ys, False)
+    whole = all(x == int(x) for x in style.drawable(xs, False))
+    for axis, values, log, by_one in ((axes.xaxis, xs, chart.log_x, whole), (axes.yaxis, ys, chart.log_y, False)):
+        style.log_axis(axis, values) if log else style.linear_axis(axis, by_one)
     for series in drawn:
         _draw_along(axes, series, chart, look)
-    if (
-        not chart.log_y
-        and ys
-        and 0 <= min(style.drawable(ys, False), default=-1) < 0.6 * max(style.drawable(ys, False))
-    ):
+    if not chart.log_y and known and 0 <= min(known) < 0.6 * max(known):
         axes.set_ylim(bottom=0)
     axes.xaxis.grid(False)
     axes.set_xlabel(fmt.shown(chart.x, 70))
@@ -160,14 +150,10 @@ def _bars(chart: Chart, drawn: list[Series], look: "Look") -> tuple["Figure", "A
     thick = 0.8 / len(drawn)
     for place, series in enumerate(drawn):
         shift = (place - (len(drawn) - 1) / 2) * thick
-        axes.barh([-9], [0], label=label(series), **_face(series.style, look.get(series.name, (style.BASELINE,))[0]))
+        axes.barh([-9], [0], label=label(series), **_face(series, look))
         for row, value, *ends in _cells(series, rows):
-            own = (
-                look if len(drawn) == 1 and rows[row] in look else {rows[row]: look.get(series.name, (style.BASELINE,))}
-            )
-            _draw_bar(
-                axes, row + shift, (start, value), ends, _face(series.style, own[rows[row]][0]), thick, chart.log_y
-            )
+            face = _face(series, look, rows[row] if len(drawn) == 1 and rows[row] in look else series.name)
+            _draw_bar(axes, row + shift, (start, value), ends, face, thick, chart.log_y)
     return figure, axes
 
 
@@ -198,11 +184,13 @@ def _cells(series: Series, rows: list[str]) -> list[tuple]:
     return [(row, *found[name]) for row, name in enumerate(rows) if name in found]
 
 
-def _face(kind: str, colour: str) -> dict:
-    """Return how a bar is filled: full, hollow and dashed where modelled, grey where ideal."""
-    if kind == "modelled":
+def _face(series: Series, look: "Look", name: str = "") -> dict:
+    """Return how a bar is filled: full, hollow and dashed where modelled, grey where ideal. name: whose colour it has,
+    instead of the series' own."""
+    colour = look.get(name or series.name, (style.BASELINE,))[0]
+    if series.style == "modelled":
         return {"facecolor": style.PAPER, "edgecolor": colour, "linewidth": 1.3, "linestyle": (0, (3, 1.6))}
-    return {"facecolor": style.BASELINE if kind == "ideal" else colour, "linewidth": 0}
+    return {"facecolor": style.BASELINE if series.style == "ideal" else colour, "linewidth": 0}
 
 
 def _draw_bar(axes: "Axes", at: float, span: tuple, ends: list, face: dict, thick: float, log: bool) -> None:
@@ -230,11 +218,7 @@ def _stacked(chart: Chart, drawn: list[Series], look: "Look") -> tuple["Figure",
     _value_axis(axes, [sum(row) for row in heights], log=False)
     for place, series in enumerate(drawn):
         left = [[0.0, *accumulate(row)][place] for row in heights]
-        face = (
-            {"edgecolor": style.PAPER}
-            | _face(series.style, look.get(series.name, (style.BASELINE,))[0])
-            | {"linewidth": 1.2}
-        )
+        face = {"edgecolor": style.PAPER, **_face(series, look), "linewidth": 1.2}
         widths = [row[place] for row in heights]
         axes.barh(range(len(rows)), widths, left=left, height=0.62, zorder=2, label=label(series), **face)
     for row, found in enumerate(heights):
@@ -243,4 +227,20 @@ def _stacked(chart: Chart, drawn: list[Series], look: "Look") -> tuple["Figure",
     return figure, axes
 
 
-SHAPES = {"lines": _along, "points": _along, "bars": _bars, "stacked": _stacked}
+def _timeline(chart: Chart, drawn: list[Series], look: "Look") -> tuple["Figure", "Axes"]:
+    """Draw blocks of one slot, in each row numbered in the order in which their series has them."""
+    rows, figure, axes = _bar_canvas(chart, drawn, 0.24)
+    for series in drawn:
+        axes.barh([-9], [0], label=label(series), **_face(series, look))
+        for row, name in enumerate(rows):
+            starts = [y for x, y in zip(series.x, series.y, strict=True) if fmt.cell(x) == name]
+            axes.barh([row] * len(starts), 0.92, left=starts, height=0.78, zorder=2, **_face(series, look))
+            for number, start in enumerate(starts, 1):
+                axes.text(start + 0.46, row + 0.03, number, ha="center", va="center", size=8, color=style.PAPER)
+    style.linear_axis(axes.xaxis, whole=True)
+    axes.set_xlim(0, 1 + max(y for series in drawn for y in series.y))
+    axes.xaxis.grid(False)
+    return figure, axes
+
+
+SHAPES = {"lines": _along, "points": _along, "bars": _bars, "stacked": _stacked, "timeline": _timeline}

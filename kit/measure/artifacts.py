@@ -98,7 +98,8 @@ def _text(artifact: Any) -> str:
         drawn.add_column(fmt.shown(column, 60), max_width=48, justify="right" if numeric else "left")
     for row in artifact.rows[:MOST_ROWS]:
         drawn.add_row(*map(fmt.cell, row))
-    page = Console(file=StringIO(), width=200, highlight=False, markup=False, emoji=False, force_jupyter=False)
+    plain = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False, "force_terminal": False}
+    page = Console(file=StringIO(), width=200, **plain)
     page.print(drawn)
     lines = [line.rstrip() for line in page.file.getvalue().splitlines()]
     more = [f"and {len(artifact.rows) - MOST_ROWS:,} more"] if len(artifact.rows) > MOST_ROWS else []

@@ -79,16 +79,10 @@ class Result:
         variant = fmt.find(point, name)
         if variant is None:
             raise UserError(f"there is no variant {name!r}; the variants are {', '.join(self)}")
-        effect = fmt.claimed(variant)
-        return Outcome(
-            recommendation.sentence(self.record, point, variant),
-            variant.verdict,
-            variant.reason,
-            speedup=effect.speedup if effect else None,
-            interval=(effect.low, effect.high) if effect and effect.low is not None else None,
-            seconds=variant.median_s,
-            variant=variant,
-        )
+        sentence, effect = recommendation.sentence(self.record, point, variant), fmt.claimed(variant)
+        speedup = effect.speedup if effect else None
+        interval = (effect.low, effect.high) if effect and effect.low is not None else None
+        return Outcome(sentence, variant.verdict, variant.reason, speedup, interval, variant.median_s, variant)
 
     def __iter__(self) -> Iterator[str]:
         return (variant.name for variant in self._largest().variants)
@@ -164,14 +158,16 @@ class Result:
         return repr(self._shown(self.sentence))
 
     def _repr_html_(self) -> str:
-        return self._shown()._repr_html_()
+        skipped = [v for point in self.record.points[-1:] for v in point.variants if v.verdict == "skipped"]
+        lines = (f"Skipped: {one}." for one in recommendation.grouped(skipped, lambda variant: variant.reason))
+        return self._shown(*lines)._repr_html_()
 
     def _shown(self, *notes: str) -> Artifacts:
         record, tables = self.record, []
         for point in record.points:
             size = fmt.count(point.size, record.asked.unit)
             title = fmt.shown(record.asked.comparison, 60) + (f" at {size}" if size else "")
-            rows = [list(fmt.cells(record, point, variant).values()) for variant in point.variants]
+            rows = [list(fmt.cells(record, point, one).values()) for one in point.variants if one.verdict != "skipped"]
             tables.append(Table(title, list(fmt.COLUMNS), rows))
         interrupted = [] if record.complete else ["Interrupted: this is what was measured until then."]
         debugged = ["Measured in one process (isolate=False): for debugging, not for claims."]

@@ -22,7 +22,7 @@ Verdict = Literal[
     "baseline", "faster", "slower", "equivalent", "inconclusive", "checked, not timed", "rejected", "skipped", "failed"
 ]
 Style = Literal["measured", "modelled", "ideal"]
-Shape = Literal["lines", "points", "bars", "stacked"]
+Shape = Literal["lines", "points", "bars", "stacked", "timeline"]
 
 
 class Measurements(Struct, frozen=True, kw_only=True):
@@ -239,7 +239,7 @@ class Chart(Struct, frozen=True, tag="chart"):
     y: str
     series: list[Series]
     shape: Shape = "lines"
-    """Bars: a group per category; stacked: each series is one part of the bars."""
+    """Bars: a group per category; stacked: a series per part of the bars; timeline: blocks, x the row, y the start."""
     log_x: bool = False
     log_y: bool = False
     note: str = ""

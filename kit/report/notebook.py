@@ -1,4 +1,4 @@
-"""Renders an executed notebook as a page to read, by nbconvert: prose and results open, code folded, nothing trusted.
+"""Renders an executed notebook as a page to read, by nbconvert: cells tagged "hide-input" folded, nothing trusted.
 
 A notebook may be hostile. Secrets are redacted, pictures become images from data (in which scripts don't run and
 nothing is loaded), the whole body passes bleach's list of allowed elements, and the page's Content-Security-Policy
@@ -9,6 +9,7 @@ import base64
 import json
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from kit.errors import UserError
@@ -29,8 +30,11 @@ TAGS = frozenset(
 )
 ATTRIBUTES = {"*": ["class"], "th": ["scope", "colspan", "rowspan"], "td": ["colspan", "rowspan"]}
 _TEMPLATE = """{% extends 'basic/index.html.j2' %}
-{% block input_group %}<details class="code"><summary>{{ cell.source.strip().split('\n')[0][:90] | e }}</summary>
-{{ super() }}</details>{% endblock %}"""
+{% block input_group %}{% if cell.metadata.folded %}<details class="code">
+<summary>{{ cell.source.strip().split('\n')[0][:90] | e }}</summary>{{ super() }}</details>
+{% else %}{{ super() }}{% endif %}{% endblock %}"""
+FOLDED = "parameters", "hide-input"
+"""Tags of cells whose code is folded; the second is Jupyter Book's."""
 _UNPRINTABLE = re.compile(
     "[^\t\n\x1b\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]|[\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
@@ -69,7 +73,7 @@ def cleaned(html: str) -> str:
     import bleach
 
     attributes = ATTRIBUTES | {
-        "img": lambda _, name, value: name == "alt" or (name == "src" and bool(_PICTURE.fullmatch(value)))
+        "img": lambda _, name, value: name in ("alt", "class") or (name == "src" and bool(_PICTURE.fullmatch(value)))
     }
     return bleach.clean(html, tags=TAGS, attributes=attributes, protocols=["data"], strip=True)
 
@@ -114,7 +118,10 @@ def _cut(cell: Any) -> dict | None:
         return None
     found = cell.get("outputs") if isinstance(cell.get("outputs"), list) else []
     outputs = [_output(output) for output in found[:MOST_OUTPUTS] if isinstance(output, dict)]
-    return v4.new_code_cell(_text(cell.get("source"), "code"), outputs=[output for output in outputs if output])
+    tags = cell["metadata"].get("tags") if isinstance(cell.get("metadata"), dict) else None
+    folded = isinstance(tags, list) and any(tag in FOLDED for tag in tags)
+    source, kept = _text(cell.get("source"), "code"), [output for output in outputs if output]
+    return v4.new_code_cell(source, outputs=kept, metadata={"folded": folded})
 
 
 def _output(output: dict) -> dict | None:
@@ -170,5 +177,14 @@ def _picture(svg: str) -> str:
         svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     label = re.search(r'aria-label="([^"<>]{1,600})"', svg[:4096])
     alt = escape(fmt.shown(unescape(label[1]), 600) if label else "picture in the notebook")
+    themed = "var(--ink" in svg  # one of the kit's, which follows light and dark by the page's own colours
+    svg = svg.replace(">", f"><style>{_dark_colours()}</style>", 1) if themed else svg
     encoded = base64.b64encode(impersonal(svg).encode("utf-8", "replace")).decode()
-    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{encoded}">'
+    return f'<img alt="{alt}" class="{"chart" if themed else "picture"}" src="data:image/svg+xml;base64,{encoded}">'
+
+
+@cache
+def _dark_colours() -> str:
+    """Return the rule of the page's style that sets its colours in the dark."""
+    css = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    return re.search(r"@media screen and \(prefers-color-scheme: dark\) \{.*?\}\s*\}", css, re.DOTALL)[0]

@@ -8,6 +8,7 @@ from kit.common import claims
 from kit.measure.result import Result
 from kit.record import formatting
 from kit.record.document import Chart, Series, Table, Variant
+from kit.techniques.quantization import bf16
 from kit.techniques.quantization.catalog import TAKE_FILES
 from kit.techniques.quantization.checks import Gate, Score
 from kit.techniques.quantization.workload import ModelFile, Served
@@ -73,14 +74,17 @@ def frontier(found: Findings) -> Chart:
     times = [series.x[0] for series in drawn] or [1.0]
     line = Series("threshold", [min(times), max(times)], [100 * found.gate.threshold] * 2, style="ideal")
     return Chart(
-        "Accuracy over latency (upper left is better)",
-        "milliseconds per request",
-        f"% of FP32's {found.gate.model.metric_name}",
-        [*drawn, line],
-        shape="points" if len(times) > 1 else "lines",
-        log_x=True,
-        note=f"Far below: {', '.join(far)}." if far else "",
-    )
+        "Accuracy over latency (upper left is better)", "milliseconds per request",
+        f"% of FP32's {found.gate.model.metric_name}", [*drawn, line], log_x=True,
+        shape="points" if len(times) > 1 else "lines", note=f"Far below: {', '.join(far)}." if far else "",
+    )  # fmt: skip
+
+
+def tables(found: Findings) -> list[Chart | Table]:
+    """Return what 04_quantization shows: of an OpenVINO BF16 that fails its check also the layer that costs it."""
+    modes = [one for one in found.measured if one.name == "OpenVINO BF16" and one.check]
+    why = [bf16.by_layer(found.gate.model) for mode in modes if mode.check.state == "failed"]
+    return [frontier(found), engine_by_precision(found), *why]
 
 
 def pruning_table(found: Findings) -> Table:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kit.common import readers
+from kit.common import labelled_files, readers
 from kit.common.address import call, resolve
 from kit.common.datasets import magika_folder, mnist
 from kit.common.parameters import at_least, nearest
@@ -129,7 +129,7 @@ def _rows(inputs: Inputs, rows: Sequence[int]) -> Inputs:
 
 
 def _magika() -> Source:
-    (features, targets), note = builtin_models.magika_samples(builtin_models.manifest())
+    (features, targets), note = labelled_files.magika_samples(labelled_files.manifest())
     facts = {"note": f"{note}; a file's type is what its name says"}
     path = magika_folder() / "model.onnx"
     return Source("magika", lambda _: onnx_files.freed(path), [({"bytes": features}, targets)], facts)

@@ -57,13 +57,8 @@ def tensorrt(file: ModelFile, model: Model, batch: int, threads: int) -> Engine:
         inspector = engine.create_engine_inspector()
         inspector.execution_context = context  # else shapes, and with them formats, are left open
         layers = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))["Layers"]
-        return proof(
-            products_run(products_in(file), layers),
-            file.precision,
-            threads,
-            device=device.name,
-            version=trt.__version__,
-        )
+        products = products_run(products_in(file), layers)
+        return proof(products, file.precision, threads, device=device.name, version=trt.__version__)
 
     return Engine(run, prove)
 

@@ -9,17 +9,12 @@ from kit.record.document import Chart, Point, Series, Table, Variant
 def weights_held(result: Result) -> Chart:
     """Return bars of the model's weights on each rank, stacked: DDP holds a copy per rank, FSDP2 one in all."""
     shown = _proven(result)
-    costs = [variant.execution_proof.costs for variant in shown]
-    held = [[share for name, share in own.items() if name.startswith("held_share_")] for own in costs]
+    costs = [variant.execution_proof.costs.items() for variant in shown]
+    held = [[share for name, share in own if name.startswith("held_share_")] for own in costs]
     ranks = list(zip_longest(*held, fillvalue=0.0))
-    return Chart(
-        "Who holds which weights",
-        "strategy",
-        "copies of the model",
-        [Series(f"rank {rank}", [v.name for v in shown], list(shares)) for rank, shares in enumerate(ranks)],
-        shape="stacked",
-        note="Above 1, ranks hold the same weights.",
-    )
+    series = [Series(f"rank {rank}", [v.name for v in shown], list(shares)) for rank, shares in enumerate(ranks)]
+    note = "Above 1, ranks hold the same weights."
+    return Chart("Who holds which weights", "strategy", "copies of the model", series, shape="stacked", note=note)
 
 
 def costs(result: Result) -> Table:
@@ -40,27 +35,31 @@ def costs(result: Result) -> Table:
     )
 
 
-def timeline(stages: int = 2, pieces: int = 4, *, early: bool = True) -> Table:
-    """Return the passes of a pipeline by slot: F1 is the forward, B1 the backward pass of the first piece.
+def timeline(stages: int = 4, pieces: int = 8) -> Chart:
+    """Return the passes of a pipeline by slot, in GPipe's order (all forward first) and in 1F1B's (backward as soon as
+    possible); a forward and a backward pass take one slot each here."""
+    orders = {"GPipe": _schedule(stages, pieces, early=False), "1F1B": _schedule(stages, pieces, early=True)}
+    passes = [(f"{name}, rank {rank}", way, slot) for name, done in orders.items()
+              for (way, rank, _), slot in sorted(done.items(), key=lambda one: (one[0][1], one[1]))]  # fmt: skip
+    blocks = {name: [(row, slot) for row, way, slot in passes if way == name[0]] for name in ("Forward", "Backward")}
+    series = [Series(name.lower(), *map(list, zip(*found, strict=True))) for name, found in blocks.items()]
+    bubble = f"({stages} − 1) ÷ ({pieces} + {stages} − 1) = {100 * (stages - 1) / (pieces + stages - 1):.0f} %"
+    return Chart(
+        f"Pipeline schedules: {stages} stages, {pieces} micro-batches", "rank", "time slot (empty: idle)", series,
+        shape="timeline", note=f"The bubble, idle slots, is equal: {bubble}. Rank 0 keeps the activations of up to "
+        f"{pieces} micro-batches in GPipe, of {min(stages, pieces)} in 1F1B.",
+    )  # fmt: skip
 
-    early: 1F1B, backward as soon as possible; otherwise GPipe, all forward first. Both passes take one slot here.
-    """
-    done: dict[tuple[str, int, int], int] = {}  # (pass, stage, piece) → slot
-    rows: list[list[str]] = [[] for _ in range(stages)]
-    while len(done) < 2 * pieces * stages:
-        slot = len(rows[0])
-        for stage, row in enumerate(rows):
+
+def _schedule(stages: int, pieces: int, early: bool) -> dict[tuple[str, int, int], int]:
+    """Return the slot of each (pass, stage, piece)."""
+    done: dict[tuple[str, int, int], int] = {}
+    for slot in range(2 * (pieces + stages - 1)):
+        for stage in range(stages):
             key, needed = _next(done, stage, stages, pieces, early)
-            ready = key[2] < pieces and all(done.get(one, slot) < slot for one in needed)
-            row.append(f"{key[0]}{key[2] + 1}" if ready else "")
-            if ready:
+            if key[2] < pieces and all(done.get(one, slot) < slot for one in needed):
                 done[key] = slot
-    bubble = 1 - 2 * pieces / len(rows[0])
-    return Table(
-        f"{'1F1B' if early else 'GPipe'}: {stages} stages, {pieces} pieces, bubble {100 * bubble:.0f} %",
-        ["rank", *map(str, range(1, len(rows[0]) + 1))],
-        [[str(stage), *row] for stage, row in enumerate(rows)],
-    )
+    return done
 
 
 def _next(done: dict, stage: int, stages: int, pieces: int, early: bool) -> tuple[tuple[str, int, int], list[tuple]]:
