@@ -8,7 +8,7 @@ import pytest
 from batch_project import alive, kit, outputs, statuses, write_notebook
 from record_factory import make_record
 
-from kit.batch.run import _found
+from kit.batch.run import Batch, Outcome, _found
 from kit.record import store
 
 RECORD = """
@@ -94,7 +94,7 @@ def test_one_failure_stops_nothing(project, done):
     assert done.returncode == 1
 
 
-def test_the_table_is_whole(project, done):
+def test_the_table_is_whole(project, done, capsys):
     """The table names each run with its result, its recommendations or last error line and its log, in 80 columns."""
     told = " ".join(done.stdout.split())
     for number, name in enumerate(NOTEBOOKS, 1):
@@ -103,7 +103,8 @@ def test_the_table_is_whole(project, done):
         assert status["error"] in told
         assert (f"runs/{name}/{status['folder'].name}/log.txt" in told) == (status["state"] == "failed")
     assert "delays: Use Polars" in told
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert Batch(None).summary({f"[1/1] {'long' * 30}": Outcome("cancelled", 9999.9)}) == 130
+    assert max(map(len, (done.stdout + capsys.readouterr().out).splitlines())) <= 80
 
 
 def test_parameters_are_what_they_were_said_to_be(project, done):

@@ -50,7 +50,7 @@ def test_below_the_threshold_fails_with_its_numbers():
     good, worse = outputs_of(targets), outputs_of(np.r_[np.ones(10, int), np.zeros(190, int)])
     found = Gate(Scored(targets), 0.99)(worse, good)
     assert (found.state, round(found.value, 3), found.threshold) == ("failed", 0.95, 0.99)
-    assert "accuracy 0.950, 95.0 % [" in found.note and "below the threshold of 99 %" in found.note
+    assert "accuracy 0.950, 95.0 % (95 % CI 91.5–97.5) of" in found.note and "below the threshold of 99 %" in found.note
     assert Gate(Scored(targets), 0.95)(worse, good).state == "passed"
 
 

@@ -15,7 +15,7 @@ LONGEST_COMMENT = 58_000
 MOST_LISTED = 12
 WIDE = 80
 HANGING = " " * 15
-HEADS = ("verdict", "variant", "change (95 % CI)", "time", "notes")
+HEADS = ("verdict", "variant", "change", "time", "notes")
 LEFT = [False] * len(HEADS)
 METHOD = (
     "A verdict follows from the interval of a change, never from its middle: of the speed-up over the baseline of the "
@@ -79,7 +79,7 @@ def text(changes: "Changes") -> str:
     """Return the changes as text of at most 80 columns."""
     lines = [f"before  {changes.a}", f"after   {changes.b}"]
     for pair in changes.pairs:
-        lines += ["", pair.name]
+        lines += ["", *wrap(pair.name, WIDE)]
         for row in pair.rows:
             verdict, name, change, *more = cells(row)
             head, rest = f"  {verdict:12} {name}  {change}".removesuffix("  —"), "; ".join(filter(None, more))

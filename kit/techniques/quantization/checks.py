@@ -85,11 +85,11 @@ class Gate:
         if not np.isfinite(outputs).all():
             return self._result("failed", None, "its outputs contain NaN or infinities")
         if outputs.shape != reference.shape:
-            shapes = f"{list(outputs.shape)} instead of {list(reference.shape)}"
-            return self._result("failed", None, f"its outputs are of shape {shapes}")
+            return self._result("failed", None, f"its outputs have shape {[*outputs.shape]}, not {[*reference.shape]}")
         key = digest({"outputs": outputs}), digest({"outputs": reference})
         found = self.scores[key] = self.scores.get(key) or score(outputs, reference, self.model)
-        note = f"{self.model.metric_name} {found.value:.3f}, {found.kept()} of FP32's {found.reference:.3f}"
+        kept = found.kept().replace("(", "(95 % CI ")
+        note = f"{self.model.metric_name} {found.value:.3f}, {kept} of FP32's {found.reference:.3f}"
         if not found.share >= self.threshold:  # NaN is no pass
             note += f"; {100 * found.share:.2f} % is below the threshold of {formatting.percent(self.threshold)}"
         elif found.low < self.threshold:
