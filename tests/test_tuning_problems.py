@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -10,7 +11,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 from kit.errors import UserError
-from kit.techniques.tuning import tables, time_to_target, workload
+from kit.techniques.tuning import simulation, tables, time_to_target, workload
 from kit.techniques.tuning.fixed_budget import FixedBudget, HeldOutCheck
 from kit.techniques.tuning.time_to_target import TimeToTarget
 from kit.techniques.tuning.workload import SIMULATED, TABLES, own, table
@@ -114,14 +115,16 @@ def test_an_objective_that_fails_at_its_own_defaults_is_refused_in_a_sentence(mo
         time_to_target.target(workload.open_problem(f"{name}:f"), 4)
 
 
-def test_what_an_objective_imports_in_its_first_call_is_no_trial_time(module):
+def test_what_an_objective_imports_in_its_first_call_is_no_trial_time(module, monkeypatch):
     """Half a second of loading counts neither in the target's mean trial nor in a round."""
-    code = "import functools, time\nload = functools.cache(lambda: time.sleep(0.5))\n"
+    code = "import functools\nnow = [0.0]\nload = functools.cache(lambda: now.append(now.pop() + 0.5))\n"
     name = module(f"{code}def f(trial):\n    load()\n    return trial.suggest_float('x', 0, 1)\n")
+    made = importlib.import_module(name)
+    monkeypatch.setattr(simulation, "time", SimpleNamespace(perf_counter=lambda: made.now[0]))
     target = time_to_target.target(workload.open_problem(f"{name}:f"), 4)
-    assert target.mean_s < 0.1
-    importlib.import_module(name).load.cache_clear()
-    assert TimeToTarget("random")(target).call(1).metrics["work s"] < 0.4
+    assert target.mean_s == 0 and made.now == [0.5]
+    made.load.cache_clear()
+    assert TimeToTarget("random")(target).call(1).metrics["work s"] == 0 and made.now == [1.0]
 
 
 # Real tables ----------------------------------------------------------------------------------------------------------
