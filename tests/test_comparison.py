@@ -922,9 +922,10 @@ def test_an_unknown_variant_is_told_with_those_there_are(zoo):
 # --- interrupted, killed ----------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from pathlib import Path
 from kit import Comparison, Setup
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
 def steady():
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

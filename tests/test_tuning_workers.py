@@ -104,7 +104,9 @@ def test_an_interrupted_search_leaves_no_process_and_resumes(tmp_path):
     address, program = f"sqlite:///{tmp_path}/search.db", tmp_path / "program.py"
     program.write_text(f"""
 if __name__ == "__main__":
+    import signal
     from kit.techniques.tuning.workers import search
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     search("quick_objective:hangs", 16, storage="{address}", study_name="example")
 """)
     parent = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
