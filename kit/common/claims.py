@@ -11,13 +11,14 @@ def holds(verdict: str, claimed: Collection[str]) -> bool | None:
 
 
 def some(verdicts: Iterable[str]) -> bool | None:
-    """Return whether one of the verdicts is faster; None where none is and one is inconclusive or skipped."""
-    found = [holds(verdict, ["faster"]) for verdict in verdicts]
-    return True if True in found else None if None in found else False
+    """Return whether one of the verdicts is faster; None where none is and one is inconclusive or skipped, or
+    nothing but the baseline was timed."""
+    found = [holds(verdict, ["faster"]) for verdict in verdicts if verdict not in ("baseline", "checked, not timed")]
+    return True if True in found else None if None in found or not found else False
 
 
 def none(verdicts: Iterable[str]) -> bool | None:
-    """Return whether no verdict is faster; None where none is and one is inconclusive or skipped."""
+    """Return whether no verdict is faster; None where `some` has none."""
     return {True: False, False: True}.get(some(verdicts))
 
 
