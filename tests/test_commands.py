@@ -245,6 +245,9 @@ WAYS = {
     "pytest -p kit.pytest_plugin benchmarks --kit-runs runs": There("test_pytest_benchmark.py::suite"),
     # benchmarks/README
     "pip install -e '.[proof]' && apt-get install hyperfine": Held(extras),
+    "python benchmarks/false_winners.py --tools kit --cases 0 --trials 25 --out runs/false_winners.jsonl": Here(
+        study, ONE_TRIAL
+    ),
     "python benchmarks/false_winners.py --minutes 40 --out runs/false_winners.jsonl": Here(study, ONE_TRIAL),
     "python benchmarks/false_winners.py --report runs/false_winners.jsonl": Here(study, before=outcomes),
     "python benchmarks/own_cost.py --out runs/own_cost.md": Here(costs, "--parts measurements"),

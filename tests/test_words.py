@@ -1,5 +1,6 @@
 """What a person reads uses the field's terms: none of the words that need a translation."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -42,3 +43,14 @@ def test_the_help_of_a_command_has_none(command, capsys):
     """Nor in what `kit COMMAND --help` prints."""
     assert cli.main([*([command] if command else []), "--help"]) == 0
     assert not re.findall(rf"\b(?:{WORDS})\b", capsys.readouterr().out, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kit").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_message_has_none(path):
+    """Nor in what a program prints: every text in the code but docstrings and the words of old records."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documents]
+    sentences = [text for text in texts if isinstance(text, str) and " " in text]
+    found = [text for text in sentences if re.search(rf"\b(?:{WORDS})\b", text, re.IGNORECASE)]
+    assert not [text for text in found if path.name != "upgrade.py" and text != "invalid UTF8"]  # pyarrow's own words

@@ -247,7 +247,7 @@ def _others(record: Record, point: Point, recommended: tuple[str, ...]) -> tuple
     by_verdict = {kind: [v for v in rest if v.verdict == kind] for kind in ("inconclusive", *UNTIMED, "skipped")}
     ruled_out = [variant for variant in rest if variant.state == "measured" and variant.not_recommended]
     found = {
-        "Inconclusive": grouped(by_verdict["inconclusive"] if recommended else [], lambda v: fmt.speed(v.effect)),
+        "Inconclusive": [f"{fmt.label(v)} {fmt.speed(v.effect)}" for v in by_verdict["inconclusive"] if recommended],
         **{verdict.capitalize(): grouped(by_verdict[verdict], fmt.note) for verdict in UNTIMED},
         "Not a recommendation": grouped(ruled_out, lambda variant: fmt.shown(variant.not_recommended)),
         "Not tested": grouped(by_verdict["skipped"], _reason),
