@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kit.batch import notebooks as batch
-from kit.batch.screen import paragraph, table
+from kit.batch.screen import Screen, paragraph, table
 from kit.errors import UserError
 from kit.machine import capabilities, fingerprint, peaks
 from kit.machine.capabilities import Missing
@@ -48,6 +48,7 @@ def _measure() -> None:
     from kit import planning
 
     threads = fingerprint.allowed_threads()
+    Screen().say("measuring the peak throughput of this machine", passing=True)
     rows = [[*fmt.peak(n, one.rate), one.reason] for n, one in peaks.examined(peaks.every(), threads).items()]
     table("", [f"peak by {fmt.count(threads, 'threads')}", "", "because"], rows)
     print("\n".join(planning.this_machine()))

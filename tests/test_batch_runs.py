@@ -118,16 +118,22 @@ def test_a_status_that_is_broken_is_no_finished_run(run, tmp_path):
     assert "can't be read" in attempt.status.error
 
 
-def test_changed_data_is_another_run(tmp_path):
-    """A run's key tells the files that its parameters name by size and time: changed data is measured again."""
-    notebook = write_notebook(tmp_path / "data.ipynb", "1", parameters='data: str = ""  # a table')
+@pytest.mark.parametrize("code", ["1", "read('table.csv')", 'read("./tab*.csv")'])
+def test_changed_data_is_another_run(tmp_path, code):
+    """A run's key has the content of the files that its parameters name, or its code in quotes; large ones by size."""
+    notebook = write_notebook(tmp_path / "data.ipynb", code, parameters='data: str = ""  # a table')
     table, keys = tmp_path / "table.csv", []
-    for text in ("a\n1\n", None, "a\n1\n2\n"):
-        if text:
-            table.write_text(text)
-        (run,) = plans.asked([str(notebook)], [], [f"data={table}"], None)
+    given = [f"data={table}"] if code == "1" else []
+    for size, text in enumerate(("a\n1\n", "a\n1\n", "a\n2\n", "", "")):
+        table.write_text(text)
+        if not text:
+            os.truncate(table, 2**26 + 1 + size)  # without its blocks on the disk
+        (run,) = plans.asked([str(notebook)], [], given, None)
         keys.append(runs.key(run))
-    assert keys[0] == keys[1] != keys[2]
+    assert keys[0] == keys[1] and len({*keys}) == 4
+    notebook = write_notebook(tmp_path / "data.ipynb", "frame.to_csv('table.csv')\nopen('table.csv', 'a')")
+    keys = [(table.write_text(text), runs.key(plans.asked([str(notebook)], [], [], None)[0]))[1] for text in "ab"]
+    assert keys[0] == keys[1]  # what a run writes is its result
 
 
 def test_a_changed_project_is_another_run(tmp_path, monkeypatch):

@@ -152,7 +152,7 @@ def test_a_wheel_brings_notebooks_and_plans(tmp_path):
         ("{kit} list > /dev/full", 2, ""),
         ("PYTHONUNBUFFERED=1 {kit} doctor > /dev/full", 2, ""),
         ("PYTHONUNBUFFERED= {kit} --version > /dev/full", 2, ""),
-        ("{kit} report runs > /dev/full", 2, ""),
+        ("{kit} copy cache_policies > /dev/full", 2, ""),
         ("{kit} nonsense 2> /dev/full", 2, ""),
         ("{kit} list >&-", 0, ""),
         ("{kit} help 02 2>&-", 0, "takes no parameters"),

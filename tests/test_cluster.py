@@ -191,7 +191,8 @@ def test_a_lost_workers_run_begins_again_elsewhere(dask, here, there):
 def test_a_run_that_loses_every_worker_fails(dask, here):
     """A run whose worker is lost each time is given up by Dask, here after the second time, and its folder says why."""
     write_notebook(here / "notebooks" / "01_dies.ipynb", DIES)
-    assert kit(here, "run", "01", "--cluster", dask.address).returncode == 1
+    done = kit(here, "run", "01", "--cluster", dask.address)
+    assert done.returncode == 1 and "waiting for a worker of the cluster" in done.stderr
     (status,) = statuses(here, "01_dies")
     assert status["state"] == "failed"
     assert "different workers, but all those workers died while running it" in status["error"]

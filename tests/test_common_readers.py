@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -120,7 +121,8 @@ def test_no_row_is_read_twice(write):
     write("f/README.md", "# no table")
     write("f/deeper/2.csv", "a\n2\n")
     assert columns("f") == {"a": [2, 1]} or columns("f") == {"a": [1, 2]}
-    assert columns("f/*.csv") == {"a": [1]} and columns("f/1.csv") == {"a": [1]}
+    os.symlink("1.csv", "f/latest.csv")
+    assert columns("f/*.csv") == {"a": [1]} and columns("f/1.csv") == columns("f/latest.csv") == {"a": [1]}
 
 
 def test_folders_named_key_value_are_columns_below_the_address_only(write, tmp_path):
@@ -184,6 +186,7 @@ def test_parquet_files_of_like_types_are_one_table(write):
         ("c.csv", "id\n1\n1O\n", {"types": {"id": "integer"}}, "column 'id' has '1O', which is no integer; fix it"),
         ("t/_delta_log/0.json", "{}", {}, "Delta format, whose folder also contains deleted rows"),
         ("t/metadata/v1.metadata.json", "{}", {}, "Iceberg format"),
+        ("t/orders/.hoodie/hoodie.properties", "", {}, "is or contains a table in Hudi format"),
         ("t/.hidden.csv", "a\n1\n", {}, "no file matches 't'"),
     ],
 )

@@ -392,11 +392,12 @@ def test_hostile_paths_stay_inside_the_report(tmp_path):
 
 
 def test_copies_of_a_record_count_once(tmp_path, capsys):
-    """The same record found at two places is one record; the command prints where the page is."""
+    """The same record found at two places is one record; the command prints its page, and what it waits for."""
     runs = put(tmp_path, make_record(sizes=[10]))
     shutil.copytree(runs, tmp_path / "runs" / "copy")
     assert report.main([str(runs), str(runs)], str(tmp_path / "out")) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'index.html'}\n"
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'out' / 'index.html'}\n" and printed.err.startswith("loading the records")
     assert "1 record, commit 153ad88c0f." in Page((tmp_path / "out" / "index.html").read_text()).text
 
 

@@ -84,7 +84,7 @@ print(os.environ["AWS_SECRET_ACCESS_KEY"], "s3://AKIAURL:password@kept/data")
 def test_a_batch_is_kept_at_s3_and_read_from_there(project, bucket):
     """A run is uploaded whole and skipped the second time; report reads it there; no secret is in what is kept."""
     first = kit(project, "run", "01", "--runs", "s3://kept/runs")
-    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.returncode == 0 and "uploading the run to s3://" in first.stderr, first.stdout + first.stderr
     files = {path.partition("/01_found/")[2]: path for path in bucket.find("kept")}
     (key,) = {name.partition("/")[0] for name in files}
     names = sorted(name.partition("/")[2] for name in files)

@@ -16,8 +16,7 @@ def machine_to_ourselves(say: Callable[[str], None], poll: Callable[[], None] = 
     """Hold the machine, of which there is one, whatever the user: two runs at once would measure each other.
 
     say: called once if it has to be waited for. poll: called about twice a second meanwhile, and may raise.
-    Yield the lock's file descriptor, to be left open in the run's process: the lock lasts as long as any of the two.
-    """
+    Yield the lock's file descriptor, to be left open in the run's process: the lock lasts as long as any of the two."""
     path = os.environ.get(MACHINE, "/tmp/ml-scaling-kit.lock")
     try:  # it may be another user's: a lock needs no more than reading, whatever the umask
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)

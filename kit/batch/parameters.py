@@ -157,8 +157,7 @@ def checked(notebook: Notebook, given: dict[str, str], typed: dict[str, Any]) ->
     """Return what is to be set in `notebook`, and the values of all its parameters.
 
     given: text, from a command line, by name; it wins. typed: values, from a plan, by name.
-    Raise `UserError` for a name or a value that the notebook does not take, and for a default that would not follow.
-    """
+    Raise `UserError` for a name or a value that the notebook does not take, and for a default that would not follow."""
     parameters = {parameter.name: parameter for parameter in read(notebook)}
     for name in (name for name in (*typed, *given) if name not in parameters):
         if not parameters:

@@ -54,8 +54,7 @@ def asked(names: list[str], plans: list[str], given: list[str], timeout: float |
 
     names: notebooks and files of plans. plans: `first`, `quick`, `full`, `smoke`, or files; notebooks select from them.
     given: `NAME=VALUE`, for every run; they win over a plan. timeout: seconds, wins over a plan.
-    Raise `UserError` if a notebook, a plan, a name or a value can't be, before anything has started.
-    """
+    Raise `UserError` if a notebook, a plan, a name or a value can't be, before anything has started."""
     if not names and not plans:
         raise UserError("name a notebook or a plan, as in `kit run 01_dataframes` or `kit run --plan first`")
     plans = [*plans, *(name for name in names if name.endswith(".toml"))]

@@ -27,8 +27,7 @@ def execute(run: Run, folder: Path, log: BinaryIO, holding: int, poll: Callable[
 
     holding: file descriptor that stays open. poll: called about twice a second; may raise. inherited: environment.
     However this ends, by an exception too, no process of the run is left, and nothing of it in the temporary folder: it
-    has one of its own, since a kernel that is ended clears up nothing.
-    """
+    has one of its own, since a kernel that is ended clears up nothing."""
     mark = uuid4().hex
     own = {"KIT_RUN": str(folder), "KIT_NOTEBOOK": run.notebook.name, MARK: mark, "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryDirectory(prefix="kit-run-", ignore_cleanup_errors=True) as scratch:

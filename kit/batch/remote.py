@@ -47,8 +47,7 @@ def execute(run: Run, name: str, version: str, finished: set[str]) -> Gathered:
 
     name: of the Dask task; version: of the kit that asks, which must be the one here. It ends early when it is
     cancelled, when Dask lets go of the task, as of one whose client is gone, or when the worker closes; no process of
-    it is left then, nor anything in the worker's folder.
-    """
+    it is left then, nor anything in the worker's folder."""
     import dask
     from distributed import get_worker
 

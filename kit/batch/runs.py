@@ -1,10 +1,7 @@
 """Keeps runs: one folder an attempt, claimed atomically, never overwritten, here or at any fsspec URL.
 
-runs/<notebook>/<key>/    the first attempt; <key>.2, <key>.3 … stand beside it
-    notebook.ipynb        as executed
-    records/*.json        what it found
-    log.txt               what it printed; locked while a process of the run lives
-    status.json           `Status`
+runs/<notebook>/<key>/ is the first attempt; <key>.2, <key>.3 … are next to it. Each has notebook.ipynb as executed,
+records/*.json, log.txt, which is locked while a process of the run lives, and status.json (`Status`).
 """
 
 import glob
@@ -179,18 +176,25 @@ def key(run: Run) -> str:
     """Return the name of a run's folder: it follows notebook, parameters, data, project, packages, kit and machine."""
     home, notebook = run.notebook.home, run.notebook
     path = notebook.name if notebook.shipped else os.path.relpath(notebook.path, project.project())
-    parts = [path, notebook.digest, run.values]
-    parts += [file for value in run.values.values() for file in _files(value, home)]
-    parts += [_code(home), _packages(), version(), machine().key]
+    parts = [path, notebook.digest, run.values, _files(run), _code(home), _packages(), version(), machine().key]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _files(value: object, home: Path) -> list[tuple[str, int, int]]:
-    """Return name, size and time of the local files that a parameter names: changed data is another run."""
-    if not isinstance(value, str) or not value or len(value) > 4096 or "\0" in value:
-        return []
-    found = sorted(glob.glob(str(home / value), recursive=True))[:10_000]
-    return [(path, status.st_size, status.st_mtime_ns) for path in found if (status := os.stat(path))]
+_WRITES = re.compile(r"""\b(?:to_|write|save|sink|dump)|["'][wax]b?\+?["']""")  # lines whose files are results
+
+
+def _files(run: Run) -> list[tuple[str, Any]]:
+    """Return files that a parameter names, or the code where it reads: by content, above 64 MiB by size and time."""
+    named = [one for one in run.values.values() if isinstance(one, str) and 0 < len(one) <= 4096 and "\0" not in one]
+    for line in "\n".join(cell["source"] for cell in run.notebook.document["cells"]).splitlines():
+        named += [] if _WRITES.search(line) else re.findall(r"""["']([^"'\n]+\.\w+)["']""", line)
+    found = {path for name in named for path in glob.glob(str(run.notebook.home / name), recursive=True)[:10_000]}
+    return [(path, _content(Path(path), os.stat(path))) for path in sorted(found) if os.access(path, os.R_OK)]
+
+
+def _content(path: Path, status: os.stat_result) -> Any:
+    small = path.is_file() and status.st_size <= 2**26
+    return hashlib.sha256(path.read_bytes()).hexdigest() if small else (status.st_size, status.st_mtime_ns)
 
 
 def _code(home: Path) -> list[str]:

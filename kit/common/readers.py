@@ -333,15 +333,19 @@ def _is_table(name: str) -> bool:
 def _files(data: str, options: Mapping[str, Any]) -> tuple[list[_File], Any]:
     """Return the files that `data` names, and their file system. Hidden, marker and temporary files are left out."""
     from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
 
     at, path = url_to_fs(data)
     if at.isfile(path):
         return [_File(at, path, path, options)], at
     base = path.rstrip("/") if at.isdir(path) else path.split("*")[0].rpartition("/")[0]
-    _refuse_lakes(at, base, data)
+    _refuse_lakes(at, base, at.isdir(path), data)
     found = at.find(path) if at.isdir(path) else [file for file in at.glob(path) if at.isfile(file)]
     found = [file for file in sorted(found) if not _is_hidden(file, base) and at.size(file)]
     found = [file for file in found if _is_table(file)] or found
+    if isinstance(at, LocalFileSystem):  # a link to another one of them, as latest.csv, is no second file
+        found.sort(key=os.path.islink, reverse=True)
+        found = sorted({os.path.realpath(file): file for file in found}.values())
     if not found:
         raise UserError(
             f"no file matches {shown(data)!r} (looked for in {clean(os.getcwd())}); give a CSV or Parquet file, a "
@@ -361,18 +365,15 @@ def _is_hidden(file: str, base: str) -> bool:
     return any(part[0] in "._" and "=" not in part for part in parts)
 
 
-def _refuse_lakes(at: Any, base: str, data: str) -> None:
-    """Raise `UserError` for the folder of a table format: its files also contain rows that were deleted."""
-    if not base:
-        return
-    names = {PurePosixPath(file).name for file in at.ls(base, detail=False)} if at.isdir(base) else set()
-    kinds = [kind for log, kind in _LAKES.items() if log in names]
-    if "metadata" in names and at.glob(f"{base}/metadata/*.metadata.json"):
-        kinds.append("Iceberg")
+def _refuse_lakes(at: Any, base: str, deep: bool, data: str) -> None:
+    """Raise `UserError` for a table format's folder, or one above it: its files also contain rows that were deleted."""
+    files = [PurePosixPath(file) for file in at.find(base, maxdepth=None if deep else 2)] if at.isdir(base) else []
+    kinds = [kind for file in files for log, kind in _LAKES.items() if log in file.parts[:-1]]
+    kinds += ["Iceberg" for file in files if file.parent.name == "metadata" and file.name.endswith(".metadata.json")]
     if kinds:
         raise UserError(
-            f"{shown(data)} is a table in {kinds[0]} format, whose folder also contains deleted rows; read it with "
-            "its library, write the rows as Parquet, and give that"
+            f"{shown(data)} is or contains a table in {kinds[0]} format, whose folder also contains deleted rows; read "
+            "it with its library, write the rows as Parquet, and give that"
         )
 
 
