@@ -22,7 +22,7 @@ MOST_SERIES = 12
 MOST_CATEGORIES = 24
 MOST_POINTS = 600
 """Of a longer series every second, third, … point is drawn; what is left out is counted and kept in the record."""
-MOST_MARKERS = 40
+MOST_MARKERS = 20
 """Points of a line that are marked one by one."""
 DASHES = (0, (4, 2.2))
 
@@ -128,7 +128,7 @@ def _draw_along(axes: "Axes", series: Series, chart: Chart, look: "Look") -> Non
     axes.plot(xs, ys, color=colour, marker=marker if marked else "",
               markerfacecolor=style.PAPER if modelled else colour,
               markersize=5 if longest <= MOST_MARKERS else 3.5, linestyle="none" if points else DASHES if modelled
-              else "-", alpha=0.8 if points else 1, label=label(series), zorder=3)  # fmt: skip
+              else "-", alpha=0.8 if points else 1, label=label(series), zorder=3, clip_on=False)  # fmt: skip
     ends = [(x, series.low[p], series.high[p]) for x, _, p in spots] if series.low is not None else []
     ends = [end for end in ends if len(style.drawable(end[1:], log_y)) == 2]
     if ends and marked:

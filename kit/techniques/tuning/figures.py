@@ -207,10 +207,10 @@ def worker_conclusion(result: Result, scaled: Scaled, error: float) -> tuple[Tab
     number = max(trials)
     half = max(n for n, (_, low, _) in target.items() if n == 1 or low >= n / 2)
     measured = result[PAIR].verdict if PAIR in result else "not measured"
-    model = f"time to target has half of the ideal speed-up or more (modelled: {scaled.search} on {scaled.problem})"
+    shown = f"Search with up to {half} workers: time to target has" if half > 1 else "No winner shown: none surely has"
     told = {
-        "How many workers are worth it?": f"Search with {'up to ' * (half > 1)}{fmt.count(half, 'workers')}: {model}; "
-        f"2 real processes next to 1: {measured}",
+        "How many workers are worth it?": f"{shown} half of the ideal speed-up or more (modelled: {scaled.search} on "
+        f"{scaled.problem}); 2 real processes next to 1: {measured}",
         "What do more bring?": f"{number} workers: trials {_times(trials[number])}, time to target "
         f"{_times(target[number])} as fast; the clock's median error next to real processes is {fmt.percent(error)}",
     }
