@@ -51,7 +51,7 @@ def _measure() -> None:
     Screen().say("measuring the peak throughput of this machine", passing=True)
     rows = [[*fmt.peak(n, one.rate), one.reason] for n, one in peaks.examined(peaks.every(), threads).items()]
     table("", [f"peak by {fmt.count(threads, 'threads')}", "", "because"], rows)
-    print("\n".join(planning.this_machine()))
+    print("\n".join(map(paragraph, planning.this_machine())))
 
 
 def _print_machine() -> None:

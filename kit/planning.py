@@ -41,7 +41,7 @@ def this_machine() -> list[str]:
         f"A function of 5 ms against itself, {len(session.order)} rounds, {len(session.starts)} process restarts: A/A "
         f"{fmt.with_interval(own.speedup, own.low, own.high)}, noise floor {fmt.percent(session.noise_floor)}."
     )
-    return [first, *(f"{budget_s:g} s: {_detectable(noise, budget_s)}" for budget_s in BUDGETS_S)]
+    return [first, *(f"Time budget {budget_s:g} s: {_detectable(noise, budget_s)}." for budget_s in BUDGETS_S)]
 
 
 def _probed() -> tuple[power.Noise | None, object]:
@@ -81,13 +81,13 @@ def _print_one(record: Record, point: Point, resolve: float | None) -> float | N
     share = how.time_budget_s / given if isinstance(given, int | float) and given > 0 else 1.0  # of the notebook's
     print(f"{title}: {fmt.shown(noise.variant, 60)} varies most, ± {fmt.percent(noise.variation)} per round")
     for times in (1, 3, 10):
-        print(f"  {times * how.time_budget_s:g} s: {_detectable(noise, times * how.time_budget_s)}")
+        print(f"  time budget {times * how.time_budget_s:g} s: {_detectable(noise, times * how.time_budget_s)}")
     difference = resolve or how.equivalence_margin
+    print(f"  to detect {fmt.percent(difference)}: ", end="")
     if (needed := power.needed(noise, difference)) is None:
-        print(f"  {fmt.percent(difference)}: not detectable: the floor of process restarts, or max_rounds, is higher")
-        return None
-    needed_s, restarts = rounded_up(needed.time_budget_s), len(needed.starts)
-    print(f"  {fmt.percent(difference)}: needs {needed_s:g} s ({needed.rounds} rounds, {restarts} process restarts)")
+        return print("not possible, the floor of process restarts, or max_rounds, is higher")
+    needed_s = rounded_up(needed.time_budget_s)
+    print(f"time budget {needed_s:g} s ({needed.rounds} rounds, {len(needed.starts)} process restarts)")
     return needed_s / share
 
 
