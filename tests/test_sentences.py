@@ -211,6 +211,7 @@ def test_the_picture_is_made_by_the_command_beside_it():
     assert len(set(REPORTS)) == 1
     published = (ROOT / REPORTS[0] / "report.md").read_text()
     assert len(re.findall("^Measured on .*, 20..-..-..\\.$", published, re.MULTILINE)) == 1
+    assert re.search(r"^\d+ records, commit [0-9a-f]{10}\. ", published, re.MULTILINE)
     beside = re.search(r"\.png\)\s+\*(.*?)\*\s", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     assert "`make report`" in beside and "run --plan first --report report" in (ROOT / "Makefile").read_text()
     plan = tomllib.loads((ROOT / "benchmarks/plans/first.toml").read_text())["run"]

@@ -207,12 +207,11 @@ class Report:
 
     @property
     def ticks(self) -> list[tuple[str, float]]:
-        """The round ratios on that axis and their places, in percent of its width; at most six."""
+        """Two to seven round ratios on that axis, 1× among them, and their places, in percent of its width."""
         low, high = self.axis
-        steps = [float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 2, 5)]
-        inside = [step for step in steps if low <= step <= high]
-        kept = inside if len(inside) <= 6 else [step for step in inside if math.log10(step) == int(math.log10(step))]
-        return [(f"{step:g}×", self._place(step)) for step in kept]
+        digits = (1, 1.2, 1.5, 2, 3, 5, 7) if high / low < 6 else (1, 2, 5) if high / low < 100 else (1,)
+        steps = [float(f"{digit}e{power}") for power in range(-6, 7, 1 + (high / low > 1e6)) for digit in digits]
+        return [(f"{step:g}×", self._place(step)) for step in steps if low <= step <= high]
 
     def _place(self, ratio: float) -> float:
         low, high = self.axis
