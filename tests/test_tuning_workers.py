@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import optuna
@@ -30,13 +31,10 @@ def slow(trial):
     time.sleep(0.5)
     return loss
 
-done = []
-
 def gated(trial):
     loss = objective(trial)
-    while done and not os.path.exists(os.environ["GATE"]):  # each process ends one trial, and waits in its second
+    while not os.path.exists(os.environ["GATE"]):
         time.sleep(0.02)
-    done.append(trial)
     return loss
 
 def hangs(trial):
@@ -56,7 +54,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
 
 
-def wait_for(condition, within_s=60.0):
+def wait_for(condition, within_s=120.0):
     """Wait until a condition holds; fail if it does not in time."""
     end = time.monotonic() + within_s
     while not condition():
@@ -64,11 +62,11 @@ def wait_for(condition, within_s=60.0):
         time.sleep(0.05)
 
 
-def ended(storage) -> list[optuna.trial.FrozenTrial]:
-    """Return the complete trials of the search; none before it began."""
+def ended(storage, state=TrialState.COMPLETE) -> list[optuna.trial.FrozenTrial]:
+    """Return the complete trials of the search, or those of another state; none before it began."""
     if "example" not in [study.study_name for study in storage.get_all_studies()]:
         return []
-    return optuna.load_study(study_name="example", storage=storage).get_trials(states=(TrialState.COMPLETE,))
+    return optuna.load_study(study_name="example", storage=storage).get_trials(states=(state,))
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
@@ -78,10 +76,15 @@ def test_a_killed_worker_loses_only_its_own_trial(kind, tmp_path, monkeypatch):
     address = f"sqlite:///{tmp_path}/search.db" if kind == "sqlite" else f"journal:{tmp_path}/search.log"
     storage, gate = open_storage(address), tmp_path / "gate"
     monkeypatch.setenv("GATE", str(gate))
-    with ThreadPoolExecutor(1) as pool:
+
+    def under_way() -> set[str]:
+        return {trial.user_attrs[PROCESS] for trial in ended(storage, TrialState.RUNNING) if trial.params}
+
+    with ThreadPoolExecutor(1) as pool, ExitStack() as last:
+        last.callback(gate.touch)  # also where this fails, or the search would never end
         found = pool.submit(search, "quick_objective:gated", 8, storage=address, study_name="example")
-        wait_for(lambda: len({trial.user_attrs.get(PROCESS) for trial in ended(storage)}) == 2)
-        os.kill(int(ended(storage)[0].user_attrs[PROCESS].rpartition(":")[2]), signal.SIGKILL)
+        wait_for(lambda: len(under_way()) == 2)
+        os.kill(int(under_way().pop().rpartition(":")[2]), signal.SIGKILL)
         gate.touch()
         study = found.result(120)
     assert len(ended(storage)) in (8, 9)
