@@ -1174,8 +1174,10 @@ def test_a_variant_can_be_skipped_with_a_reason():
     comparison = Comparison("skip", baseline="one", time_budget_s=0.2, max_rounds=3, isolate=False)
     comparison.variant("one", lambda: lambda: 1)
     comparison.variant("other", lambda: lambda: 1, skip="it needs a module, and there is only a file")
-    found = comparison.run()["other"]
+    result = comparison.run()
+    found, (rows, below) = result["other"], result._repr_html_().split("</table>")
     assert (found.verdict, found.reason) == ("skipped", "it needs a module, and there is only a file")
+    assert "other" not in rows and f"Skipped: other ({found.reason})." in below  # a line instead of a row
 
 
 def test_an_answer_that_is_dear_is_worked_out_only_to_be_checked(tmp_path):

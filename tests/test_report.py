@@ -14,6 +14,8 @@ import pytest
 from record_factory import USUAL, Made, machine, make_record
 
 from kit import Chart, Series, Table, report
+from kit.charts import style
+from kit.charts.chart import draw
 from kit.errors import UserError
 from kit.record import recommendation, store
 from kit.report import build, page, table
@@ -495,6 +497,16 @@ def test_hostile_outputs_are_inert():
     harmless(shown)
     images = [base64.b64decode(attrs["src"].split(",")[1]) for attrs in Page(shown).all("img") if attrs.get("src")]
     assert images and all(b"<svg" in image for image in images)
+
+
+@pytest.mark.parametrize("themed", [True, False])
+def test_a_chart_of_the_kit_follows_light_and_dark(themed):
+    """Its image has the page's dark colours; what is no chart of the kit stays as it is, on a light card."""
+    svg = style.to_svg(draw(Chart("t", "x", "y", [Series("a", [1, 2], [1, 2])])), themed=themed)
+    (image,) = [one for one in Page(page_of(output("image/svg+xml", svg))).all("img") if one.get("src")]
+    drawn = base64.b64decode(image["src"].split(",")[1])
+    assert image["class"] == ("chart" if themed else "picture")
+    assert (b"prefers-color-scheme: dark" in drawn) is themed
 
 
 def test_long_notebooks_are_cut(monkeypatch):

@@ -105,7 +105,7 @@ def test_your_own_objective_brings_its_defaults_and_its_held_out_data(module):
         ("return trial.suggest_int('depth', 1, 9) + trial.suggest_float('rate', 0, 1)", {"depth": 3},
          "defaults of f have no 'rate', which it asks for; add it"),
         ("return 0.0", 3, "has default=3; give a dict"),
-        ("raise KeyError('amount')", None, "f fails at a setting drawn at random, {}: KeyError: 'amount'; fix it, or"),
+        ("raise KeyError('amount')", None, "f fails at a configuration drawn at random, {}: KeyError: 'amount'; fix"),
     ],
 )  # fmt: skip
 def test_an_objective_that_fails_at_its_own_defaults_is_refused_in_a_sentence(module, body, default, error):

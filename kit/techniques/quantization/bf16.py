@@ -32,8 +32,8 @@ def by_layer(model: Model) -> Table:
     low, kept, own = metric(outputs), metric(others), {node.name for node in found[worst]}
     explained = own & ran and not own & still and 0 < (fp32 - low) / 2 <= min(fp32 - by_name[worst], kept - low)
     why = f"{worst} loses it: {kept:.3f} with that layer in FP32" if explained else "no single layer explains it"
-    rows = [[name, len(found[name]), by_name[name], kept if name == worst else None] for name in ranked[:6]]
-    columns = ["layer", "operators", "it alone in BF16, by ONNX Runtime", "all others in BF16, by OpenVINO"]
+    rows = [[name, len(found[name]), by_name[name], kept if name == worst else None] for name in ranked[:3]]
+    columns = ["layer", "operators", "it alone in BF16 (ONNX Runtime)", "all others in BF16 (OpenVINO)"]
     note = f"FP32: {fp32:.3f}. OpenVINO's BF16 mode: {low:.3f}; {why}."
     return Table(f"{model.metric_name.capitalize()} by layer in BF16, over {number} samples", columns, rows, note)
 

@@ -143,7 +143,7 @@ def conclusion(result: Result, problem: Problem, found: Found) -> tuple[Table, s
         return pair is not None and pair.verdict == "faster"
 
     headline, worth_it = advice(held_out(sound, default, problem.name, found), {first: ""} | times, is_faster)
-    parts = {"a tuned setting beats the defaults on held-out data": worth_it}
+    parts = {"a tuned configuration beats the defaults on held-out data": worth_it}
     parts |= {f"{n} needs less time than {than}": claims.some([raced[n].verdict]) for n in raced if n == "TPE"}
     for name in (name for name in sound if "ASHA" in name):
         work_s, plain_s = (one.metrics["work s"][: len(sound[name].seconds)] for one in (sound[name], baseline))
@@ -207,10 +207,10 @@ def worker_conclusion(result: Result, scaled: Scaled, error: float) -> tuple[Tab
     number = max(trials)
     half = max(n for n, (_, low, _) in target.items() if n == 1 or low >= n / 2)
     measured = result[PAIR].verdict if PAIR in result else "not measured"
-    shown = f"Search with up to {half} workers: time to target has" if half > 1 else "No winner shown: none surely has"
+    shown = f"Search with up to {half} workers: they have" if half > 1 else "No winner shown: no number surely has"
     told = {
-        "How many workers are worth it?": f"{shown} half of the ideal speed-up or more (modelled: {scaled.search} on "
-        f"{scaled.problem}); 2 real processes next to 1: {measured}",
+        "How many workers are worth it?": f"{shown} half or more of the ideal speed-up in time to target (modelled: "
+        f"{scaled.search} on {scaled.problem}); 2 real processes next to 1: {measured}",
         "What do more bring?": f"{number} workers: trials {_times(trials[number])}, time to target "
         f"{_times(target[number])} as fast; the clock's median error next to real processes is {fmt.percent(error)}",
     }

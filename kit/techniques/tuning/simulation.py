@@ -155,7 +155,7 @@ def first_trial(problem: Problem) -> Space:
     (trial,) = simulate("random", problem, trials=1, seed=0, enqueue=[default]).trials
     if trial.state == "failed":
         remedy = "fix the objective or these" if default else "fix it, or give it `default`, parameters that work"
-        where = "its own defaults" if default else "a setting drawn at random"
+        where = "its own defaults" if default else "a configuration drawn at random"
         raise UserError(f"{problem.name} fails at {where}, {trial.setting}: {trial.reason}; {remedy}")
     if default and (left := trial.setting.keys() - default.keys()):
         raise UserError(f"the defaults of {problem.name} have no {min(left)!r}, which it asks for; add it")

@@ -142,7 +142,7 @@ def search(
     found = study.get_trials(deepcopy=False)
     if not any(trial.state.name == "COMPLETE" for trial in found):
         reason = next((t.user_attrs[REASON] for t in reversed(found) if REASON in t.user_attrs), "no loss was finite")
-        raise UserError(f"all {len(found)} trials failed, the last with: {reason}; try the objective with one setting")
+        raise UserError(f"all {len(found)} trials failed, the last with: {reason}; try the objective alone")
     return study
 
 
@@ -209,4 +209,4 @@ def every_setting_once(answer: Sequence[int], reference: Sequence[int]) -> Check
     """Passed where each setting was run once. answer: how often each was."""
     wrong = sum(times != 1 for times in answer)
     state = "failed" if wrong else "passed"
-    return CheckResult(state=state, metric="settings lost or run twice", value=float(wrong), threshold=0.0)
+    return CheckResult(state=state, metric="configurations lost or run twice", value=float(wrong), threshold=0.0)
