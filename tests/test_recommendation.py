@@ -71,6 +71,8 @@ def test_a_baseline_that_was_not_beaten_is_no_winner():
     found = recommendation.of(record)
     assert found.headline == "No winner shown" and not found.variants and "Stay with" not in everything(found)
     assert "minimum detectable effect in this budget: " in found.evidence and found.command == "kit plan 01_dataframes"
+    few = of({"a": Made(), "b": Made(ratio=2)}, rounds=3)  # `kit plan` computes nothing from these
+    assert few.evidence.endswith("; 3 rounds, and 10 are needed for a verdict: raise time_budget_s") and not few.command
     hostile = replace(record, asked=replace(record.asked, notebook="x; rm -r ."))
     assert recommendation.of(hostile).command == ""
     wide = at(record, 10, "b", effect=replace(record.points[0].variants[1].effect, low=0.8, high=1.25))

@@ -57,7 +57,8 @@ def of(record: Record) -> Recommendation:
     headline, _, why = own[0][1].rstrip(".").partition(": ")
     why, command = why[:1].upper() + why[1:], ""
     if headline == NO_WINNER and point:
-        why, command = f"{why}; {_undecided(point)}", _plan(record)
+        more, command = _undecided(record, point)
+        why = f"{why}; {more}"
     return replace(measured, headline=headline, note="", evidence=why, cost="", command=command)
 
 
@@ -218,27 +219,24 @@ def _without_winner(record: Record, point: Point) -> Recommendation:
         note = f"equivalent within ±{fmt.percent(record.how.equivalence_margin)}" if len(best) > 1 else ""
         names = tuple(variant.name for variant in best)
         return Recommendation(_do(record, best), note, evidence, caveats=caveats, variants=names, size=point.size)
-    evidence = f"{evidence}; {_undecided(point)}"
-    return Recommendation(NO_WINNER, "", evidence, caveats=caveats, command=_plan(record), size=point.size)
+    why, command = _undecided(record, point)
+    return Recommendation(NO_WINNER, "", f"{evidence}; {why}", caveats=caveats, command=command, size=point.size)
 
 
-def _plan(record: Record) -> str:
-    notebook = fmt.shown(record.asked.notebook, 60)
-    return f"kit plan {notebook}" if re.fullmatch(r"[\w-]+", notebook) else ""
-
-
-def _undecided(point: Point) -> str:
-    """Return the difference that is detected in nine of ten comparisons, as `kit plan` does, or the rounds missing: the
-    floor, half of the interval, and 1.28 standard errors, which are a quarter of the interval."""
+def _undecided(record: Record, point: Point) -> tuple[str, str]:
+    """Return the difference that is detected in nine of ten comparisons, as `kit plan` does (the floor, half of the
+    interval, and 1.28 standard errors, which are a quarter of it), and the command; or the rounds that are missing."""
     rounds = max((len(session.order) for session in point.sessions), default=0)
     if rounds < MIN_ROUNDS:
-        return f"{fmt.count(rounds, 'rounds')}, and {MIN_ROUNDS} are needed for a verdict"
+        return f"{fmt.count(rounds, 'rounds')}, and {MIN_ROUNDS} are needed for a verdict: raise time_budget_s", ""
     timed = [(effect, v) for v in point.variants if (effect := fmt.claimed(v)) and not v.not_recommended]
     ends = [(effect.low or 0.0, effect.high or 0.0, fmt.noise_floor(point, v) or 0.0) for effect, v in timed]
     found = [0.75 * math.log(high / low) + math.log1p(floor) for low, high, floor in ends if low > 0 and high > 0]
     least = math.expm1(min(max(found, default=math.nan), 700.0))
     floor = f"{fmt.floor_name(point)} {fmt.percent(max((end[2] for end in ends), default=None))}"
-    return f"{floor}, minimum detectable effect in this budget: {fmt.percent(least)}"
+    notebook = fmt.shown(record.asked.notebook, 60)
+    command = f"kit plan {notebook}" if re.fullmatch(r"[\w-]+", notebook) else ""
+    return f"{floor}, minimum detectable effect in this budget: {fmt.percent(least)}", command
 
 
 def _others(record: Record, point: Point, recommended: tuple[str, ...]) -> tuple[str, ...]:
