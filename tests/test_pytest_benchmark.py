@@ -79,8 +79,9 @@ def test_a_group_is_a_comparison(suite, place):
 
 
 @pytest.mark.parametrize("place", ["before", "before.json"])
-def test_no_speed_up_is_claimed(suite, place):
-    """What did not take turns has times with intervals, no noise floor, and no verdict of faster or slower."""
+def test_no_speed_up_is_claimed(suite, place, tmp_path):
+    """What did not take turns has times with intervals, no noise floor, and no verdict of faster or slower; nor has its
+    report a recommendation."""
     sums = records(suite / place)[0]
     point = sums.points[0]
     assert [v.verdict for v in point.variants] == ["baseline", "inconclusive"]
@@ -90,6 +91,9 @@ def test_no_speed_up_is_claimed(suite, place):
         seconds = session.measurements[variant.name].wall_s
         assert 10 <= len(seconds) <= pytest_benchmark.MOST_READINGS
         assert min(seconds) <= variant.median_s <= max(seconds)
+    page = report.write([str(suite / place)], str(tmp_path / "report")).with_name("report.md").read_text()
+    assert page.count("**Pytest-benchmark: Times only**") == 2 and page.count("| measured |") == 4
+    assert "test_loop" in page and "sorted\\[100\\]" in page and not re.search(r"as fast|takes \d|No winner", page)
 
 
 def test_the_plugin_probes_the_machine(suite):
