@@ -163,7 +163,7 @@ def test_a_notebook_may_list_what_it_takes(tmp_path):
     """Patterns of texts and a range of numbers, in its metadata; a variant that stands in its code is known too."""
     notebook = of(tmp_path, "kinds: list[str] = []\nmodel: str = ''\nn: int = 0\nbad: int = 1\nx: int = 1")
     notebook.document["cells"][-1]["source"] = 'comparison.variant("mine", f)'
-    choices = {"kinds": ["fast", "slow"], "model": ["*.onnx", "small"], "n": [1, 9], "bad": ["text"]}
+    choices = {"kinds": ["fast", "slow"], "model": ["*.onnx", "small"], "n": [1, 9], "bad": ["text"], "x": None}
     notebook.document["metadata"] = {"kit": {"choices": choices}}
     good = {"kinds": "slow,mine", "model": "my.onnx", "n": "9", "x": "-5"}
     assert parameters.checked(notebook, good, {})[0] == {"kinds": ["slow", "mine"], "model": "my.onnx", "n": 9, "x": -5}

@@ -40,7 +40,8 @@ class Notebook:
     @property
     def choices(self) -> dict[str, Any]:
         """By parameter, patterns of the texts allowed, as *.onnx, or [least, most]: metadata's kit: {choices: {…}}."""
-        return _metadata(_metadata(self.document["metadata"], "kit"), "choices")
+        found = _metadata(_metadata(self.document["metadata"], "kit"), "choices")
+        return {name: some for name, some in found.items() if isinstance(some, list)}
 
     @property
     def shipped(self) -> bool:
@@ -103,7 +104,7 @@ def read(path: Path) -> Notebook:
     if not isinstance(cells, list) or not all(map(_is_cell, cells)):
         raise UserError(f"{path.name} is not a notebook of format 4: open it in JupyterLab and save it again")
     if language := _other_language(_metadata(document)):
-        raise UserError(f"{path.name} is a notebook in {language}; the kit executes Python notebooks")
+        raise UserError(f"{path.name} is a notebook in {language}; save it with a Python kernel if it is Python")
     return Notebook(path.stem, path, _bare(document))
 
 

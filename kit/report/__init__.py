@@ -1,6 +1,5 @@
 """Reads records and writes the page that people decide from. Knows only records; executes nothing that it reads."""
 
-import sys
 from pathlib import Path
 
 
@@ -15,6 +14,5 @@ def write(runs: list[str], out: str = "report") -> Path:
 
 def main(runs: list[str] | None = None, out: str = "report") -> int:
     """Write the report of `runs` (by default of `runs/`), print where the page is, and return the exit status."""
-    print("loading the records and drawing their figures", file=sys.stderr)
     print(write(runs or ["runs"], out))
     return 0
