@@ -136,9 +136,6 @@ def test_a_a_takes_part_with_a_copy_of_its_own():
     assert _own_copy(statistics.effect) is statistics.effect  # an importable function goes by its name
 
 
-# --- another interpreter ----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def other_python(tmp_path_factory):
     """An environment of its own, which finds the packages of this one."""

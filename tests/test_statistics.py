@@ -19,9 +19,6 @@ def effect(low: float | None, high: float | None, rounds: int = 20, speedup: flo
     return Effect(speedup=middle, low=ends[0], high=ends[1], rounds=rounds, confidence=0.99)
 
 
-# --- looks ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("rounds", [1, 5, 9, 10, 11, 12, 15, 20, 37, 100, 1000, 100_000])
 def test_at_most_six_looks_that_end_at_the_last_round(rounds):
     """Whatever the number of rounds, the data is looked at six times at most, in order, and at the end."""
@@ -36,9 +33,6 @@ def test_looks_are_geometrically_spaced():
     """Each look waits for about the same factor more rounds than the one before."""
     steps = [b / a for a, b in pairwise(statistics.plan_interim_analyses(1000))]
     assert max(steps) / min(steps) < 1.1
-
-
-# --- the interval -----------------------------------------------------------------------------------------------------
 
 
 def skewed(random: np.random.Generator, shape) -> np.ndarray:
@@ -79,9 +73,6 @@ def test_the_interval_narrows_with_more_rounds():
     assert widths == sorted(widths, reverse=True)
 
 
-# --- pairing ----------------------------------------------------------------------------------------------------------
-
-
 def test_the_ratio_is_paired_within_rounds():
     """A swing of the whole machine that hits every variant of a round alike does not touch the ratio."""
     swing = np.exp(np.random.default_rng(1).normal(0, 1, 30))
@@ -118,9 +109,6 @@ def test_drift_is_told():
     assert statistics.effect(still + np.linspace(0, 0.2, 50)).drift_p < 1e-6
     assert statistics.effect(still).drift_p > 0.01
     assert statistics.effect([0.1] * 50).drift is None
-
-
-# --- the noise floor and the verdict ----------------------------------------------------------------------------------
 
 
 def test_the_floor_falls_with_the_sets_of_processes():
@@ -184,9 +172,6 @@ def test_no_interval_and_no_effect_resolve_nothing():
     """A median alone is never a verdict."""
     assert statistics.verdict(None, 0.01, 0.03) == "inconclusive"
     assert statistics.verdict(effect(None, None, 50, speedup=2.0), 0.01, 0.03) == "inconclusive"
-
-
-# --- the whole rule, on simulated noise -------------------------------------------------------------------------------
 
 
 class Simulated:
@@ -276,9 +261,6 @@ def test_a_session_looks_six_times_at_most_and_ten_sets_of_processes(rounds):
     assert all(share >= 10 for share in shares[:-1])
     assert len(shares) < 3 or max(shares[1:-1]) - min(shares[1:-1]) <= 1  # of equal size, but for the first and last
     assert len(session.variants[2].measurements) == len(session.order)
-
-
-# --- scaling ----------------------------------------------------------------------------------------------------------
 
 
 def curve(*gains: float, half: float = 0.05) -> list[Effect]:

@@ -248,9 +248,6 @@ def test_a_strategy_that_can_not_be_had_is_refused_in_a_sentence(ranks, referenc
     assert checked(trained(ranks, strategies.ddp), reference()).state == "passed"
 
 
-# ----------------------------------------------------------------------------------------------------- a comparison
-
-
 @pytest.fixture(scope="module")
 def compared():
     """A comparison in workers, with a model, data and a strategy that are defined here, as in a notebook."""

@@ -174,9 +174,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-# ------------------------------------------------------------------------------------------------------ checkpoints
-
-
 def saved(ranks, folder, strategy=strategies.fsdp, task=TASK, steps=8):
     return ranks.order(checkpoint.train_saving, strategy, replace(task, check_steps=steps), 3, str(folder), 0)[0]
 

@@ -57,8 +57,7 @@ class _Client(PapermillNotebookClient):
     """Reports which cell it is at, remembers the error that ended it, and ends where a kernel's handler failed."""
 
     cell, error = 0, None
-    ended = math.inf
-    """When the kernel reported the end of the cell, by `time.monotonic`."""
+    ended = math.inf  # when the kernel reported the end of the cell, by time.monotonic
 
     def execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:
         _Client.cell, self.ended = cell_index + 1, math.inf
@@ -131,7 +130,8 @@ def _error(error: CellExecutionError) -> str:
     if error.ename == "SystemExit" and error.evalue in ("", "0", "None"):
         return ""
     print(impersonal(_COLOURS.sub("", error.traceback)), file=sys.stderr)
-    return f"{error.ename}: {error.evalue}".rstrip(": ")
+    remedy = "; the kit's own notebooks need 'ml-scaling-kit[all]'" * (error.ename == "ModuleNotFoundError")
+    return f"{error.ename}: {error.evalue}".rstrip(": ") + remedy
 
 
 class _WithoutSecrets(logging.Formatter):
