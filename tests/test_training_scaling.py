@@ -61,16 +61,16 @@ def test_a_step_is_predicted_at_a_batch_that_no_fit_has_seen():
 def test_efficiency():
     """Strong scaling is paired within rounds, weak scaling compares two batches."""
     result = compared([4, 8])
-    table = figures.efficiency(result, "1 process", "DDP", 2)
-    strong, weak = 0.006 / (2 * (0.004 + 0.004)), 0.006 / (0.006 + 0.004)
-    assert table.rows[0][1] == f"{strong:.2f}" and table.rows[0][4] == f"{weak:.2f}" and table.rows[1][4] is None
+    strong, weak, ideal = figures.efficiency(result, "1 process", "DDP", 2).series
+    assert strong.y[0] == pytest.approx(0.006 / (2 * (0.004 + 0.004))) and ideal.y == [1, 1]
+    assert weak.y == [pytest.approx(0.006 / (0.006 + 0.004)), None]
 
 
 def test_what_the_check_rejects_is_in_no_table_and_no_model():
     """DDP whose losses differ at every batch has neither an efficiency nor a prediction, nor a speed in a sentence."""
     result = compared([4, 8, 16, 32], answer=2)
     assert result["DDP"].verdict == "rejected"
-    assert not figures.efficiency(result, "1 process", "DDP", 2).rows
+    assert not any(one.y for one in figures.efficiency(result, "1 process", "DDP", 2).series)
     assert "faster" not in result.sentence and "as fast" not in result.sentence
     with pytest.raises(UserError, match="0 batches"):
         scaling_model.predict_ddp(result, "DDP")

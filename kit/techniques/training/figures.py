@@ -71,25 +71,25 @@ def _next(done: dict, stage: int, stages: int, pieces: int, early: bool) -> tupl
     return ("B", stage, backward), [("F", stage, backward), *after]
 
 
-def efficiency(result: Result, one: str, name: str, ranks: int) -> Table:
+def efficiency(result: Result, one: str, name: str, ranks: int) -> Chart:
     """Return the scaling efficiency of a variant by batch, against one process.
 
     Strong: t₁(b) ÷ (p · tₚ(b)), paired within rounds. Weak: t₁(b) ÷ tₚ(p · b), of two batches, so without an interval.
     """
-    rows, points = [], {point.size: point for point in result.record.points}
+    found, points = [], {point.size: point for point in result.record.points}
     for size, point in points.items():
         pair = result.at(size).paired(name, one)
         base, grown = _median_s(point, one), size * ranks in points and _median_s(points[size * ranks], name)
         if pair is not None:
-            effect = pair.effect
-            strong = [end and f"{end / ranks:.2f}" for end in (effect.speedup, effect.low, effect.high)]
-            rows.append([size, *strong, f"{base / grown:.2f}" if base and grown else None])
-    return Table(
-        f"Scaling efficiency of {name} on {ranks} ranks (1 is ideal, higher is better)",
-        ["samples/step", "strong", "95 % CI from", "to", "weak"],
-        rows,
-        "Strong: this batch shared by all ranks. Weak: this batch on every rank. Both against the best single process.",
-    )
+            strong = [end and end / ranks for end in (pair.effect.speedup, pair.effect.low, pair.effect.high)]
+            found.append([size, *strong, base / grown if base and grown else None])
+    sizes, strong, low, high, weak = map(list, zip(*found, strict=True)) if found else ([], [], [], [], [])
+    ideal = Series("ideal", sizes, [1.0] * len(sizes), style="ideal")
+    return Chart(
+        f"Scaling efficiency of {name} on {ranks} ranks, higher is better", "samples/step", "speed-up ÷ ranks",
+        [Series("strong", sizes, strong, low, high), Series("weak", sizes, weak), ideal], log_x=True,
+        note="Strong: this batch shared by all ranks. Weak: this batch on every rank. Both against one process.",
+    )  # fmt: skip
 
 
 def _proven(result: Result) -> list[Variant]:
