@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kit.errors import UserError
-from kit.techniques.dataframes import own
+from kit.measure.answers import portable
+from kit.techniques.dataframes import engines, own
 
 TABLE = pa.table(
     {
@@ -58,6 +59,15 @@ def test_types_that_all_engines_share(folder):
     _, x = read(folder, folder / "parts", ["paid", "day"], ["price", "pieces"])
     assert [str(t) for t in x.schema.types] == ["int32", "timestamp[us]", "double", "int64"]
     assert x["paid"].to_pylist() == [1, 0, None, 1]
+
+
+@pytest.mark.parametrize("engine", [engines.pandas, engines.polars, engines.duckdb], ids=lambda e: e.__name__)
+def test_a_sum_may_be_wider_than_its_column(tmp_path, engine):
+    """Polars adds int32 in 32 bits: every engine gets values to add in 64."""
+    table = pa.table({"k": ["a", "a"], "v": pa.array([2**31 - 1] * 2, pa.int32())})
+    pq.write_table(table, tmp_path / "t.parquet")
+    ready = engine(read(tmp_path, tmp_path / "t.parquet", ["k"], ["v"])[0], "own_groupby")
+    assert portable(ready.call())["v_sum"].to_pylist() == [2**32 - 2]
 
 
 def test_keys_are_nine_in_ten_and_whole(tmp_path):
