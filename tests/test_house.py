@@ -80,7 +80,7 @@ BUDGETS = {
 }  # fmt: skip
 """Lines that each room may have in the end, by `wc -l`; "" is what lies in `kit/` itself."""
 TODAY = {
-    "record": 1_374, "measure": 2_652, "batch": 1_583, "runs": 479, "compare": 857, "techniques/quantization": 1_720,
+    "record": 1_374, "measure": 2_648, "batch": 1_583, "runs": 479, "compare": 857, "techniques/quantization": 1_719,
 }  # fmt: skip
 """Rooms that are above their budget, and the lines that they have today: a number here falls, and never rises."""
 TESTS = 15_000, 15_000
