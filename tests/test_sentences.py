@@ -160,7 +160,7 @@ def test_an_interval_names_its_variance(written):
 
 def test_numbers_have_one_form(written):
     """No `1 threads`, `336.776 k`, `[0.0, 7.8]`, `12%` or `0.50x`, on the page and in `report.md`."""
-    odd = r"\b1 (?:threads|rounds|rows|records|figures)\b|\d\.\d{3} ?k\b|\[-?\d+\.\d+, |\d%|\d [kM]\b|\d\.?\d*x\b"
+    odd = r"\b1 (?:threads|rounds|rows|records|samples)\b|\d\.\d{3} ?k\b|\[-?\d+\.\d+, |\d%|\d [kM]\b|\d\.?\d*x\b"
     for found in map(text, written):
         assert not [found[place.start() - 30 : place.end() + 30] for place in re.finditer(odd, found)]
     assert "1 thread per variant" in text(written[0]) and "after about 780 requests" in text(written[0])

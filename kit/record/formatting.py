@@ -78,10 +78,10 @@ def count(size: int | float | None, unit: str = "") -> str:
 
 def _one(unit: str) -> str:
     """Return a unit that counts things for a single one: `samples per request` → `sample per request`."""
-    things, blank, rest = unit.partition(" ")
+    things, rest = re.match(r"([^ /]*)(.*)", unit, re.DOTALL).groups()
     if len(things) > 3 and things.endswith("s") and not things.endswith(("ss", "us", "is")):
         things = things[: -2 if things.endswith(("sses", "shes", "ches", "xes", "zzes")) else -1]
-    return things + blank + rest
+    return things + rest
 
 
 def duration(seconds: float | None) -> str:

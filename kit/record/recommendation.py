@@ -117,7 +117,7 @@ def _with_winner(record: Record, largest: Point, at: Point) -> Recommendation:
     names, sizes = tuple(variant.name for variant in best), _sizes(record, best[0], at)
     word = " up to " if at is not largest else " at " if any(text.startswith("At ") for text in sizes) else ""
     return Recommendation(
-        headline=_do(record, best) + (_at(record, [at.size], word) if word else ""),
+        headline=_do(record, best) + (at_sizes(record, [at.size], word) if word else ""),
         note="statistically tied" if len(best) > 1 else "",
         evidence="; ".join(filter(None, [_ratios(record, at, best), _checks(best), _memory(record, at, best)])),
         cost=_break_even(record, at, best[0]),
@@ -127,7 +127,7 @@ def _with_winner(record: Record, largest: Point, at: Point) -> Recommendation:
     )
 
 
-def _at(record: Record, sizes: list, before: str = " at ") -> str:
+def at_sizes(record: Record, sizes: list, before: str = " at ") -> str:
     """Return sizes with their unit after a word: ` at 10k and 1M rows`; empty for no size."""
     known = [fmt.short(size) for size in sizes if size is not None]
     unit = fmt.count(sizes[0] if len(sizes) == 1 else 2, record.asked.unit).partition(" ")[2]
@@ -139,7 +139,7 @@ def _ratios(record: Record, point: Point, best: list[Variant]) -> str:
     found = fmt.ratios((v.effect.speedup, v.effect.low, v.effect.high) for v in best[:MOST_LISTED])
     ends = ", ".join(interval for _, interval in found)
     seeds = " over seeds" if fmt.floor_name(point) != "noise floor" else ""
-    than = fmt.shown(record.asked.baseline, 60) + _at(record, [point.size])
+    than = fmt.shown(record.asked.baseline, 60) + at_sizes(record, [point.size])
     return f"{fmt.listing(f'{ratio}×' for ratio, _ in found)} as fast as {than} (95 % CI{seeds} {ends})"
 
 
@@ -182,7 +182,7 @@ def _sizes(record: Record, best: Variant, at: Point) -> list[str]:
             continue
         others = f"{fmt.listing(map(fmt.label, ahead), last='or')} is ahead"
         by_clause.setdefault(others if ahead and own.verdict == "faster" else _became(own), []).append(point.size)
-    clauses = [f"{_at(record, sizes, 'At ')} {text}" for text, sizes in by_clause.items()]
+    clauses = [f"{at_sizes(record, sizes, 'At ')} {text}" for text, sizes in by_clause.items()]
     return [*clauses, *_crossing(record, best, points)]
 
 
@@ -201,7 +201,7 @@ def _crossing(record: Record, best: Variant, points: list[Point]) -> list[str]:
     if not wide or found is None or found.overtakes != "between" or found.from_size is None:
         return []
     ends = f" (95 % CI {fmt.short(found.from_low)}–{fmt.short(found.from_high)})" if found.from_low else ""
-    return [_at(record, [found.from_size], "Faster above about ") + ends]
+    return [at_sizes(record, [found.from_size], "Faster above about ") + ends]
 
 
 def _without_winner(record: Record, point: Point) -> Recommendation:
@@ -213,7 +213,7 @@ def _without_winner(record: Record, point: Point) -> Recommendation:
         found = "; ".join(f"{fmt.label(v)} {fmt.check(v.check)}" for v in checked[:MOST_LISTED])
         return Recommendation(headline, evidence=found, caveats=caveats, size=point.size)
     listed = fmt.listing(f"{fmt.label(v)} {fmt.speed(v.effect)}" for v in timed[:MOST_LISTED])
-    evidence = f"Against {fmt.label(baseline)}{_at(record, [point.size])}: {listed}"
+    evidence = f"Against {fmt.label(baseline)}{at_sizes(record, [point.size])}: {listed}"
     if all(variant.verdict in ("slower", "equivalent") for variant in timed):
         best = [baseline, *(variant for variant in timed if variant.verdict == "equivalent")]
         note = f"equivalent within ±{fmt.percent(record.how.equivalence_margin)}" if len(best) > 1 else ""

@@ -227,7 +227,7 @@ class Report:
                     if variant.verdict in ("failed", "rejected"):
                         key = section.anchor, variant.name, variant.verdict, fmt.note(variant)
                         found.setdefault(key, (section, [], variant))[1].append(point.size)
-        return [(section, _sizes(section.record, sizes), variant) for section, sizes, variant in found.values()]
+        return [(one, recommendation.at_sizes(one.record, sizes, ""), v) for one, sizes, v in found.values()]
 
     @property
     def commits(self) -> str:
@@ -247,12 +247,6 @@ class Report:
             packages = ", ".join(f"{name} {version}" for name, version in list(record.versions.items())[:24])
             found[commit, packages] = found.get((commit, packages), 0) + 1
         return found
-
-
-def _sizes(record: Record, sizes: list[int | float | None]) -> str:
-    """Return `1k, 10k and 100k rows`; empty where a comparison has no sizes."""
-    listed = fmt.listing(fmt.short(size) for size in sizes if size is not None)
-    return f"{listed} {fmt.shown(record.asked.unit, 40)}".strip() if listed else ""
 
 
 def _ends(variant: Variant) -> list[float]:
