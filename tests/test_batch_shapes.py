@@ -58,7 +58,7 @@ FAIL = {
     "another error": (written(MEANT, code("open('')")), "FileNotFoundError: [Errno 2] No such file or directory: ''"),
     "an error shown before": (written(code(SHOWN + "\n{}['k']")), "KeyError: 'k'"),
     "no message": (written(code("raise NotImplementedError")), "NotImplementedError"),
-    "not installed": (written(code("import no_such")), "no_such'; the kit's own notebooks need 'ml-scaling-kit[all]'"),
+    "not installed": (written(code("import no_such")), "ModuleNotFoundError: No module named 'no_such'; the kit's"),
     "unknown magic": (written(code("%sql_of_ours x")), "UsageError: Line magic function `%sql_of_ours` not found."),
     "unknown cell magic": (written(code("%%ours\nx")), "UsageError: Cell magic `%%ours` not found."),
     "handler of one's own": (written(code(HANDLER), code("{}['k']"), AFTER), "KeyError: 'k'"),
