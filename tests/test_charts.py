@@ -154,7 +154,7 @@ def test_a_figure_of_a_record_has_direction_units_and_intervals(mixed):
 def test_what_was_not_measured_is_not_drawn_as_measured(mixed):
     """Failed, rejected and untimed variants are named with their reason; none has a speed-up."""
     found = {name: texts(figure) for name, figure in drawn(mixed).items()}
-    for text in ("failed: killed by SIGKILL", "rejected: 3 rows differ", "checked, not timed: 4 ranks"):
+    for text in ("failed: killed by SIGKILL", "rejected: check failed: 3 rows differ", "checked, not timed: 4 ranks"):
         assert text in found["speedups"]
     assert "9.0×" not in found["speedups"] and "Wrong, rejected" in found["curve"] and "Wrong" not in found["memory"]
     assert not any(name in found["curve"] for name in ("cuDF", "crowd")) and "Wrong" not in found["measurements"]

@@ -214,7 +214,7 @@ def _write_row(axes: "Axes", row: int, variant: Variant, look: Look) -> None:
         text = fmt.shown(f"{fmt.ratio_cell(effect)}{', ' * bool(mark)}{mark}", 40)
         axes.text(1, row - 0.3, text, ha="right", color=style.MUTED if mark else style.INK, **written)
     else:
-        text = fmt.shown(f"{mark}: {variant.reason}".removesuffix(": "), 62)
+        text = fmt.shown(f"{mark}: {fmt.note(variant)}".removesuffix(": "), 62)
         axes.text(0, row + 0.12, text, color=style.MUTED, **written)
     most = 54 - len(text) if effect else 50
     axes.text(0, row - 0.3, fmt.shown(variant.name, most), weight="bold", color=look[variant.name][0], **written)

@@ -130,7 +130,7 @@ def _draw(record: Record, found: recommendation.Recommendation, look: dict) -> l
     if point is None:
         return [Drawn(style.to_svg(figure, themed=True), note) for figure, note in drawn]
     several = len({p.size for p in record.points}) > 1
-    intervals = [(figures.speedups(record, point, look), "")] if len(point.variants) > 1 else []
+    intervals = [(figures.speedups(record, point, look), "")] if any(map(fmt.claimed, point.variants)) else []
     curve = [(figures.scaling_curve(record, look), "")] if several else []
     rest = [(figures.memory(record, point, look), "")] if any(v.memory for v in point.variants) else []
     rest += [(figures.measurements(record, point, look), "")] if any(s.order for s in point.sessions) else []
