@@ -166,10 +166,10 @@ def test_setup_is_a_cost_with_its_break_even():
     found = recommendation.of(
         at(make_record({"a": Made(), "b": Made(ratio=6)}, sizes=TEN), 10, "b", breakeven_calls=783.2, setup_s=2.4)
     )
-    assert found.cost == "Worth it after about 780 calls: setup takes 2.40 s (a: 200 ms)"
+    assert found.cost == "Worth it after about 780 iterations: setup takes 2.40 s (a: 200 ms)"
     converted = dict(breakeven_calls=4000.0, setup_s=2.4, made_s=31.0)
     found = recommendation.of(at(make_record({"a": Made(), "b": Made(ratio=6)}, sizes=TEN), 10, "b", **converted))
-    assert found.cost == "Worth it after about 4,000 calls: made once in 31.0 s, setup takes 2.40 s (a: 200 ms)"
+    assert found.cost == "Worth it after about 4,000 iterations: made once in 31.0 s, setup takes 2.40 s (a: 200 ms)"
 
 
 def test_an_unchecked_answer_and_an_interruption_are_not_hidden():

@@ -271,8 +271,8 @@ def test_what_the_check_rejects_has_no_speed(compared):
 def test_the_single_process_is_the_best_one(compared):
     """The baseline takes 1 thread or all, whichever was faster in rounds of its own, and shows both."""
     facts = compared["1 process"].variant.execution_proof.facts
-    tried = {name: value for name, value in facts.items() if name.startswith("ms with ")}
-    assert facts[f"ms with {fmt.count(facts['threads'], 'threads')}"] == min(tried.values())
+    tried = {name: value for name, value in facts.items() if name.startswith("ms/step with ")}
+    assert facts[f"ms/step with {fmt.count(facts['threads'], 'threads')}"] == min(tried.values())
 
 
 def test_execution_is_proven(compared):

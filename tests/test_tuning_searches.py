@@ -326,7 +326,7 @@ DECIDED, SPLIT, BAD = 0.1, [0.1, 0.3], 0.3
          "Tune with random search or TPE (not compared by time to target)", ["TPE not reached"]),
         # one is better, the other not decided, and the table decides nothing
         ({"random": SPLIT, "TPE": DECIDED}, "random", "takes 4×", {"TPE": (-0.1, 0.1)}, "Tune with TPE",
-         ["in 100 %", r"inconclusive: .* 50 % .* \(random search\); loss .*' \+0 \(-0.1 to \+0.1\) \(TPE\)$"]),
+         ["in 100 %", r"inconclusive: .* 50 % .* \(random search\); loss .*' \+0 \(95 % CI -0.1 to \+0.1\) \(TPE\)$"]),
         # better on one data set, worse on the other
         ({"random": SPLIT, "TPE": DECIDED}, "", "1.2×", {"TPE": (0.1, 0.2)}, "No winner shown",
          [r"50 % \(95 % CI 37–63 %\) of seeds", r"less the defaults' \+0.15"]),

@@ -167,7 +167,7 @@ def _break_even(record: Record, point: Point, best: Variant) -> str:
     setup = f"made once in {fmt.duration(best.made_s)}, {setup}" if best.made_s else setup
     rounded = float(f"{math.ceil(calls):.2g}") if math.isfinite(calls) else calls
     own = re.search(r"(?:\bper |/)(\w+)$", record.asked.unit)
-    return f"Worth it after about {fmt.count(rounded, f'{own[1]}s' if own else 'calls')}: {setup}"
+    return f"Worth it after about {fmt.count(rounded, f'{own[1]}s' if own else 'iterations')}: {setup}"
 
 
 def _sizes(record: Record, best: Variant, at: Point) -> list[str]:

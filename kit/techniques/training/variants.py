@@ -175,7 +175,7 @@ class _Work:
                 torch.set_num_threads(threads)
                 found.append(self.order("train", self.task.steps)[0]["seconds"] / self.task.steps)
         medians = {threads: statistics.median(found[1:]) for threads, found in seconds.items()}
-        tried = {f"ms with {formatting.count(n, 'threads')}": round(1e3 * s, 2) for n, s in sorted(medians.items())}
+        tried = {f"ms/step with {formatting.count(n, 'threads')}": round(1e3 * medians[n], 1) for n in sorted(medians)}
         (folder / "threads.json").write_text(json.dumps({"threads": min(medians, key=medians.get), **tried}))
 
 

@@ -56,7 +56,7 @@ def searches(result: Result, problem: Problem) -> Table:
             row += [float(np.nanmedian(_held_out(one))), _percent(over.beats(_held_out(one), default))]
         rows.append(row)
     columns = ["search", "seeds", "reached", "expected s to target", "less trial time", "sampler's share"]
-    note = "95 % intervals over seeds. Expected seconds: those of all seeds ÷ seeds at the target."
+    note = "95 % intervals over seeds. Expected seconds: all seeds' ÷ those at the target. Speed-up: median by seed."
     if default is not None:
         columns += ["held-out loss", "seeds better than the defaults"]
         note += f" The defaults' held-out loss is {default:.3g}."
@@ -93,7 +93,7 @@ def worth(found: Found, measure: str, budget_s: float) -> tuple[Chart, Table]:
 
 
 def _difference(evaluated: Evaluated) -> str:
-    return f"{evaluated.difference:+.2g} ({evaluated.low:+.2g} to {evaluated.high:+.2g})"
+    return f"{evaluated.difference:+.2g} (95 % CI {evaluated.low:+.2g} to {evaluated.high:+.2g})"
 
 
 # Workers --------------------------------------------------------------------------------------------------------------
@@ -207,15 +207,15 @@ def worker_conclusion(result: Result, scaled: Scaled, error: float) -> tuple[Tab
     number = max(trials)
     half = max(n for n, (_, low, _) in target.items() if n == 1 or low >= n / 2)
     measured = result[PAIR].verdict if PAIR in result else "not measured"
-    shown = f"Search with up to {half} workers: they have" if half > 1 else "No winner shown: no number surely has"
+    shown = f"Search with up to {half} workers: above" if half > 1 else "No winner shown: no number of them is above"
     told = {
-        "How many workers are worth it?": f"{shown} half or more of the ideal speed-up in time to target (modelled: "
+        "How many workers are worth it?": f"{shown} half of the ideal speed-up in time to target (modelled: "
         f"{scaled.search} on {scaled.problem}); 2 real processes next to 1: {measured}",
         "What do more bring?": f"{number} workers: trials {_times(trials[number])}, time to target "
         f"{_times(target[number])} as fast; the clock's median error next to real processes is {fmt.percent(error)}",
     }
     faster = {"faster": True, "inconclusive": None, "not measured": None}.get(measured, False)
-    less = (target[number][2] < trials[number][1]) or None
+    less = _above((0.0, trials[number][1] - target[number][2], trials[number][2] - target[number][1]), 0.0)
     parts = {
         "two processes on a journal file are faster than one": faster,
         f"with {number} workers the answer speeds up less than the trials": less,
