@@ -8,7 +8,7 @@ from kit.common import claims
 from kit.measure.result import Result
 from kit.record import formatting as fmt
 from kit.record.document import Chart, Series, Table
-from kit.record.recommendation import answers
+from kit.record.recommendation import NO_WINNER, answers
 from kit.techniques.tuning import seeds as over
 from kit.techniques.tuning.fixed_budget import Evaluated, Predicted
 from kit.techniques.tuning.simulation import Scaled, speedups
@@ -206,18 +206,18 @@ def worker_conclusion(result: Result, scaled: Scaled, error: float) -> tuple[Tab
     trials, target = speedups(scaled.per_trial, error), speedups(scaled.to_target, error)
     number = max(trials)
     half = max(n for n, (_, low, _) in target.items() if n == 1 or low >= n / 2)
-    measured = result[PAIR].verdict if PAIR in result else "not measured"
-    shown = f"Search with up to {half} workers: above" if half > 1 else "No winner shown: no number of them is above"
+    measured = result[PAIR].verdict if PAIR in result else "skipped"
+    upper = f"up to {half} workers are" if half > 1 else "no number of workers is"
+    headline = f"Search with up to {half} workers" if half > 1 and measured == "faster" else NO_WINNER
     told = {
-        "How many workers are worth it?": f"{shown} half of the ideal speed-up in time to target (modelled: "
-        f"{scaled.search} on {scaled.problem}); 2 real processes next to 1: {measured}",
+        "How many workers are worth it?": f"{headline}: 2 real processes next to 1: {measured}; modelled "
+        f"({scaled.search} on {scaled.problem}), {upper} above half of the ideal speed-up in time to target",
         "What do more bring?": f"{number} workers: trials {_times(trials[number])}, time to target "
         f"{_times(target[number])} as fast; the clock's median error next to real processes is {fmt.percent(error)}",
     }
-    faster = {"faster": True, "inconclusive": None, "not measured": None}.get(measured, False)
     less = _above((0.0, trials[number][1] - target[number][2], trials[number][2] - target[number][1]), 0.0)
     parts = {
-        "two processes on a journal file are faster than one": faster,
+        "two processes on a journal file are faster than one": claims.holds(measured, ["faster"]),
         f"with {number} workers the answer speeds up less than the trials": less,
     }
     return answers(told), _marked(parts)
