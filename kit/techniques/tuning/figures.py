@@ -32,14 +32,10 @@ def reached(result: Result, target: Target) -> Chart:
     found = over.of(result)
     series = [Series(name, *map(list, over.share_reached(one))) for name, one in found.items()]
     return Chart(
-        f"Seeds at the target loss {target.loss:.3g}, higher is better",
-        "seconds of trials and sampler",
-        "share of seeds",
-        series,
-        log_x=True,
-        note=f"Kaplan-Meier estimate over {len(next(iter(found.values())).seconds)} seeds with its 95 % interval; "
-        f"searches that did not reach the target are censored. The target is the median loss of random search after "
-        f"{target.trials} trials.",
+        f"Seeds at the target loss {target.loss:.3g}, higher is better", "seconds of trials and sampler",
+        "share of seeds", series, log_x=True,
+        note=f"Kaplan-Meier over {len(next(iter(found.values())).seconds)} seeds, 95 % interval; searches that miss "
+        f"the target are censored. The target is the median loss of random search after {target.trials} trials.",
     )
 
 
@@ -136,11 +132,14 @@ def conclusion(result: Result, problem: Problem, found: Found) -> tuple[Table, s
     sound = {name: one for name, one in searched.items() if result[name].verdict != "rejected"}
     than, raced = _label(first), {name: result[name] for name in sound if name != first}
     times = {n: fmt.speed(one.variant.effect, than) for n, one in raced.items()}
+    reached = {name: over.beats(1.0 - one.reached, 0.5) for name, one in {first: baseline, **sound}.items()}
     times |= dict.fromkeys((n for n in raced if not sound[n].reached.any()), "not reached")
+    often = f"reaches it in {{}} of seeds ({than}: {fmt.percent(reached[first][0])})"
+    times |= {n: often.format(_percent(reached[n])) for n in raced if reached[n][2] < reached[first][1]}
 
     def is_faster(one: str, other: str) -> bool:
         pair = result.paired(one, other)
-        return pair is not None and pair.verdict == "faster"
+        return reached[one][1] > reached[other][2] or (pair is not None and pair.verdict == "faster")
 
     headline, worth_it = advice(held_out(sound, default, problem.name, found), {first: ""} | times, is_faster)
     parts = {"a tuned configuration beats the defaults on held-out data": worth_it}
@@ -172,7 +171,7 @@ def advice(
     """Return headline and evidence, and whether tuning is worth it.
 
     results: decide, on held-out data. times: each search's time to target next to the first one's, in words; searches
-    among those that are better than the defaults are chosen by is_faster(one, other).
+    that are better than the defaults are chosen by is_faster(one, other), which counts those that miss the target.
     """
     worse = {name for name, _, better in results if better is False}
     good = list(dict.fromkeys(name for name, _, better in results if better and name not in worse))
@@ -187,8 +186,9 @@ def advice(
     tie = "no significant difference between them" if compared else "not compared by time to target"
     headline = f"Tune with {fmt.listing(map(_label, best), last='or')}" + (f" ({tie})" if len(best) > 1 else "")
     evidence = [_listed([one for one in results if one[0] in best and one[2]])]
-    if races := ", ".join(f"{_label(name)} {times[name]}" for name in best if times.get(name)):
-        evidence.append(f"to the target loss: {races}")
+    for word, names in (("to", best), ("behind at", [name for name in timed if name not in best])):
+        if races := ", ".join(f"{_label(name)} {times[name]}" for name in names if times.get(name)):
+            evidence.append(f"{word} the target loss: {races}")
     for word, state in (("worse", False), ("inconclusive", None)):
         if left := [one for one in results if one[2] is state]:
             evidence.append(f"{word}: {_listed(left)}")
