@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_DRAWN = 12
 """Variants in one figure; the rest are counted in its subtitle and listed in the tables."""
-MOST_DOTS = 400
+MOST_DOTS = 120
 HOLLOW = ("equivalent", "inconclusive")
 
 Look = dict[str, tuple[str, str]]
@@ -105,12 +105,12 @@ def memory(record: Record, point: Point | None = None, look: Look | None = None)
 
 
 def measurements(record: Record, point: Point, look: Look | None = None) -> "Figure":
-    """Return every round's ratio to the baseline as a dot, the baseline against itself first: no round is dropped."""
+    """Return every round's ratio to the baseline as a dot, up to MOST_DOTS evenly chosen ones, A/A first."""
     look, found = look or looks(record), _ratios(point, record.asked.baseline)
     drawn = found[: MOST_DRAWN + 1]
     with style.applied():
         floor, title = fmt.floor_name(point), "Speed-up in every round, higher is better"
-        marks = _marks(record, point, f"one dot per round · line: median · band: {floor}", len(found) - 1)
+        marks = _marks(record, point, f"dots: rounds, up to {MOST_DOTS} · line: median · band: {floor}", len(found) - 1)
         figure, axes = style.canvas(0.45 + 0.32 * max(1, len(drawn)), title, marks)
         _band_and_line(axes, point)
         for row, (name, ratios) in enumerate(drawn):
