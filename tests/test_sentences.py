@@ -216,4 +216,4 @@ def test_the_picture_is_made_by_the_command_beside_it():
     assert "`make report`" in beside and "run --plan first --report report" in (ROOT / "Makefile").read_text()
     plan = tomllib.loads((ROOT / "benchmarks/plans/first.toml").read_text())["run"]
     shown = re.findall(r"^\*\*(\w+): ", published.partition("<details>")[0], re.MULTILINE)
-    assert shown == [run["notebook"].partition("_")[2].capitalize() for run in plan]
+    assert shown == [run["notebook"].partition("_")[2].capitalize() for run in plan] and "a hit ratio of" in published

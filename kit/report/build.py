@@ -1,7 +1,6 @@
 """Writes the report: reads every record once, keeps little of it, and shows the newest of each comparison in full."""
 
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -28,8 +27,6 @@ ENDED_WELL = ("finished", "skipped")
 def build(runs: list[str], out: str) -> Path:
     """Write the report of `runs` into the folder `out`; see `kit.report.write`."""
     found, folder = files.find(runs), _folder(out)
-    if len(found.records) > MOST_SECTIONS:
-        print(f"loading {len(found.records):,} records", file=sys.stderr)
     unreadable: list[Unreadable] = []
     shelf = _read(found, folder / "results.parquet", unreadable)
     statuses = files.read_statuses(found.statuses, unreadable)

@@ -30,8 +30,7 @@ def stored(runs: str = "runs", notebook: str = "", comparison: str = "") -> Stor
     """Return what the runs at a place hold; an empty or missing place is no error.
 
     runs: a folder (a relative one that is not here starts at the project's), a run, a record, or any fsspec URL.
-    notebook, comparison: parts of names; only what has them.
-    """
+    notebook, comparison: parts of names; only what has them."""
     if "://" not in runs and not Path(runs).exists():  # a notebook in JupyterLab runs in its own folder
         runs = str(project.project() / runs)
     shelf, unreadable = Shelf(), []

@@ -1,5 +1,6 @@
 """Finds what runs left behind, in folders or at URLs, and reads it without trusting it."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,9 +16,9 @@ from kit.record.redaction import told_of
 from kit.runs import pytest_benchmark
 
 DEEPEST = 64
-LARGEST = 64 * 2**20
-"""Bytes of a status or a notebook."""
+LARGEST = 64 * 2**20  # bytes of a status or a notebook
 MOST_LOG_LINES = 30
+MANY = 60  # records that take seconds to read
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,14 @@ def _records(file: File) -> list[Record]:
 
 def read_records(files: list[File], unreadable: list[Unreadable]) -> Iterator[tuple[File, Record]]:
     """Yield each record once (copies are left out); what can't be read goes to `unreadable`, with its reason."""
+    if len(files) > MANY:
+        print(f"loading {len(files):,} records", file=sys.stderr)
     seen = set()
     for file in files:
         try:
             found = _records(file)
         except UserError as error:
-            reason = fmt.shown(error, 400).removeprefix(f"{fmt.shown(file.name)}: ")
-            unreadable.append(Unreadable(file.shown, reason))
+            unreadable.append(Unreadable(file.shown, fmt.shown(error, 400).removeprefix(f"{fmt.shown(file.name)}: ")))
             continue
         for record in found:
             if (copy := (record.id, file.size)) not in seen:

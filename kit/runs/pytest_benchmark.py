@@ -17,8 +17,7 @@ from kit.record import formatting as fmt
 from kit.record.document import Asked, Git, How, Machine, Measurements, Point, Record, Session, Variant
 
 NOTEBOOK = TOOL = "pytest-benchmark"
-MOST_READINGS = 1000
-"""Of one test: where it has more, each is the median of so many consecutive ones that there are no more."""
+MOST_READINGS = 1000  # of one test: where it has more, each is the median of so many consecutive ones
 UNGROUPED = "tests without a group"
 
 
