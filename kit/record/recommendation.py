@@ -35,7 +35,7 @@ class Recommendation:
     """The command that would settle what is inconclusive."""
     variants: tuple[str, ...] = ()
     size: int | float | None = None
-    """Names of what is recommended, the fastest first, and the size at which the evidence was measured."""
+    """At which the evidence was measured; `variants` are the names of what is recommended, the fastest first."""
 
 
 def answers(found: Mapping[str, str], note: str = "") -> Table:
