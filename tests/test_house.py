@@ -75,7 +75,7 @@ def test_no_technique_imports_another(technique):
 
 BUDGETS = {
     "": 500, "record": 1_300, "charts": 700, "machine": 600, "measure": 2_500, "batch": 1_500, "runs": 450,
-    "compare": 800, "report": 1_000, "common": 1_300, "techniques/dataframes": 1_600, "techniques/training": 1_600,
+    "compare": 800, "report": 1_000, "common": 1_300, "techniques/dataframes": 1_800, "techniques/training": 1_600,
     "techniques/tuning": 1_600, "techniques/quantization": 1_700, "techniques/caching": 1_600,
 }  # fmt: skip
 """Lines that each room may have in the end, by `wc -l`; "" is what lies in `kit/` itself."""
@@ -83,8 +83,8 @@ TODAY = {
     "record": 1_374, "measure": 2_648, "batch": 1_583, "runs": 479, "compare": 857, "techniques/quantization": 1_719,
 }  # fmt: skip
 """Rooms that are above their budget, and the lines that they have today: a number here falls, and never rises."""
-TESTS = 15_000, 15_000
-"""Lines that the tests may have in the end, and have today where that is more."""
+TESTS = {"test_dataframes*": 1_200, "test_storage*": 900, "test_serving*": 900, "": 14_450}
+"""Lines that the test files of a pattern may have; "" is all the others."""
 
 
 def lines(paths) -> int:
@@ -110,9 +110,11 @@ def test_every_room_has_a_budget():
     assert all(TODAY[room] > BUDGETS[room] for room in TODAY)  # a room within its budget leaves the list
 
 
-def test_the_tests_keep_their_budget():
+@pytest.mark.parametrize("pattern", TESTS)
+def test_the_tests_keep_their_budget(pattern):
     """Tests that nobody would miss are not kept either."""
-    assert lines((ROOT / "tests").glob("*.py")) <= max(TESTS)
+    files = {path: next(p for p in TESTS if not p or path.match(f"{p}.py")) for path in (ROOT / "tests").glob("*.py")}
+    assert lines(path for path, found in files.items() if found == pattern) <= TESTS[pattern]
 
 
 MAY_START_PROCESSES = ("kit/measure/process.py", "kit/common/services.py", "kit/batch/", "kit/machine/")
