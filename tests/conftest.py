@@ -16,16 +16,16 @@ def _runs_elsewhere(tmp_path_factory):
 
 @pytest.fixture
 def simulated_clock(monkeypatch):
-    """The clock of `kit.common.load` advances only by the seconds that this function, in place of `sleep`, gets."""
-    from kit.common import load
+    """The clock of `load.open_loop` advances only by the seconds that this function, in place of `sleep`, gets."""
+    from kit.common.load import schedule
 
     now = [0.0]
 
     def sleep(seconds):
         now[0] += seconds
 
-    monkeypatch.setattr(load, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(load, "sleep", sleep)
+    monkeypatch.setattr(schedule, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(schedule, "sleep", sleep)
     return sleep
 
 

@@ -78,10 +78,15 @@ BUDGETS = {
     "compare": 800, "report": 1_000, "common": 1_300, "techniques/dataframes": 1_800, "techniques/training": 1_600,
     "techniques/tuning": 1_600, "techniques/quantization": 1_700, "techniques/caching": 1_600,
     "techniques/storage": 1_200,
+    "common/load": 400,
 }  # fmt: skip
-"""Lines that each room may have in the end, by `wc -l`; "" is what lies in `kit/` itself."""
+"""Lines that each room may have in the end, by `wc -l`; "" is what lies in `kit/` itself.
+
+Load has a budget apart from common's: three techniques share it, and each would otherwise carry it.
+"""
 TODAY = {
     "record": 1_374, "measure": 2_648, "batch": 1_583, "runs": 479, "compare": 857, "techniques/quantization": 1_719,
+    "common/load": 645,
 }  # fmt: skip
 """Rooms that are above their budget, and the lines that they have today: a number here falls, and never rises."""
 TESTS = {"test_dataframes*": 1_200, "test_storage*": 900, "test_serving*": 900, "": 14_450}
@@ -94,7 +99,9 @@ def lines(paths) -> int:
 
 def in_room(room: str) -> list[Path]:
     folder = ROOT / "kit" / room
-    return sorted(folder.rglob("*.py") if room else folder.glob("*.py"))
+    apart = [ROOT / "kit" / other for other in BUDGETS if room and other.startswith(f"{room}/")]
+    files = folder.rglob("*.py") if room else folder.glob("*.py")
+    return sorted(path for path in files if not any(path.is_relative_to(other) for other in apart))
 
 
 @pytest.mark.parametrize("room", BUDGETS)

@@ -1,4 +1,4 @@
-"""Load on a service: requests that arrive on their own (open loop), and percentiles of their latency."""
+"""When requests are due (a Poisson process), percentiles of their latency, and the open loop on one worker."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,9 +31,12 @@ class Latencies:
 
 
 def percentile(latency_s: np.ndarray, share: float) -> float | None:
-    """Return the quantile of latencies, e.g. .99; None where fewer than `LEAST_BEYOND` requests are beyond it."""
+    """Return the quantile of latencies, e.g. .99; None where fewer than `LEAST_BEYOND` requests are beyond it.
+
+    It is one of the latencies, not a mean of two: a request without an answer has the latency infinity.
+    """
     beyond = round(len(latency_s) * (1 - share), 6)
-    return float(np.quantile(latency_s, share)) if beyond >= LEAST_BEYOND else None
+    return float(np.quantile(latency_s, share, method="higher")) if beyond >= LEAST_BEYOND else None
 
 
 def arrivals(rate: float, requests: int, seed: int = 0) -> np.ndarray:

@@ -1,0 +1,20 @@
+"""Load on a service: open and closed loops over HTTP, percentiles with their counts, capacity under a latency bound."""
+
+# ruff: noqa: F401  (what notebooks and techniques use)
+
+from kit.common.load.capacity import (
+    FAILS,
+    GENERATOR_BOUND,
+    HOLDS,
+    UNDECIDED,
+    Capacity,
+    Point,
+    capacities,
+    capacity,
+    early_stopping,
+    generator_peak,
+    least_requests,
+    verdict,
+)
+from kit.common.load.offer import CONNECTIONS, Load, closed, merged, offer
+from kit.common.load.schedule import LEAST_BEYOND, Latencies, arrivals, open_loop, percentile
