@@ -17,15 +17,15 @@ def _runs_elsewhere(tmp_path_factory):
 @pytest.fixture
 def simulated_clock(monkeypatch):
     """The clock of `load.open_loop` advances only by the seconds that this function, in place of `sleep`, gets."""
-    from kit.common.load import schedule
+    from kit.common.load import loops
 
     now = [0.0]
 
     def sleep(seconds):
         now[0] += seconds
 
-    monkeypatch.setattr(schedule, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(schedule, "sleep", sleep)
+    monkeypatch.setattr(loops, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(loops, "sleep", sleep)
     return sleep
 
 

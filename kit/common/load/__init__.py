@@ -1,7 +1,6 @@
 """Load on a service: open and closed loops over HTTP, percentiles with their counts, capacity under a latency bound."""
 
 # ruff: noqa: F401  (what notebooks and techniques use)
-
 from kit.common.load.capacity import (
     FAILS,
     GENERATOR_BOUND,
@@ -16,5 +15,5 @@ from kit.common.load.capacity import (
     least_requests,
     verdict,
 )
-from kit.common.load.offer import CONNECTIONS, Load, closed, merged, offer
-from kit.common.load.schedule import LEAST_BEYOND, Latencies, arrivals, open_loop, percentile
+from kit.common.load.latency import LEAST_BEYOND, Load, merged, percentile
+from kit.common.load.loops import CONNECTIONS, arrivals, closed, offer, open_loop

@@ -5,12 +5,15 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from scipy.special import bdtr, bdtrc
 
-from kit.common.load.offer import Load, merged, offer
-from kit.common.parameters import at_least, positive, share
+from kit.common.load.latency import Load, merged
+from kit.common.load.loops import offer
+from kit.common.parameters import at_least, positive
 from kit.common.services import Service
 
 CONFIDENCE = 0.99
@@ -18,11 +21,9 @@ CONFIDENCE = 0.99
 HOLDS, FAILS, UNDECIDED, GENERATOR_BOUND = "holds", "does not hold", "undecided", "generator-bound"
 LEAST_S = 1.0
 """Shortest time of load at one rate: a queue that grows slowly needs time to show."""
-
-_NULL_SERVER = Path(__file__).with_name("null_server.py")
-
 At = Callable[[float, int, int], Load]
 """(rate, requests, seed) → load: how a variant is offered requests."""
+_NULL_SERVER = [sys.executable, str(Path(__file__).with_name("null_server.py")), "{port}"]
 
 
 def early_stopping(requests: int, over: int, percentile: float = 0.99, confidence: float = CONFIDENCE) -> bool:
@@ -38,8 +39,7 @@ def verdict(requests: int, over: int, percentile: float = 0.99, confidence: floa
     """Return "holds", "does not hold" (so many over the bound are as improbable if it held), or "undecided"."""
     if early_stopping(requests, over, percentile, confidence):
         return HOLDS
-    above = bdtrc(over - 1, requests, 1 - percentile) if over else 1.0
-    return FAILS if above <= 1 - confidence else UNDECIDED
+    return FAILS if over and bdtrc(over - 1, requests, 1 - percentile) <= 1 - confidence else UNDECIDED
 
 
 def least_requests(over: int = 0, percentile: float = 0.99, confidence: float = CONFIDENCE) -> int:
@@ -49,36 +49,65 @@ def least_requests(over: int = 0, percentile: float = 0.99, confidence: float = 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """All load at one rate. verdict: `HOLDS`, `FAILS`, `UNDECIDED` or `GENERATOR_BOUND`."""
+    """All load at one rate; none where the verdict is `GENERATOR_BOUND` because the rate is above half its peak."""
 
     rate: float
-    load: Load
+    load: Load | None
     over: int
     verdict: str
 
 
 @dataclass(frozen=True, eq=False)
 class Capacity:
-    """Highest rate whose percentile is within the bound, requests per second, as an interval.
+    """Highest rate whose percentile is within the bound, as an interval. points: by rate."""
 
-    lower: highest rate that held, below every rate that did not; 0: none. upper: lowest rate that did not; infinity:
-    none was found. points: by rate. generator_bound: the search ended because the generator could not show more.
-    """
-
-    lower: float
-    upper: float
-    points: tuple[Point, ...]
-    percentile: float
     bound_s: float
+    percentile: float
+    points: tuple[Point, ...] = ()
+
+    @cached_property
+    def upper(self) -> float:
+        """Lowest rate that did not hold, requests per second; infinity: none was found."""
+        return min((point.rate for point in self.points if point.verdict == FAILS), default=float("inf"))
+
+    @cached_property
+    def lower(self) -> float:
+        """Highest rate that held, below all that did not, requests per second; 0: none was found."""
+        held = [point.rate for point in self.points if point.verdict == HOLDS]
+        return max((rate for rate in held if rate < self.upper), default=0.0)
 
     @property
     def generator_bound(self) -> bool:
-        """Whether a rate was beyond what the generator can claim."""
-        return any(point.verdict == GENERATOR_BOUND for point in self.points)
+        """Whether the generator, not the server, ended the search."""
+        return self.upper == float("inf") and any(point.verdict == GENERATOR_BOUND for point in self.points)
 
     def above(self, other: "Capacity") -> bool:
         """Return whether this capacity is significantly higher: the intervals do not overlap."""
         return self.lower >= other.upper
+
+    def with_load(self, rate: float, at: At, seed: int, peak: float) -> "Capacity":
+        """Offer load at one rate once more, and return the capacity that knows it too.
+
+        A rate above half of the generator's peak is not tried. A load that does not hold only because of requests which
+        the generator sent late, by half the bound and more, is the generator's failure.
+        """
+        before = [point.load for point in self.points if point.rate == rate and point.load]
+        point = Point(rate, None, 0, GENERATOR_BOUND)
+        if rate <= peak / 2:
+            requests = max(least_requests(0, self.percentile), round(rate * LEAST_S))
+            load = merged([*before, at(rate, requests, seed)])
+            over, on_time = load.over(self.bound_s), load.lag_s <= self.bound_s / 2
+            found = verdict(load.requests, over, self.percentile)
+            of_server = int((load.latency_s[on_time] > self.bound_s).sum())
+            if found == FAILS and verdict(int(on_time.sum()), of_server, self.percentile) != FAILS:
+                found = GENERATOR_BOUND
+            point = Point(rate, load, over, found)
+        others = [other for other in self.points if other.rate != rate]
+        return Capacity(self.bound_s, self.percentile, tuple(sorted([*others, point], key=lambda one: one.rate)))
+
+    def at(self, rate: float) -> Point | None:
+        """Return the point at a rate."""
+        return next((point for point in self.points if point.rate == rate), None)
 
 
 def capacity(
@@ -95,19 +124,17 @@ def capacity(
 ) -> Capacity:
     """Search the highest rate whose percentile is within the bound, geometrically from `low` to `high`.
 
-    Rates are doubled until one does not hold, then the widest gap between rates is halved until it is below `ratio`. A
-    rate that is undecided gets up to `chunks` times the requests that decide without one over the bound. peak: the
-    generator's own, from `generator_peak`: above half of it a rate is not tried.
+    Rates are doubled until one does not hold, then the widest gap between rates is halved until it is below `ratio`.
+    chunks: loads at one rate, at most; the first may decide. peak: the generator's own, from `generator_peak`.
     """
-    at_least(high, positive(low, "low"), "high")
-    points: dict[float, Point] = {}
-    rate, found = (
-        float(low),
-        Capacity(0.0, float("inf"), (), share(percentile, "percentile"), positive(bound_s, "bound_s")),
-    )
+    found, rate = _unknown(bound_s, percentile), float(positive(low, "low"))
+    at_least(high, low, "high")
     while rate:
-        points[rate] = _point(at, rate, found, chunks, peak, seed)
-        found = interval(points.values(), percentile, bound_s)
+        for chunk in range(chunks):
+            found = found.with_load(rate, at, seed + chunk, peak)
+            point = found.at(rate)
+            if point.load is None or point.verdict in (HOLDS, FAILS):
+                break
         rate = _next_rate(found, high, ratio)
     return found
 
@@ -126,51 +153,36 @@ def capacities(
 
     Loads of one rate are merged over the rounds. A variant is spared the rates above two that it failed.
     """
-    empty = Capacity(0.0, float("inf"), (), share(percentile, "percentile"), positive(bound_s, "bound_s"))
-    points: dict[str, dict[float, Point]] = {name: {} for name in variants}
+    found = {name: _unknown(bound_s, percentile) for name in variants}
+    order = random.Random(seed)
     for turn in range(at_least(rounds, 1, "rounds", whole=True)):
         for rate in sorted(rates):
-            names = [name for name in variants if _worth(points[name], rate)]
-            random.Random(f"{seed} {turn} {rate}").shuffle(names)
-            for name in names:
-                new = _point(variants[name], rate, empty, 1, peak, seed + turn, points[name].get(rate))
-                points[name][rate] = new
-    return {name: interval(found.values(), percentile, bound_s) for name, found in points.items()}
+            for name in order.sample(list(variants), len(variants)):
+                if sum(point.verdict == FAILS and point.rate < rate for point in found[name].points) < 2:
+                    found[name] = found[name].with_load(rate, variants[name], seed + turn, peak)
+    return found
 
 
-def interval(points, percentile: float, bound_s: float) -> Capacity:
-    """Return the interval that decided points leave."""
-    ordered = tuple(sorted(points, key=lambda point: point.rate))
-    upper = min((point.rate for point in ordered if point.verdict == FAILS), default=float("inf"))
-    lower = max((point.rate for point in ordered if point.verdict == HOLDS and point.rate < upper), default=0.0)
-    return Capacity(lower, upper, ordered, percentile, bound_s)
-
-
-def generator_peak(bodies: Sequence[bytes], bound_s: float, *, percentile: float = 0.99, **options) -> float:
+def generator_peak(
+    bodies: Sequence[bytes], bound_s: float, high: float = 8_000, *, percentile: float = 0.99, **options: Any
+) -> float:
     """Return the generator's own capacity, requests per second: against a server that does nothing, within the bound.
 
-    Above half of it nothing is claimed. options: of `offer`, as for the service.
+    Above half of it nothing is claimed. `high` is tried first, then its half, six times; 0: none held. options: of
+    `offer`, as for the service.
     """
-    with Service("the null server", [sys.executable, str(_NULL_SERVER), "{port}"]) as null:
-        null.start()
-        url = f"http://127.0.0.1:{null.port}/"
-        at = lambda rate, requests, seed: offer(url, bodies, rate, requests, seed=seed, **options)  # noqa: E731
-        return capacity(at, bound_s, 250, 16_000, percentile=percentile, ratio=2, chunks=2).lower
+    with Service("the null server", _NULL_SERVER) as null:
+        url = f"http://127.0.0.1:{null.start().port}/"
+        for rate in (high / 2**halved for halved in range(6)):
+            requests = max(least_requests(0, percentile), round(rate * LEAST_S))
+            load = offer(url, bodies, rate, requests, **options)
+            if early_stopping(requests, load.over(bound_s), percentile):
+                return rate
+    return 0.0
 
 
-def _point(at: At, rate, asked: Capacity, chunks, peak, seed, before: Point | None = None) -> Point:
-    """Offer load at one rate until it is decided."""
-    loads = [before.load] if before and before.load else []
-    requests = max(least_requests(0, asked.percentile), round(rate * LEAST_S))
-    if rate > peak / 2:
-        return Point(rate, None, 0, GENERATOR_BOUND)
-    for chunk in range(chunks):
-        loads = [merged([*loads, at(rate, requests, seed + chunk)])]
-        over = loads[0].over(asked.bound_s)
-        decided = verdict(loads[0].requests, over, asked.percentile)
-        if decided != UNDECIDED:
-            break
-    return Point(rate, loads[0], over, decided)
+def _unknown(bound_s: float, percentile: float) -> Capacity:
+    return Capacity(positive(bound_s, "bound_s"), at_least(percentile, 0.5, "percentile", most=0.9999))
 
 
 def _next_rate(found: Capacity, high: float, ratio: float) -> float:
@@ -182,8 +194,3 @@ def _next_rate(found: Capacity, high: float, ratio: float) -> float:
     gaps = [(right / left, (left * right) ** 0.5) for left, right in itertools.pairwise(rates)]
     gap, middle = max(gaps, default=(0.0, 0.0))
     return middle if gap > ratio else 0.0
-
-
-def _worth(points: Mapping[float, Point], rate: float) -> bool:
-    """Whether a rate may still hold: at most one below it did not."""
-    return sum(point.verdict == FAILS for below, point in points.items() if below < rate) < 2

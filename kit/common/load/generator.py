@@ -45,10 +45,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self.run.ended(self.request, self.parser.get_status_code(), b"".join(self.body))
         self.request = None
-        if self.parser.should_keep_alive():
-            self.run.free(self)
-        else:
+        if not self.parser.should_keep_alive():
             self.transport.close()
+        self.run.free(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.request is not None:
@@ -73,6 +72,8 @@ class Run:
 
     def free(self, connection: Connection) -> None:
         """Give a connection the request that waits longest, or let it wait for one."""
+        if connection.transport.is_closing():
+            return
         if self.waiting:
             connection.send(self.waiting.popleft())
         else:
@@ -119,7 +120,7 @@ class Run:
                 await asyncio.sleep(early)
             self.dispatched_s[request] = self.now()
             self.waiting.append(request)
-            if self.idle:
+            while self.idle and self.waiting:
                 self.free(self.idle.popleft())
         await watching
 

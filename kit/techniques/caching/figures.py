@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kit.common import claims
-from kit.common.load import Latencies
+from kit.common.load import Load
 from kit.measure.result import Result
 from kit.record import formatting
 from kit.record.document import Chart, Series, Table
@@ -92,7 +92,7 @@ def costs(result: Result) -> Table:
     )
 
 
-def slower_requests(found: Mapping[str, Latencies]) -> Chart:
+def slower_requests(found: Mapping[str, Load]) -> Chart:
     """Return the share of requests that waited longer than a time, for each way to answer the same arrivals."""
     series, facts = [], []
     for name, one in found.items():
