@@ -4,7 +4,7 @@ import itertools
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -89,25 +89,20 @@ class Capacity:
         """Offer load at one rate once more, and return the capacity that knows it too.
 
         A rate above half of the generator's peak is not tried. A load that does not hold only because of requests which
-        the generator sent late, by half the bound and more, is the generator's failure.
+        the generator sent late, by half the bound and more, is generator-bound.
         """
-        before = [point.load for point in self.points if point.rate == rate and point.load]
-        point = Point(rate, None, 0, GENERATOR_BOUND)
+        others = [point for point in self.points if point.rate != rate]
+        new = Point(rate, None, 0, GENERATOR_BOUND)
         if rate <= peak / 2:
-            requests = max(least_requests(0, self.percentile), round(rate * LEAST_S))
-            load = merged([*before, at(rate, requests, seed)])
-            over, on_time = load.over(self.bound_s), load.lag_s <= self.bound_s / 2
+            before = [point.load for point in self.points if point.rate == rate]
+            load = merged([*before, at(rate, _least(rate, self.percentile), seed)])
+            on_time = load.latency_s[load.lag_s <= self.bound_s / 2]
+            over, of_server = load.over(self.bound_s), int((on_time > self.bound_s).sum())
             found = verdict(load.requests, over, self.percentile)
-            of_server = int((load.latency_s[on_time] > self.bound_s).sum())
-            if found == FAILS and verdict(int(on_time.sum()), of_server, self.percentile) != FAILS:
+            if found == FAILS and verdict(len(on_time), of_server, self.percentile) != FAILS:
                 found = GENERATOR_BOUND
-            point = Point(rate, load, over, found)
-        others = [other for other in self.points if other.rate != rate]
-        return Capacity(self.bound_s, self.percentile, tuple(sorted([*others, point], key=lambda one: one.rate)))
-
-    def at(self, rate: float) -> Point | None:
-        """Return the point at a rate."""
-        return next((point for point in self.points if point.rate == rate), None)
+            new = Point(rate, load, over, found)
+        return replace(self, points=tuple(sorted([*others, new], key=lambda point: point.rate)))
 
 
 def capacity(
@@ -132,8 +127,7 @@ def capacity(
     while rate:
         for chunk in range(chunks):
             found = found.with_load(rate, at, seed + chunk, peak)
-            point = found.at(rate)
-            if point.load is None or point.verdict in (HOLDS, FAILS):
+            if rate > peak / 2 or any(one.rate == rate and one.verdict in (HOLDS, FAILS) for one in found.points):
                 break
         rate = _next_rate(found, high, ratio)
     return found
@@ -174,11 +168,14 @@ def generator_peak(
     with Service("the null server", _NULL_SERVER) as null:
         url = f"http://127.0.0.1:{null.start().port}/"
         for rate in (high / 2**halved for halved in range(6)):
-            requests = max(least_requests(0, percentile), round(rate * LEAST_S))
-            load = offer(url, bodies, rate, requests, **options)
-            if early_stopping(requests, load.over(bound_s), percentile):
+            load = offer(url, bodies, rate, _least(rate, percentile), **options)
+            if early_stopping(load.requests, load.over(bound_s), percentile):
                 return rate
     return 0.0
+
+
+def _least(rate: float, percentile: float) -> int:
+    return max(least_requests(0, percentile), round(rate * LEAST_S))
 
 
 def _unknown(bound_s: float, percentile: float) -> Capacity:
@@ -189,7 +186,7 @@ def _next_rate(found: Capacity, high: float, ratio: float) -> float:
     """Return the rate to try next; 0: none."""
     top = found.points[-1]
     if found.upper == float("inf"):
-        return min(top.rate * 2, high) if top.verdict != GENERATOR_BOUND and top.rate < high else 0.0
+        return min(top.rate * 2, high) if top.load and top.rate < high else 0.0
     rates = [point.rate for point in found.points if 0 < found.lower <= point.rate <= found.upper]
     gaps = [(right / left, (left * right) ** 0.5) for left, right in itertools.pairwise(rates)]
     gap, middle = max(gaps, default=(0.0, 0.0))

@@ -9,6 +9,7 @@ import marshal
 import selectors
 import sys
 from collections import deque
+from pathlib import Path
 
 import httptools
 
@@ -52,7 +53,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self.request is not None:
             self.run.ended(self.request, 0, b"")
-        self.run.lost(self)
+        self.run.connections.discard(self)
 
 
 class Run:
@@ -83,11 +84,6 @@ class Run:
         self.ended_s[request], self.status[request], self.answers[request] = self.now(), status, answer
         self.pending -= 1
 
-    def lost(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        with contextlib.suppress(ValueError):
-            self.idle.remove(connection)
-
     async def connect(self) -> None:
         while len(self.connections) < self.num_connections:
             await self.loop.create_connection(lambda: Connection(self), self.host, self.port)
@@ -99,10 +95,12 @@ class Run:
             for connection in [one for one in self.connections if one.request is not None]:
                 if self.late(connection.request):
                     connection.transport.abort()
-            while self.waiting and self.late(self.waiting[0]):
-                self.ended(self.waiting.popleft(), 0, b"")
             with contextlib.suppress(OSError, TimeoutError):
                 await asyncio.wait_for(self.connect(), self.timeout_s)
+            while self.waiting and (not self.connections or self.late(self.waiting[0])):
+                self.ended(
+                    self.waiting.popleft(), 0, b""
+                )  # as a client that is refused a connection, and does not retry
 
     def late(self, request: int) -> bool:
         """Whether a request has timed out: since it was due, or in a closed loop since it was sent."""
@@ -124,19 +122,15 @@ class Run:
                 self.free(self.idle.popleft())
         await watching
 
-    def results(self) -> dict[str, list]:
-        return {name: getattr(self, name) for name in ("dispatched_s", "sent_s", "ended_s", "status", "answers")}
-
 
 def main() -> None:
     """Execute the plan of the working directory, and write what came of it."""
-    with open("plan", "rb") as file:
-        run = Run(marshal.load(file))
+    run = Run(marshal.loads(Path("plan").read_bytes()))
     # select() waits to the microsecond; epoll waits whole milliseconds, which would be added to each latency.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
         runner.run(run.execute())
-    with open("result", "wb") as file:
-        marshal.dump(run.results(), file)
+    found = {name: getattr(run, name) for name in ("dispatched_s", "sent_s", "ended_s", "status", "answers")}
+    Path("result").write_bytes(marshal.dumps(found))
 
 
 if __name__ == "__main__":

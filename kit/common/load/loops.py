@@ -22,8 +22,8 @@ _START_S = 60.0
 
 
 def arrivals(rate: float, requests: int, seed: int = 0) -> np.ndarray:
-    """Return when requests are due, seconds, shape (requests,): a Poisson process of `rate` per second."""
-    return np.cumsum(np.random.default_rng(seed).exponential(1 / positive(rate, "rate"), requests))
+    """Return when requests are due, seconds, shape (requests,): a Poisson process with so many in requests ÷ rate."""
+    return np.sort(np.random.default_rng(seed).uniform(0, requests / positive(rate, "rate"), requests))
 
 
 def open_loop(answer: Callable[[Any], Any], items: Iterable[Any], rate: float, seed: int = 0) -> Load:

@@ -1,0 +1,77 @@
+"""Kubernetes' autoscaling rule replayed over a measured capacity curve: simulated, nothing is scheduled."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kit.common.parameters import at_least, positive
+from kit.errors import UserError
+
+PERIOD_S = 15.0
+TOLERANCE = 0.1
+"""Defaults of the HorizontalPodAutoscaler: how often it decides, and how far from 1 the ratio must be."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A simulated replay, per period: requests per second offered, replicas that were ready, and their capacity."""
+
+    offered: list[float]
+    replicas: list[int]
+    capacity: list[float]
+
+    @property
+    def overloaded(self) -> float:
+        """Share of the requests that arrived in a period with more load than capacity."""
+        over = sum(rate for rate, most in zip(self.offered, self.capacity, strict=True) if rate > most)
+        return over / sum(self.offered)
+
+    @property
+    def replica_hours(self) -> float:
+        """Replicas that were ready, times hours."""
+        return sum(self.replicas) * PERIOD_S / 3600
+
+    @property
+    def changes(self) -> int:
+        """How often the number of replicas changed."""
+        return sum(one != other for one, other in zip(self.replicas[:-1], self.replicas[1:], strict=True))
+
+
+def desired(replicas: int, metric: float, target: float) -> int:
+    """Return ceil(replicas × metric ÷ target), or the same number within the tolerance: the rule of `autoscaling/v2`.
+
+    metric and target: per replica, in one unit, here requests per second.
+    """
+    ratio = metric / positive(target, "target")
+    return replicas if abs(ratio - 1) <= TOLERANCE else math.ceil(replicas * ratio)
+
+
+def replay(
+    offered: Sequence[float],
+    capacity: Sequence[float],
+    target: float,
+    *,
+    stabilisation_s: float = 300.0,
+    startup_s: float = 0.0,
+) -> Replay:
+    """Return which replicas the rule would have had ready under a load.
+
+    offered: requests per second in each period of 15 s. capacity: requests per second that 1, 2, … replicas carry
+    within the bound, measured or modelled; as many replicas are allowed. target: requests per second and replica. The
+    rule at most doubles the replicas or adds four per period, and removes them only down to the most that it wanted in
+    the last `stabilisation_s`. A new replica is ready `startup_s` (its cold start) after it was wanted, rounded up to
+    whole periods.
+    """
+    if not offered or not capacity:
+        raise UserError("a replay needs at least one period of load and the capacity of one replica; both were empty")
+    window = max(1, math.ceil(at_least(stabilisation_s, 0, "stabilisation_s") / PERIOD_S))
+    delay = math.ceil(at_least(startup_s, 0, "startup_s") / PERIOD_S)
+    recent, wanted, ready = deque(maxlen=window), [1] * (delay + 1), []
+    for rate in offered:
+        ready.append(min(wanted[-1 - delay :]))
+        now = wanted[-1]
+        recent.append(desired(now, rate / now, target))
+        raised = min(recent[-1], max(2 * now, now + 4))
+        wanted.append(min(max(1, raised if recent[-1] > now else min(now, max(recent))), len(capacity)))
+    return Replay(list(offered), ready, [capacity[count - 1] for count in ready])
