@@ -44,8 +44,7 @@ CAPABILITIES = {
     "cupy": _gpu("cupy", "import cupy; assert int(cupy.arange(8).sum()) == 28"),
     "cudf": _gpu("cudf", "import cudf; assert int(cudf.Series([1, 2]).sum()) == 3"),
     "cudf.pandas": _gpu(
-        "cudf",
-        "import cudf.pandas; cudf.pandas.install(); import pandas; assert int(pandas.Series([1, 2]).sum()) == 3",
+        "cudf", "import cudf.pandas as c; c.install(); import pandas; assert int(pandas.Series([1, 2]).sum()) == 3"
     ),
     "polars gpu": _gpu(
         "cudf_polars",
@@ -59,25 +58,26 @@ CAPABILITIES = {
     ),
     "torch cuda": _gpu("torch", "import torch; assert int(torch.ones(2, device='cuda').sum()) == 2"),
     "C++ compiler": Capability(
-        "subprocess",
-        "import os, subprocess as s, tempfile; f = os.path.join(tempfile.mkdtemp(), 'seven');"
+        "subprocess", "import os, subprocess as s, tempfile; f = os.path.join(tempfile.mkdtemp(), 'seven');"
         "s.run([os.environ.get('CXX', 'g++'), '-xc++', '-', '-o', f], input=b'int main() { return 7; }', check=True);"
         "assert s.run([f]).returncode == 7; os.remove(f); os.rmdir(os.path.dirname(f))",
         "install a C++ compiler that is called g++ (apt-get install g++), or name yours in CXX",
     ),
     "executorch": Capability(
-        "executorch",
-        "from executorch.runtime import Runtime; assert Runtime.get()",
-        "pip install -e '.[edge]' -c constraints.txt",
+        "executorch", "import executorch.runtime as r; assert r.Runtime.get()", "pip install 'ml-scaling-kit[edge]'"
     ),
     "litert_torch": Capability(
-        "litert_torch",
-        "import litert_torch; assert litert_torch.convert",
-        "its packages are named in kit/techniques/quantization/edge.py",
+        "litert_torch", "import litert_torch as t; assert t.convert", "see kit/techniques/quantization/edge.py"
+    ),
+    "pyspark": Capability(
+        "pyspark", "import os, re, shutil, subprocess as s; e = os.environ;"
+        "j = shutil.which('java', path=e['JAVA_HOME'] + '/bin' if 'JAVA_HOME' in e else None);"
+        "v = s.run([j, '-version'], capture_output=True, text=True).stderr if j else '';"
+        "assert int((re.findall('version .([0-9]+)', v) or [0])[0]) >= 17, 'there is no Java 17 or newer'",
+        "apt-get install openjdk-17-jre-headless, or any Java 17+; pip install 'ml-scaling-kit[spark]'",
     ),
     "redis server": Capability(
-        "redis",
-        "import redis, shutil;"
+        "redis", "import redis, shutil;"
         "assert any(map(shutil.which, ('redis-server', 'valkey-server'))), 'there is no redis-server on the PATH'",
         "install a Redis or Valkey server (apt-get install redis-server) and pip install redis",
     ),

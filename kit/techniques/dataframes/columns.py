@@ -1,45 +1,35 @@
 """Which columns each question must read, and how many bytes they are: what an engine's speed is held against."""
 
+import re
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any
 
 from kit.common.datasets import ROW_GROUP
 from kit.measure.work import Peak
+from kit.techniques.dataframes import in_sql
 from kit.techniques.dataframes.in_pandas import READ
+from kit.techniques.dataframes.questions import FROM_FILES
 from kit.techniques.dataframes.tables import Tables
 
 MEMORY, DEVICE = "memory_copy_gib_per_s", "device_copy_gib_per_s"
 """The peaks of engines on the CPU and on a GPU."""
 
-READ_BY = {
-    "groupby_1": "id1 v1",
-    "groupby_2": "id1 id2 v1",
-    "groupby_3": "id3 v1 v3",
-    "groupby_4": "id4 v1 v2 v3",
-    "groupby_5": "id6 v1 v2 v3",
-    "groupby_6": "id4 id5 v3",
-    "groupby_7": "id3 v1 v2",
-    "groupby_8": "id6 v3",
-    "groupby_9": "id2 id4 v1 v2",
-    "groupby_10": "id1 id2 id3 id4 id5 id6 v3",
-}
-"""The columns of `x` that a question of groups reads; a question of joins reads all of both tables."""
-
-JOINED = {"join_1": "small", "join_2": "medium", "join_3": "medium", "join_4": "medium", "join_5": "big"}
-
-
 def read(tables: Tables, question: str) -> dict[str, list[str]]:
-    """Return table → the columns that no engine can answer `question` without."""
+    """Return table → the columns that no engine can answer `question` without: those that its SQL names, or all that a
+    join hands on."""
     import pyarrow.parquet as pq
 
+    question = question.removesuffix(FROM_FILES)
     if question == "delay_features":
         return READ
-    if question in READ_BY:
-        return {"x": READ_BY[question].split()}
-    if question in JOINED:
-        return {name: pq.read_schema(tables.paths[name]).names for name in ("x", JOINED[question])}
-    whole = {"x": [*tables.by, *tables.values]}
-    return whole | ({"keys": [*tables.by, "key_number"]} if question == "own_join" else {})
+    if tables.workload == "own":
+        whole = {"x": [*tables.by, *tables.values]}
+        return whole | ({"keys": [*tables.by, "key_number"]} if question == "own_join" else {})
+    function = in_sql.QUERIES[question]
+    names = {name: pq.read_schema(tables.paths[name]).names for name in signature(function).parameters}
+    words = set(re.findall(r"\w+", function(**dict.fromkeys(names, ""))))
+    return {t: columns if "join" in question else [c for c in columns if c in words] for t, columns in names.items()}
 
 
 def bound(tables: Tables, question: str, peak: str = MEMORY) -> Peak:

@@ -1,31 +1,58 @@
 """The engines as variants: each loads the tables in its own process and returns the question as the work to time.
 
 For questions of generated tables and of the user's own, frames are loaded first and only the question is timed; for
-`delay_features` reading is part of the work. To group by text, pandas and Polars get it as categories and DuckDB as an
-ENUM, as the benchmark's own scripts do: with that they are up to three times as fast; Dask is not, and gets text.
-A GPU engine asks its CPU twin's question with the backend switched.
+`delay_features`, and with `Tables.from_files`, reading is part of the work. To group by text, pandas and Polars get it
+as categories and DuckDB as an ENUM, as the benchmark's own scripts do: with that they are up to three times as fast;
+Dask is not, and gets text. A GPU engine asks its CPU twin's question with the backend switched.
 Each engine is imported where it is used, so that a process holds one only, and cudf.pandas comes before pandas.
 """
 
 import os
+import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import partial, wraps
+from importlib.metadata import version
 from inspect import signature
 from logging import ERROR
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import msgspec
 
 from kit.errors import UserError
 from kit.machine.fingerprint import allowed_threads
 from kit.measure.work import Peak, Setup, fell_back, verified
 from kit.record.document import ExecutionProof
-from kit.techniques.dataframes.columns import DEVICE, MEMORY, bound
-from kit.techniques.dataframes.questions import workload_of
+from kit.techniques.dataframes import clusters
+from kit.techniques.dataframes.columns import DEVICE, MEMORY, bound, read
+from kit.techniques.dataframes.questions import FROM_FILES, workload_of
 from kit.techniques.dataframes.tables import Tables
 
 FLIGHT_TEXT = ("carrier", "origin", "dest", "tailnum")
+STEADY, WARM_CALLS, WARM_S = 0.9, 3, 10.0
+"""A JVM is warm when three calls in a row took no less than 90 % of the fastest before them, or after 10 s of calls."""
+
+_spent: dict[str, float] = {}
+"""Seconds of setup that are not the engine's start: `load_s`, and `first_query_s` and `warm_up_s` of a JVM."""
 
 
+def _split(engine: Callable[..., Setup]) -> Callable[..., Setup]:
+    """Add the seconds of an engine's setup to its proof, as costs: `start_s` (import, session) and the others."""
+
+    @wraps(engine)
+    def split(*arguments: Any, **options: Any) -> Setup:
+        began = time.perf_counter()
+        _spent.clear()
+        setup = engine(*arguments, **options)
+        costs = {"start_s": time.perf_counter() - began - sum(_spent.values()), **_spent}
+        return replace(setup, execution_proof=lambda: msgspec.structs.replace(setup.execution_proof(), costs=costs))
+
+    return split
+
+
+@_split
 def pandas(tables: Tables, question: str) -> Setup:
     """pandas: one thread but for reading."""
     import pandas as pd
@@ -34,7 +61,8 @@ def pandas(tables: Tables, question: str) -> Setup:
     from kit.techniques.dataframes import in_pandas
 
     pyarrow.set_cpu_count(allowed_threads())
-    load = partial(_pandas_frame, categories=_groups(question))
+    needed = read(tables, question) if tables.from_files else {}
+    load = partial(_pandas_frame, categories=_groups(question), needed=needed)
     call = asked(in_pandas, question, tables, load, pd=pd, text={"read_dictionary": FLIGHT_TEXT})
 
     def proof() -> ExecutionProof:
@@ -43,6 +71,7 @@ def pandas(tables: Tables, question: str) -> Setup:
     return Setup(call, proof, peak=partial(bound, tables, question))
 
 
+@_split
 def polars(tables: Tables, question: str) -> Setup:
     """Polars, lazy, collected by its streaming engine."""
     import polars as pl
@@ -53,6 +82,7 @@ def polars(tables: Tables, question: str) -> Setup:
     return _polars(tables, question, "streaming", proof, categories=_groups(question))
 
 
+@_split
 def duckdb(tables: Tables, question: str) -> Setup:
     """DuckDB in memory; the answer is fetched as an Arrow table."""
     import duckdb
@@ -60,7 +90,8 @@ def duckdb(tables: Tables, question: str) -> Setup:
     from kit.techniques.dataframes import in_sql
 
     connection = duckdb.connect(config={"threads": allowed_threads()})
-    query = asked(in_sql, question, tables, partial(_duckdb_table, connection, enums=_groups(question)))()
+    load = in_sql.file if tables.from_files else partial(_duckdb_table, connection, enums=_groups(question))
+    query = asked(in_sql, question, tables, load)()
 
     def proof() -> ExecutionProof:
         [(used,)] = connection.sql("SELECT current_setting('threads')").fetchall()
@@ -70,6 +101,7 @@ def duckdb(tables: Tables, question: str) -> Setup:
     return Setup(lambda: connection.sql(query).to_arrow_table(), proof, connection.close, peak=peak)
 
 
+@_split
 def dask(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     """Dask dataframe: on a cluster of its own within the thread budget, or on the one at `cluster` (tcp://…).
 
@@ -90,6 +122,7 @@ def dask(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     return _dask(tables, question, Client(own), own, device="CPU")
 
 
+@_split
 def cudf(tables: Tables, question: str) -> Setup:
     """cuDF on one GPU: pandas' functions on cuDF frames."""
     import cudf
@@ -101,6 +134,7 @@ def cudf(tables: Tables, question: str) -> Setup:
     return Setup(call, lambda: verified(version=cudf.__version__, device=_device()), peak=peak)
 
 
+@_split
 def cudf_pandas(tables: Tables, question: str) -> Setup:
     """pandas, accelerated by cudf.pandas. Any function that ran on the CPU, by its profiler, counts as falling back."""
     import cudf.pandas
@@ -120,6 +154,7 @@ def cudf_pandas(tables: Tables, question: str) -> Setup:
     return Setup(call, proof, peak=partial(bound, tables, question, DEVICE))
 
 
+@_split
 def polars_gpu(tables: Tables, question: str) -> Setup:
     """Polars' lazy questions on one GPU. What the GPU engine can't do raises; it never falls back in silence."""
     import polars as pl
@@ -131,6 +166,7 @@ def polars_gpu(tables: Tables, question: str) -> Setup:
     return _polars(tables, question, engine, proof, categories=False)  # which the GPU engine does not have
 
 
+@_split
 def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     """Dask on cuDF partitions: on all GPUs here (one worker each), or on the cluster of GPU workers at `cluster`."""
     import dask
@@ -140,6 +176,66 @@ def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Setu
     dask.config.set({"dataframe.backend": "cudf"})
     own = None if cluster else LocalCUDACluster(dashboard_address=":0")
     return _dask(tables, question, Client(own or cluster), own, gpus=True, device=_device())
+
+
+@_split
+def pyspark(tables: Tables, question: str, cluster: str = "") -> Setup:
+    """PySpark on all allowed threads of this machine, or on the cluster at `cluster` (spark://…, sc://…)."""
+    session, before = clusters.spark(cluster), {}
+
+    def proof(calls: int) -> ExecutionProof:
+        facts = {"version": session.version, "calls": calls}
+        if cluster.startswith("sc://"):  # Spark Connect gives no counters
+            return verified(**facts)
+        found = _spark_engaged(before, clusters.counters(session), **facts)
+        return _threads_engaged(**found.facts) if found.state == "verified" and not cluster else found
+
+    setup = _spark(tables, question, session, proof, cached=not tables.from_files)
+    if not cluster.startswith("sc://"):
+        before |= clusters.counters(session)
+    return setup if cluster else replace(setup, peak=partial(bound, tables, question))
+
+
+@_split
+def sail(tables: Tables, question: str) -> Setup:
+    """Sail: PySpark's code without a JVM, on a server within this process.
+
+    It reads the files in each query, since it keeps no tables in memory: its `cache()` does nothing."""
+    session = clusters.sail()
+
+    def proof(calls: int) -> ExecutionProof:
+        facts = {"version": version("pysail"), "calls": calls, "tables": "read in each query"}
+        if "libjvm" in Path("/proc/self/maps").read_text():
+            return fell_back("Spark's JVM", **facts)
+        return _threads_engaged(session.threads, **facts)
+
+    return replace(_spark(tables, question, session, proof), peak=partial(bound, tables, question))
+
+
+def on_cluster(address: str) -> dict[str, tuple[Callable[..., Setup], tuple]]:
+    """Return the entry for `ENGINES` of a cluster that answers and has the same versions; none without an address.
+
+    Raise `UserError` as `clusters.checked` does.
+    """
+    if not clusters.checked(address):
+        return {}
+    engine = dask if address.startswith("tcp://") else pyspark
+    return {f"{'Dask' if engine is dask else 'PySpark'} on cluster": (partial(engine, cluster=address), ())}
+
+
+ENGINES = {
+    "pandas": (pandas, ()),
+    "Polars": (polars, ()),
+    "DuckDB": (duckdb, ()),
+    "Dask": (dask, ()),
+    "PySpark": (pyspark, "pyspark"),
+    "Sail": (sail, ("pysail", "pyspark.sql.connect")),
+    "cuDF": (cudf, "cudf"),
+    "cudf.pandas": (cudf_pandas, "cudf.pandas"),
+    "Polars on GPU": (polars_gpu, "polars gpu"),
+    "Dask-cuDF": (dask_cudf, "dask-cudf"),
+}
+"""Name → the engine, and the capabilities that it requires."""
 
 
 def _groups(question: str) -> bool:
@@ -152,24 +248,35 @@ def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str]
     load: parquet path → table of the engine. given: further arguments, as the module to read with.
     Raise `UserError` if there is no such question, or if `tables` are those of another workload.
     """
+    question = question.removesuffix(FROM_FILES)
     if workload_of(question) != tables.workload:
         raise UserError(
             f"{question} is asked of tables for {workload_of(question)}, and these are for {tables.workload}"
         )
-    function = getattr(idiom, question)
+    function = idiom.QUERIES[question]
     given |= {"paths": tables.paths, "by": list(tables.by), "values": list(tables.values)}
     names = [name for name, p in signature(function).parameters.items() if name in given or p.default is p.empty]
-    return partial(function, **{name: given[name] if name in given else load(tables.paths[name]) for name in names})
+
+    def loaded() -> dict[str, Any]:
+        return {name: given[name] if name in given else load(tables.paths[name]) for name in names}
+
+    if tables.from_files:
+        return lambda: function(**loaded())
+    began, ready = time.perf_counter(), loaded()
+    _spent["load_s"] = time.perf_counter() - began
+    return partial(function, **ready)
 
 
-def _pandas_frame(path: str, categories: bool) -> Any:
-    """Return a pandas frame. Whole numbers with missing values stay whole, which they would not as numpy's."""
+def _pandas_frame(path: str, categories: bool, needed: dict[str, list[str]]) -> Any:
+    """Return a pandas frame, of all columns where none are `needed`, by table. Whole numbers with missing values stay
+    whole, which they would not as numpy's."""
     import pandas as pd
     import pyarrow.parquet
 
     schema = pyarrow.parquet.read_schema(path)
     text = [field.name for field in schema if pyarrow.types.is_string(field.type)]
-    table = pyarrow.parquet.read_table(path, read_dictionary=text if categories else None)
+    columns, texts = needed.get(Path(path).stem), text if categories else None
+    table = pyarrow.parquet.read_table(path, columns=columns, read_dictionary=texts)
     whole = {pyarrow.int32(): pd.Int32Dtype(), pyarrow.int64(): pd.Int64Dtype()}
     columns = {name: table[name] for name in table.column_names}
     return pd.DataFrame(
@@ -194,6 +301,8 @@ def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], Exec
     from kit.techniques.dataframes import in_polars
 
     def load(path: str) -> pl.LazyFrame:
+        if tables.from_files:
+            return pl.scan_parquet(path)
         frame = pl.read_parquet(path)
         return (frame.with_columns(selectors.string().cast(pl.Categorical)) if categories else frame).lazy()
 
@@ -202,10 +311,10 @@ def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], Exec
     return Setup(lambda: query().collect(engine=engine), proof, peak=peak)
 
 
-def _threads_engaged(used: int, **facts: Any) -> ExecutionProof:
-    if used != allowed_threads():
-        return fell_back(f"{used} threads instead of the {allowed_threads()} allowed", threads=used, **facts)
-    return verified(threads=used, **facts)
+def _threads_engaged(threads: int, **facts: Any) -> ExecutionProof:
+    if threads != allowed_threads():
+        return fell_back(f"{threads} threads instead of the {allowed_threads()} allowed", threads=threads, **facts)
+    return verified(threads=threads, **facts)
 
 
 def _duckdb_table(connection: Any, path: str, enums: bool) -> str:
@@ -223,8 +332,6 @@ def _duckdb_table(connection: Any, path: str, enums: bool) -> str:
 
 
 def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: bool = False, **facts: Any) -> Setup:
-    from importlib.metadata import version
-
     from distributed import wait
 
     from kit.techniques.dataframes import in_dask
@@ -232,8 +339,10 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: boo
     nullable = any(map(_has_gaps, tables.paths.values()))  # for all, since keys of one type join
 
     def load(path: str) -> Any:
-        frame = in_dask.read(path, nullable=nullable).persist()
-        wait(frame)
+        frame = in_dask.read(path, nullable=nullable)
+        if not tables.from_files:
+            frame = frame.persist()
+            wait(frame)
         return frame
 
     def proof() -> ExecutionProof:
@@ -258,6 +367,47 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: boo
         close()
         raise
     return Setup(lambda: query().compute().reset_index(drop=True), proof, close, peak=peak)
+
+
+def _spark(
+    tables: Tables, question: str, session: Any, proof: Callable[[int], ExecutionProof], cached: bool = False
+) -> Setup:
+    """Return the question to an engine that speaks PySpark, warm. proof: of the number of calls since then."""
+    from kit.techniques.dataframes import in_spark
+
+    def load(path: str) -> Any:
+        frame = session.read.parquet(path)
+        if cached:
+            frame.cache().count()
+        return frame
+
+    query, took, n = asked(in_spark, question, tables, load, spark=session), [], WARM_CALLS
+
+    def call() -> Any:
+        began = time.perf_counter()
+        answer = query().toArrow()
+        took.append(time.perf_counter() - began)
+        return answer
+
+    while sum(took) < WARM_S and (len(took) <= n or min(took[-n:]) < STEADY * min(took[:-n])):
+        call()
+    _spent.update(first_query_s=took[0], warm_up_s=sum(took[1:]))
+    warm = len(took)
+    return Setup(call, lambda: proof(len(took) - warm), session.stop)
+
+
+def _spark_engaged(before: dict[str, int], now: dict[str, int], **facts: Any) -> ExecutionProof:
+    """Judge by Spark's own counters, once warm and now: each call ran a job, on the executors that were there, and its
+    tables are the only relations that are cached."""
+    facts |= {name: now[name] - before[name] for name in ("jobs", "tasks")}
+    facts |= {name: now[name] for name in ("executors", "threads", "cached_tables")}
+    if min(facts["jobs"], facts["tasks"]) < facts["calls"]:
+        return fell_back(f"cached answers: {facts['jobs']} jobs for {facts['calls']} calls", **facts)
+    if now["lost"] or now["executors"] != before["executors"]:
+        return fell_back(f"{now['executors']} of {before['executors']} executors, {now['lost']} lost", **facts)
+    if now["cached_tables"] != before["cached_tables"] or now["uncached_partitions"]:
+        return fell_back(f"tables of which {now['uncached_partitions']} partitions are not in memory", **facts)
+    return verified(**facts)
 
 
 def _cudf_pandas_engaged(calls: dict[str, dict[str, list[float]]], **facts: Any) -> ExecutionProof:

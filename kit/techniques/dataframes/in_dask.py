@@ -6,13 +6,13 @@ at once (medians, quantiles, the two largest) is computed where a shuffle has br
 """
 
 import math
-from typing import Any
 
 import dask
 import dask.dataframe as dd
 from dask.dataframe import DataFrame
 
 from kit.techniques.dataframes import in_pandas
+from kit.techniques.dataframes.in_pandas import by_keys
 
 ROW_GROUPS = 4
 """Row groups of the file that make one partition: half a million rows, some 60 MB as pandas frames."""
@@ -30,37 +30,8 @@ def read(path: str, columns: list[str] | None = None, nullable: bool = False) ->
     )
 
 
-def _by(x: DataFrame, keys: str | list[str]) -> Any:
-    return x.groupby(keys, observed=True, sort=False, dropna=False)
-
-
-def groupby_1(x: DataFrame) -> DataFrame:
-    return _by(x, "id1")[["v1"]].sum().fillna(0).reset_index()
-
-
-def groupby_2(x: DataFrame) -> DataFrame:
-    return _by(x, ["id1", "id2"])[["v1"]].sum().fillna(0).reset_index()
-
-
-def groupby_3(x: DataFrame) -> DataFrame:
-    return _by(x, "id3").agg({"v1": "sum", "v3": "mean"}).fillna({"v1": 0}).reset_index()
-
-
-def groupby_4(x: DataFrame) -> DataFrame:
-    return _by(x, "id4")[["v1", "v2", "v3"]].mean().reset_index()
-
-
-def groupby_5(x: DataFrame) -> DataFrame:
-    return _by(x, "id6")[["v1", "v2", "v3"]].sum().fillna(0).reset_index()
-
-
 def groupby_6(x: DataFrame) -> DataFrame:
-    return x[["id4", "id5", "v3"]].shuffle(["id4", "id5"]).map_partitions(in_pandas.groupby_6)
-
-
-def groupby_7(x: DataFrame) -> DataFrame:
-    ends = _by(x, "id3").agg({"v1": "max", "v2": "min"}).reset_index()
-    return ends.assign(range_v1_v2=ends["v1"] - ends["v2"])[["id3", "range_v1_v2"]]
+    return x[["id4", "id5", "v3"]].shuffle(["id4", "id5"]).map_partitions(in_pandas.QUERIES["groupby_6"])
 
 
 def groupby_8(x: DataFrame) -> DataFrame:
@@ -70,38 +41,18 @@ def groupby_8(x: DataFrame) -> DataFrame:
 
 
 def groupby_9(x: DataFrame) -> DataFrame:
-    sums = _by(x.map_partitions(in_pandas.products), ["id2", "id4"]).sum()
+    sums = by_keys(x.map_partitions(in_pandas.products), ["id2", "id4"]).sum()
     return sums.reset_index().map_partitions(in_pandas.r2)
 
 
 def groupby_10(x: DataFrame) -> DataFrame:
     """Groups are nearly as many as rows: partitions are not summed up first, and one key brings groups together."""
-    columns = ["id1", "id2", "id3", "id4", "id5", "id6", "v1", "v3"]
+    columns = ["id1", "id2", "id3", "id4", "id5", "id6", "v3"]
     return x[columns].shuffle("id6").map_partitions(in_pandas.groupby_10)
 
 
-def join_1(x: DataFrame, small: DataFrame) -> DataFrame:
-    return x.merge(small, on="id1", suffixes=("", "_small"))
-
-
-def join_2(x: DataFrame, medium: DataFrame) -> DataFrame:
-    return x.merge(medium, on="id2", suffixes=("", "_medium"))
-
-
-def join_3(x: DataFrame, medium: DataFrame) -> DataFrame:
-    return x.merge(medium, on="id2", how="left", suffixes=("", "_medium"))
-
-
-def join_4(x: DataFrame, medium: DataFrame) -> DataFrame:
-    return x.merge(medium, on="id5", suffixes=("", "_medium"))
-
-
-def join_5(x: DataFrame, big: DataFrame) -> DataFrame:
-    return x.merge(big, on="id3", suffixes=("", "_big"))
-
-
 def own_groupby(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
-    answer = _by(x.assign(rows=1), by).agg(
+    answer = by_keys(x.assign(rows=1), by).agg(
         {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
     )
     answer.columns = ["rows", *(f"{value}_{how}" for value in values for how in ("sum", "mean", "min", "max"))]
@@ -122,10 +73,6 @@ def own_sort(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
     return ordered.assign(position=ordered.assign(position=1)["position"].cumsum() - 1)
 
 
-def own_join(x: DataFrame, keys: DataFrame, by: list[str]) -> DataFrame:
-    return x.merge(keys, on=by)
-
-
 def delay_features(paths: dict[str, str]) -> DataFrame:
     """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before."""
     columns = in_pandas.READ
@@ -140,3 +87,16 @@ def delay_features(paths: dict[str, str]) -> DataFrame:
     flights = flights.map_partitions(in_pandas.located, weather.map_partitions(in_pandas.banded), planes)
     answer = flights.shuffle(["carrier", "origin", "dest"]).map_partitions(in_pandas.features)
     return answer.map_partitions(in_pandas.named, airlines, airports)
+
+
+SAME = [*map("groupby_{}".format, (1, 2, 3, 4, 5, 7)), *map("join_{}".format, range(1, 6)), "own_join"]
+QUERIES = {question: in_pandas.QUERIES[question] for question in SAME} | {
+    "groupby_6": groupby_6,
+    "groupby_8": groupby_8,
+    "groupby_9": groupby_9,
+    "groupby_10": groupby_10,
+    "own_groupby": own_groupby,
+    "own_sort": own_sort,
+    "delay_features": delay_features,
+}
+"""Question → function. `SAME` are pandas' own, which Dask's frames answer as they are."""

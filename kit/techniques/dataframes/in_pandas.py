@@ -12,46 +12,19 @@ Frame = Any
 """A `pandas.DataFrame` or `cudf.DataFrame`: neither is imported here, so that cudf.pandas can be installed first."""
 
 
-def _by(x: Frame, keys: str | list[str]) -> Any:
+def by_keys(x: Frame, keys: str | list[str]) -> Any:
+    """Return groups in which a missing key is one of its own, in any order."""
     return x.groupby(keys, observed=True, sort=False, dropna=False)
 
 
-def groupby_1(x: Frame) -> Frame:
-    return _by(x, "id1")[["v1"]].sum().fillna(0).reset_index()
-
-
-def groupby_2(x: Frame) -> Frame:
-    return _by(x, ["id1", "id2"])[["v1"]].sum().fillna(0).reset_index()
-
-
-def groupby_3(x: Frame) -> Frame:
-    return _by(x, "id3").agg({"v1": "sum", "v3": "mean"}).fillna({"v1": 0}).reset_index()
-
-
-def groupby_4(x: Frame) -> Frame:
-    return _by(x, "id4")[["v1", "v2", "v3"]].mean().reset_index()
-
-
-def groupby_5(x: Frame) -> Frame:
-    return _by(x, "id6")[["v1", "v2", "v3"]].sum().fillna(0).reset_index()
-
-
-def groupby_6(x: Frame) -> Frame:
-    return _by(x, ["id4", "id5"]).agg(median_v3=("v3", "median"), sd_v3=("v3", "std")).reset_index()
-
-
 def groupby_7(x: Frame) -> Frame:
-    ends = _by(x, "id3").agg({"v1": "max", "v2": "min"}).reset_index()
+    ends = by_keys(x, "id3").agg({"v1": "max", "v2": "min"}).reset_index()
     return ends.assign(range_v1_v2=ends["v1"] - ends["v2"])[["id3", "range_v1_v2"]]
 
 
 def groupby_8(x: Frame) -> Frame:
     falling = x[["id6", "v3"]].dropna(subset=["v3"]).sort_values("v3", ascending=False)
-    return _by(falling, "id6").head(2).rename(columns={"v3": "largest2_v3"}).reset_index(drop=True)
-
-
-def groupby_9(x: Frame) -> Frame:
-    return r2(_by(products(x), ["id2", "id4"]).sum().reset_index())
+    return by_keys(falling, "id6").head(2).rename(columns={"v3": "largest2_v3"}).reset_index(drop=True)
 
 
 def products(x: Frame) -> Frame:
@@ -70,45 +43,17 @@ def r2(sums: Frame) -> Frame:
 
 
 def groupby_10(x: Frame) -> Frame:
-    groups = _by(x, ["id1", "id2", "id3", "id4", "id5", "id6"])
-    return groups.agg(v3=("v3", "sum"), count=("v1", "size")).fillna({"v3": 0}).reset_index()
-
-
-def join_1(x: Frame, small: Frame) -> Frame:
-    return x.merge(small, on="id1", suffixes=("", "_small"))
-
-
-def join_2(x: Frame, medium: Frame) -> Frame:
-    return x.merge(medium, on="id2", suffixes=("", "_medium"))
-
-
-def join_3(x: Frame, medium: Frame) -> Frame:
-    return x.merge(medium, on="id2", how="left", suffixes=("", "_medium"))
-
-
-def join_4(x: Frame, medium: Frame) -> Frame:
-    return x.merge(medium, on="id5", suffixes=("", "_medium"))
-
-
-def join_5(x: Frame, big: Frame) -> Frame:
-    return x.merge(big, on="id3", suffixes=("", "_big"))
+    groups = by_keys(x, ["id1", "id2", "id3", "id4", "id5", "id6"])
+    return groups.agg(v3=("v3", "sum"), count=("v3", "size")).fillna({"v3": 0}).reset_index()
 
 
 def own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
-    answer = _by(x.assign(rows=1), by).agg(
+    answer = by_keys(x.assign(rows=1), by).agg(
         {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
     )
     answer.columns = ["rows", *(f"{value}_{how}" for value in values for how in ("sum", "mean", "min", "max"))]
     empty = {f"{value}_sum": answer[f"{value}_sum"].where(answer[f"{value}_min"].notna(), 0) for value in values}
     return answer.assign(**empty).reset_index()
-
-
-def own_sort(x: Frame, by: list[str], values: list[str]) -> Frame:
-    return x.sort_values([*by, *values], na_position="last", ignore_index=True).assign(position=range(len(x)))
-
-
-def own_join(x: Frame, keys: Frame, by: list[str]) -> Frame:
-    return x.merge(keys, on=by)
 
 
 def delay_features(paths: dict[str, str], pd: Any, text: dict[str, Any] = MappingProxyType({})) -> Frame:
@@ -206,3 +151,31 @@ def named(answer: Frame, airlines: Frame, airports: Frame) -> Frame:
     airports = airports.rename(columns={"faa": "dest", "lat": "dest_lat", "lon": "dest_lon", "alt": "dest_alt"})
     airports = _alike(airports, "dest", answer["dest"])
     return answer.merge(airlines, on="carrier", how="left").merge(airports, on="dest", how="left")
+
+
+QUERIES = {
+    "groupby_1": lambda x: by_keys(x, "id1")[["v1"]].sum().fillna(0).reset_index(),
+    "groupby_2": lambda x: by_keys(x, ["id1", "id2"])[["v1"]].sum().fillna(0).reset_index(),
+    "groupby_3": lambda x: by_keys(x, "id3").agg({"v1": "sum", "v3": "mean"}).fillna({"v1": 0}).reset_index(),
+    "groupby_4": lambda x: by_keys(x, "id4")[["v1", "v2", "v3"]].mean().reset_index(),
+    "groupby_5": lambda x: by_keys(x, "id6")[["v1", "v2", "v3"]].sum().fillna(0).reset_index(),
+    "groupby_6": lambda x: (
+        by_keys(x, ["id4", "id5"]).agg(median_v3=("v3", "median"), sd_v3=("v3", "std")).reset_index()
+    ),
+    "groupby_7": groupby_7,
+    "groupby_8": groupby_8,
+    "groupby_9": lambda x: r2(by_keys(products(x), ["id2", "id4"]).sum().reset_index()),
+    "groupby_10": groupby_10,
+    "join_1": lambda x, small: x.merge(small, on="id1", suffixes=("", "_small")),
+    "join_2": lambda x, medium: x.merge(medium, on="id2", suffixes=("", "_medium")),
+    "join_3": lambda x, medium: x.merge(medium, on="id2", how="left", suffixes=("", "_medium")),
+    "join_4": lambda x, medium: x.merge(medium, on="id5", suffixes=("", "_medium")),
+    "join_5": lambda x, big: x.merge(big, on="id3", suffixes=("", "_big")),
+    "own_groupby": own_groupby,
+    "own_sort": lambda x, by, values: x.sort_values([*by, *values], na_position="last", ignore_index=True).assign(
+        position=range(len(x))
+    ),
+    "own_join": lambda x, keys, by: x.merge(keys, on=by),
+    "delay_features": delay_features,
+}
+"""Question → function."""

@@ -7,84 +7,6 @@ import polars as pl
 from polars import LazyFrame, col
 
 
-def groupby_1(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id1").agg(col("v1").sum())
-
-
-def groupby_2(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id1", "id2").agg(col("v1").sum())
-
-
-def groupby_3(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id3").agg(col("v1").sum(), col("v3").mean())
-
-
-def groupby_4(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id4").agg(col("v1", "v2", "v3").mean())
-
-
-def groupby_5(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id6").agg(col("v1", "v2", "v3").sum())
-
-
-def groupby_6(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id4", "id5").agg(median_v3=col("v3").median(), sd_v3=col("v3").std())
-
-
-def groupby_7(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id3").agg(range_v1_v2=col("v1").max() - col("v2").min())
-
-
-def groupby_8(x: LazyFrame) -> LazyFrame:
-    return x.drop_nulls("v3").group_by("id6").agg(largest2_v3=col("v3").top_k(2)).explode("largest2_v3")
-
-
-def groupby_9(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id2", "id4").agg(r2=pl.corr("v1", "v2") ** 2)
-
-
-def groupby_10(x: LazyFrame) -> LazyFrame:
-    return x.group_by("id1", "id2", "id3", "id4", "id5", "id6").agg(col("v3").sum(), count=pl.len())
-
-
-def join_1(x: LazyFrame, small: LazyFrame) -> LazyFrame:
-    return x.join(small, on="id1", suffix="_small")
-
-
-def join_2(x: LazyFrame, medium: LazyFrame) -> LazyFrame:
-    return x.join(medium, on="id2", suffix="_medium")
-
-
-def join_3(x: LazyFrame, medium: LazyFrame) -> LazyFrame:
-    return x.join(medium, on="id2", how="left", suffix="_medium")
-
-
-def join_4(x: LazyFrame, medium: LazyFrame) -> LazyFrame:
-    return x.join(medium, on="id5", suffix="_medium")
-
-
-def join_5(x: LazyFrame, big: LazyFrame) -> LazyFrame:
-    return x.join(big, on="id3", suffix="_big")
-
-
-def own_groupby(x: LazyFrame, by: list[str], values: list[str]) -> LazyFrame:
-    return x.group_by(by).agg(
-        pl.len().alias("rows"),
-        col(values).sum().name.suffix("_sum"),
-        col(values).mean().name.suffix("_mean"),
-        col(values).min().name.suffix("_min"),
-        col(values).max().name.suffix("_max"),
-    )
-
-
-def own_sort(x: LazyFrame, by: list[str], values: list[str]) -> LazyFrame:
-    return x.sort([*by, *values], nulls_last=True).with_row_index("position")
-
-
-def own_join(x: LazyFrame, keys: LazyFrame, by: list[str]) -> LazyFrame:
-    return x.join(keys, on=by)
-
-
 def delay_features(paths: dict[str, str]) -> LazyFrame:
     """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before."""
     flights = _flights(paths)
@@ -151,3 +73,35 @@ def _named(features: LazyFrame, paths: dict[str, str]) -> LazyFrame:
     airlines = pl.scan_parquet(paths["airlines"]).select("carrier", airline="name")
     airports = pl.scan_parquet(paths["airports"]).select(dest="faa", dest_lat="lat", dest_lon="lon", dest_alt="alt")
     return features.join(airlines, on="carrier", how="left").join(airports, on="dest", how="left")
+
+
+QUERIES = {
+    "groupby_1": lambda x: x.group_by("id1").agg(col("v1").sum()),
+    "groupby_2": lambda x: x.group_by("id1", "id2").agg(col("v1").sum()),
+    "groupby_3": lambda x: x.group_by("id3").agg(col("v1").sum(), col("v3").mean()),
+    "groupby_4": lambda x: x.group_by("id4").agg(col("v1", "v2", "v3").mean()),
+    "groupby_5": lambda x: x.group_by("id6").agg(col("v1", "v2", "v3").sum()),
+    "groupby_6": lambda x: x.group_by("id4", "id5").agg(median_v3=col("v3").median(), sd_v3=col("v3").std()),
+    "groupby_7": lambda x: x.group_by("id3").agg(range_v1_v2=col("v1").max() - col("v2").min()),
+    "groupby_8": lambda x: (
+        x.drop_nulls("v3").group_by("id6").agg(largest2_v3=col("v3").top_k(2)).explode("largest2_v3")
+    ),
+    "groupby_9": lambda x: x.group_by("id2", "id4").agg(r2=pl.corr("v1", "v2") ** 2),
+    "groupby_10": lambda x: x.group_by("id1", "id2", "id3", "id4", "id5", "id6").agg(col("v3").sum(), count=pl.len()),
+    "join_1": lambda x, small: x.join(small, on="id1", suffix="_small"),
+    "join_2": lambda x, medium: x.join(medium, on="id2", suffix="_medium"),
+    "join_3": lambda x, medium: x.join(medium, on="id2", how="left", suffix="_medium"),
+    "join_4": lambda x, medium: x.join(medium, on="id5", suffix="_medium"),
+    "join_5": lambda x, big: x.join(big, on="id3", suffix="_big"),
+    "own_groupby": lambda x, by, values: x.group_by(by).agg(
+        pl.len().alias("rows"),
+        col(values).sum().name.suffix("_sum"),
+        col(values).mean().name.suffix("_mean"),
+        col(values).min().name.suffix("_min"),
+        col(values).max().name.suffix("_max"),
+    ),
+    "own_sort": lambda x, by, values: x.sort([*by, *values], nulls_last=True).with_row_index("position"),
+    "own_join": lambda x, keys, by: x.join(keys, on=by),
+    "delay_features": delay_features,
+}
+"""Question → function."""

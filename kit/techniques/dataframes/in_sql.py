@@ -6,87 +6,6 @@ numbers in 128 bits, which no other engine reads, hence the casts.
 """
 
 
-def groupby_1(x: str) -> str:
-    return f"SELECT id1, coalesce(sum(v1), 0)::BIGINT AS v1 FROM {x} GROUP BY id1"
-
-
-def groupby_2(x: str) -> str:
-    return f"SELECT id1, id2, coalesce(sum(v1), 0)::BIGINT AS v1 FROM {x} GROUP BY id1, id2"
-
-
-def groupby_3(x: str) -> str:
-    return f"SELECT id3, coalesce(sum(v1), 0)::BIGINT AS v1, avg(v3) AS v3 FROM {x} GROUP BY id3"
-
-
-def groupby_4(x: str) -> str:
-    return f"SELECT id4, avg(v1) AS v1, avg(v2) AS v2, avg(v3) AS v3 FROM {x} GROUP BY id4"
-
-
-def groupby_5(x: str) -> str:
-    return f"""
-        SELECT id6, coalesce(sum(v1), 0)::BIGINT AS v1, coalesce(sum(v2), 0)::BIGINT AS v2, coalesce(sum(v3), 0) AS v3
-        FROM {x} GROUP BY id6
-    """
-
-
-def groupby_6(x: str) -> str:
-    return f"SELECT id4, id5, median(v3) AS median_v3, stddev_samp(v3) AS sd_v3 FROM {x} GROUP BY id4, id5"
-
-
-def groupby_7(x: str) -> str:
-    return f"SELECT id3, max(v1) - min(v2) AS range_v1_v2 FROM {x} GROUP BY id3"
-
-
-def groupby_8(x: str) -> str:
-    return f"""
-        SELECT id6, unnest(largest2) AS largest2_v3
-        FROM (SELECT id6, max(v3, 2) AS largest2 FROM {x} WHERE v3 IS NOT NULL GROUP BY id6)
-    """
-
-
-def groupby_9(x: str) -> str:
-    return f"SELECT id2, id4, pow(corr(v1, v2), 2) AS r2 FROM {x} GROUP BY id2, id4"
-
-
-def groupby_10(x: str) -> str:
-    return f"""
-        SELECT id1, id2, id3, id4, id5, id6, coalesce(sum(v3), 0) AS v3, count(*) AS count
-        FROM {x} GROUP BY id1, id2, id3, id4, id5, id6
-    """
-
-
-def join_1(x: str, small: str) -> str:
-    return f"SELECT x.*, s.id4 AS id4_small, s.v2 FROM {x} AS x JOIN {small} AS s USING (id1)"
-
-
-def join_2(x: str, medium: str) -> str:
-    return f"""
-        SELECT x.*, m.id1 AS id1_medium, m.id4 AS id4_medium, m.id5 AS id5_medium, m.v2
-        FROM {x} AS x JOIN {medium} AS m USING (id2)
-    """
-
-
-def join_3(x: str, medium: str) -> str:
-    return f"""
-        SELECT x.*, m.id1 AS id1_medium, m.id4 AS id4_medium, m.id5 AS id5_medium, m.v2
-        FROM {x} AS x LEFT JOIN {medium} AS m USING (id2)
-    """
-
-
-def join_4(x: str, medium: str) -> str:
-    return f"""
-        SELECT x.*, m.id1 AS id1_medium, m.id2 AS id2_medium, m.id4 AS id4_medium, m.v2
-        FROM {x} AS x JOIN {medium} AS m USING (id5)
-    """
-
-
-def join_5(x: str, big: str) -> str:
-    return f"""
-        SELECT x.*, b.id1 AS id1_big, b.id2 AS id2_big, b.id4 AS id4_big, b.id5 AS id5_big, b.id6 AS id6_big, b.v2
-        FROM {x} AS x JOIN {big} AS b USING (id3)
-    """
-
-
 def own_groupby(x: str, by: list[str], values: list[str]) -> str:
     sums = [
         f"coalesce(sum({quoted(v)}), 0) AS {quoted(v + '_sum')}, avg({quoted(v)}) AS {quoted(v + '_mean')}, "
@@ -101,10 +20,6 @@ def own_sort(x: str, by: list[str], values: list[str]) -> str:
     return f"SELECT *, row_number() OVER () - 1 AS position FROM (FROM {x} ORDER BY {order})"
 
 
-def own_join(x: str, keys: str, by: list[str]) -> str:
-    return f"SELECT * FROM {x} JOIN {keys} USING ({listed(by)})"
-
-
 def listed(columns: list[str]) -> str:
     """Return columns' names, quoted, with commas between them."""
     return ", ".join(quoted(column) for column in columns)
@@ -115,10 +30,13 @@ def quoted(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def delay_features(paths: dict[str, str]) -> str:
-    """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before."""
+def delay_features(paths: dict[str, str], read: str = "read_parquet('{}')", quantile: str = "quantile_cont") -> str:
+    """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before.
+
+    read: how a FROM clause names a Parquet file; quantile: the function that interpolates. Spark shares the rest.
+    """
     flights, weather, planes, airports, airlines = (
-        _file(paths[name]) for name in ("flights", "weather", "planes", "airports", "airlines")
+        file(paths[name], read) for name in ("flights", "weather", "planes", "airports", "airlines")
     )
     return f"""
         WITH
@@ -127,7 +45,8 @@ def delay_features(paths: dict[str, str]) -> str:
         ),
         -- share of late departures of each carrier at each origin, over the seven days with flights before each date
         days AS (
-            SELECT carrier, origin, date, count(late) AS flown, count(*) FILTER (late) AS late FROM flights GROUP BY ALL
+            SELECT carrier, origin, date, count(late) AS flown, count(*) FILTER (WHERE late) AS late
+            FROM flights GROUP BY 1, 2, 3
         ),
         weeks AS (
             SELECT carrier, origin, date, sum(late) OVER week / nullif(sum(flown) OVER week, 0) AS late_week FROM days
@@ -145,7 +64,7 @@ def delay_features(paths: dict[str, str]) -> str:
                 count(dep_delay) AS flown,
                 avg(dep_delay) AS dep_delay_mean,
                 median(dep_delay) AS dep_delay_median,
-                quantile_cont(dep_delay, 0.9) AS dep_delay_p90,
+                {quantile}(dep_delay, 0.9) AS dep_delay_p90,
                 avg(arr_delay) AS arr_delay_mean,
                 avg(late::INTEGER) AS late_share,
                 avg(late_week) AS late_week_mean,
@@ -157,14 +76,63 @@ def delay_features(paths: dict[str, str]) -> str:
             LEFT JOIN weeks USING (carrier, origin, date)
             LEFT JOIN weather USING (origin, time_hour)
             LEFT JOIN {planes} AS planes USING (tailnum)
-            GROUP BY ALL
+            GROUP BY 1, 2, 3, 4, 5
         )
         SELECT features.*, airlines.name AS airline, lat AS dest_lat, lon AS dest_lon, alt AS dest_alt
         FROM features
-        LEFT JOIN {airlines} AS airlines USING (carrier)
+        LEFT JOIN {airlines} AS airlines ON airlines.carrier = features.carrier
         LEFT JOIN {airports} AS airports ON faa = dest
     """
 
 
-def _file(path: str) -> str:
-    return "read_parquet('" + path.replace("'", "''") + "')"
+def file(path: str, read: str = "read_parquet('{}')") -> str:
+    """Return a Parquet file as a FROM clause names it."""
+    quote = read[read.index("{") - 1]
+    return read.format(path.replace(quote, 2 * quote))
+
+
+QUERIES = {
+    "groupby_1": lambda x: f"SELECT id1, coalesce(sum(v1), 0)::BIGINT AS v1 FROM {x} GROUP BY id1",
+    "groupby_2": lambda x: f"SELECT id1, id2, coalesce(sum(v1), 0)::BIGINT AS v1 FROM {x} GROUP BY id1, id2",
+    "groupby_3": lambda x: f"SELECT id3, coalesce(sum(v1), 0)::BIGINT AS v1, avg(v3) AS v3 FROM {x} GROUP BY id3",
+    "groupby_4": lambda x: f"SELECT id4, avg(v1) AS v1, avg(v2) AS v2, avg(v3) AS v3 FROM {x} GROUP BY id4",
+    "groupby_5": lambda x: (
+        "SELECT id6, coalesce(sum(v1), 0)::BIGINT AS v1, coalesce(sum(v2), 0)::BIGINT AS v2, "
+        f"coalesce(sum(v3), 0) AS v3 FROM {x} GROUP BY id6"
+    ),
+    "groupby_6": lambda x: (
+        f"SELECT id4, id5, median(v3) AS median_v3, stddev_samp(v3) AS sd_v3 FROM {x} GROUP BY id4, id5"
+    ),
+    "groupby_7": lambda x: f"SELECT id3, max(v1) - min(v2) AS range_v1_v2 FROM {x} GROUP BY id3",
+    "groupby_8": lambda x: (
+        "SELECT id6, unnest(largest2) AS largest2_v3 "
+        f"FROM (SELECT id6, max(v3, 2) AS largest2 FROM {x} WHERE v3 IS NOT NULL GROUP BY id6)"
+    ),
+    "groupby_9": lambda x: f"SELECT id2, id4, pow(corr(v1, v2), 2) AS r2 FROM {x} GROUP BY id2, id4",
+    "groupby_10": lambda x: (
+        "SELECT id1, id2, id3, id4, id5, id6, coalesce(sum(v3), 0) AS v3, count(*) AS count "
+        f"FROM {x} GROUP BY id1, id2, id3, id4, id5, id6"
+    ),
+    "join_1": lambda x, small: f"SELECT x.*, s.id4 AS id4_small, s.v2 FROM {x} AS x JOIN {small} AS s USING (id1)",
+    "join_2": lambda x, medium: (
+        "SELECT x.*, m.id1 AS id1_medium, m.id4 AS id4_medium, m.id5 AS id5_medium, m.v2 "
+        f"FROM {x} AS x JOIN {medium} AS m USING (id2)"
+    ),
+    "join_3": lambda x, medium: (
+        "SELECT x.*, m.id1 AS id1_medium, m.id4 AS id4_medium, m.id5 AS id5_medium, m.v2 "
+        f"FROM {x} AS x LEFT JOIN {medium} AS m USING (id2)"
+    ),
+    "join_4": lambda x, medium: (
+        "SELECT x.*, m.id1 AS id1_medium, m.id2 AS id2_medium, m.id4 AS id4_medium, m.v2 "
+        f"FROM {x} AS x JOIN {medium} AS m USING (id5)"
+    ),
+    "join_5": lambda x, big: (
+        "SELECT x.*, b.id1 AS id1_big, b.id2 AS id2_big, b.id4 AS id4_big, b.id5 AS id5_big, b.id6 AS id6_big, b.v2 "
+        f"FROM {x} AS x JOIN {big} AS b USING (id3)"
+    ),
+    "own_groupby": own_groupby,
+    "own_sort": own_sort,
+    "own_join": lambda x, keys, by: f"SELECT * FROM {x} JOIN {keys} USING ({listed(by)})",
+    "delay_features": delay_features,
+}
+"""Question → function."""

@@ -27,6 +27,8 @@ OWN = {
     "own_sort": "Your table sorted by your keys and values, each row with its position",
     "own_join": "Your table joined with a table of its keys",
 }
+FROM_FILES = " from files"
+"""Ends the name of a question that reads its tables in each query."""
 WORKLOADS = {"flights": FLIGHTS, "groupby": GROUPBY, "join": JOIN, "own": OWN}
 QUESTIONS = FLIGHTS | GROUPBY | JOIN | OWN
 """Question → its words. `groupby_*` and `join_*` are those of the database-like-ops benchmark (db-benchmark)."""

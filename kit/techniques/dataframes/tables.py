@@ -9,6 +9,7 @@ class Tables:
 
     workload: `flights`, `groupby`, `join` or `own`. rows: rows of the main table. paths: table name → absolute path.
     by, values: the user's own columns, for `own` only. summary: what was taken for what in the user's files.
+    from_files: engines read the files in each query, instead of holding the tables in memory.
     """
 
     workload: str
@@ -17,3 +18,4 @@ class Tables:
     by: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     summary: str = ""
+    from_files: bool = False

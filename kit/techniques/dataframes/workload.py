@@ -6,6 +6,7 @@ table as big as the rows are drawn at once, since they are permutations.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ from kit.common.datasets import ROW_GROUP, cached_tables
 from kit.common.disk_cache import CACHE
 from kit.common.parameters import at_least
 from kit.errors import UserError
-from kit.techniques.dataframes.questions import workload_of
+from kit.techniques.dataframes.questions import FROM_FILES, workload_of
 from kit.techniques.dataframes.tables import Tables
 
 CHUNK = 8 * ROW_GROUP
@@ -31,11 +32,14 @@ def tables(
     missing: float = 0.0,
     cache: Path | str = CACHE,
 ) -> Tables:
-    """Return the tables of `question` with so many rows in the main one.
+    """Return the tables of `question` with so many rows in the main one; those "… from files" are read in each query.
 
     keys, missing: of the generated tables, see `groupby` and `join`. Raise `UserError` for a question of the user's
     own table.
     """
+    question, files, _ = question.partition(FROM_FILES)
+    if files:
+        return replace(tables(question, rows, keys, missing, cache), from_files=True)
     kind = workload_of(question)
     if kind == "own":
         raise UserError(f"{question} needs your own table; give data=, by= and values=, or another question")
@@ -44,6 +48,13 @@ def tables(
     if kind == "groupby":
         return groupby(rows, keys, missing, cache)
     return join(rows, missing, cache)
+
+
+def db_benchmark(values: list[int]) -> dict[str, float]:
+    """Return the options of `tables` from db-benchmark's K and NA %. Raise `UserError` unless there are two numbers."""
+    if len(values) != 2:
+        raise UserError(f"db_benchmark={values} is not allowed; give two whole numbers: keys, and % of missing values")
+    return {"keys": values[0], "missing": values[1] / 100}
 
 
 def groupby(rows: int, keys: int = 100, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:

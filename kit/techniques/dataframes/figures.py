@@ -1,0 +1,65 @@
+"""What a comparison over sizes shows: costs of a first answer, growth with the rows, the fastest engines of a range."""
+
+import math
+
+from kit.measure.result import Result
+from kit.measure.statistics import MIN_SIZES
+from kit.record import formatting
+from kit.record.document import Chart, Series, Table
+
+RANGES = {"below 10,000 rows": 9_999, "10,000 to 1,000,000 rows": 1_000_000, "above 1,000,000 rows": math.inf}
+"""In words → the largest size."""
+PARTS = {"start_s": "start of the engine", "load_s": "loading", "first_query_s": "first query"}
+
+
+def first_answer(result: Result) -> Chart:
+    """Return the seconds from nothing to a first answer at the largest size, by engine and part."""
+    point = formatting.largest(result.record)
+    costs = {one.name: {"first_query_s": one.first_call_s, **one.execution_proof.costs}
+             for one in point.variants if one.execution_proof and one.first_call_s is not None}  # fmt: skip
+    parts = [Series(label, [*costs], [one.get(name) or 0 for one in costs.values()]) for name, label in PARTS.items()]
+    title = f"First answer at {formatting.count(point.size, 'rows')} by engine (lower is better)"
+    note = "Imports and session; tables, from files in the page cache; the first query. Later ones are faster."
+    return Chart(title, "engine", "seconds", parts, shape="stacked", note=note)
+
+
+def growth(result: Result) -> Table:
+    """Return, by engine, above how many rows it is faster than the baseline, and the exponent of its time in the rows:
+    the slope of log(median seconds) over log(rows), with Student's 95 % interval; from four sizes on."""
+    from scipy.stats import linregress, t
+
+    record, rows = result.record, []
+    for name in result:
+        at = [(p.size, v.median_s) for p in record.points if (v := formatting.find(p, name)) and v.median_s]
+        exponent = "–"
+        if len(at) >= MIN_SIZES:
+            fit = linregress(*([math.log(value) for value in column] for column in zip(*at, strict=True)))
+            half = t.ppf(0.975, len(at) - 2) * fit.stderr
+            exponent = f"{fit.slope:.2f} ({fit.slope - half:.2f} to {fit.slope + half:.2f})"
+        found = record.scaling.get(name)
+        above = "–" if found is None else found.overtakes
+        if above == "between":
+            above = " to ".join(formatting.count(round(end)) for end in (found.from_low, found.from_high)) + " rows"
+        rows.append([name, above, exponent])
+    return Table("Growth with the rows", ["engine", f"faster than {record.asked.baseline} above", "exponent"], rows)
+
+
+def unbeaten(result: Result, claimed: dict[str, list[str]]) -> dict[str, bool | None]:
+    """Return the parts of a claim: for each of `RANGES` in which a size was measured, whether the engines that no other
+    is faster than at any of them (significantly, paired within the rounds) are all among those claimed.
+
+    None where the baseline is one of them, so that nothing is shown, or where nothing is claimed.
+    """
+    found: dict[str, list[str]] = {}
+    for size in (point.size for point in result.record.points):
+        at, words = result.at(size), next(words for words, most in RANGES.items() if size <= most)
+        timed = [name for name in at if at[name].seconds and at[name].verdict != "rejected"]
+        pairs = {(one, other): at.paired(one, other) for one in timed for other in timed if one != other}
+        beaten = {other for (_, other), pair in pairs.items() if pair and pair.verdict == "faster"}
+        found[words] = [name for name in found.get(words, timed) if name in timed and name not in beaten]
+    parts = {}
+    for words, names in found.items():
+        unknown = result.record.asked.baseline in names or words not in claimed
+        part = f"{words}: no engine is faster than {' or '.join(names) or 'all others at each size'}"
+        parts[part] = None if unknown else bool(names) and set(names) <= set(claimed[words])
+    return parts

@@ -1,0 +1,207 @@
+"""Spark's engines: equal answers, proof by Spark's own counters, clusters that exist, and what goes wrong with them."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import pytest
+from dask_cluster import cluster as dask_cluster
+
+from kit import Comparison
+from kit.common.services import Service
+from kit.errors import UserError
+from kit.machine import capabilities
+from kit.measure.answers import equal
+from kit.techniques.dataframes import QUESTIONS, clusters, engines, own, workload
+
+pyspark = pytest.importorskip("pyspark")
+WITHOUT_JAVA = capabilities.probe("pyspark")
+needs_java = pytest.mark.skipif(WITHOUT_JAVA is not None, reason=str(WITHOUT_JAVA and WITHOUT_JAVA.reason))
+pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
+
+ANSWERS = """
+import pickle, sys
+from kit.measure.answers import portable
+from kit.techniques.dataframes import clusters, engines
+
+engine, cluster, asked, out = pickle.loads(sys.stdin.buffer.read())
+engines.WARM_S = 1e-9  # one untimed call
+if engine != "pandas":
+    session = clusters.sail() if engine == "sail" else clusters.spark(cluster)
+    clusters.spark = clusters.sail = lambda *_: session  # one for all questions
+found = {}
+for name, (tables, question) in asked.items():
+    ready = getattr(engines, engine)(tables, question, **({"cluster": cluster} if cluster else {}))
+    found[name] = portable(ready.call()), ready.execution_proof()
+with open(out, "wb") as file:
+    pickle.dump(found, file)
+"""
+
+
+def answers(folder, engine, asked, cluster=""):
+    """Return name → (answer, execution proof) of the questions in `asked`: name → (tables, question), by a process of
+    its own: it has one kind of Spark session."""
+    out = folder / f"{engine}.pickle"
+    environment = os.environ | {"KIT_THREADS": "2"}
+    given = pickle.dumps((engine, cluster, asked, str(out)))
+    done = subprocess.run([sys.executable, "-c", ANSWERS], input=given, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    return pickle.loads(out.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """All questions, on tables with missing values, and those of a user's own table with odd names."""
+    cache = tmp_path_factory.mktemp("cache")
+    flights = workload.tables("delay_features", 5_000, cache=cache)
+    found = {"delay_features": (flights, "delay_features")}
+    for question in (name for name in QUESTIONS if name.startswith(("groupby", "join"))):
+        found[question] = workload.tables(question, 4_000, keys=10, missing=0.2, cache=cache), question
+    mine = own.tables(flights.paths["flights"], ["tailnum", "dep_time"], ["dep_delay", "distance"], cache=cache)
+    return found | {name: (mine, name) for name in ("own_groupby", "own_sort", "own_join")}
+
+
+@pytest.fixture(scope="module")
+def expected(asked, tmp_path_factory):
+    return answers(tmp_path_factory.mktemp("pandas"), "pandas", asked)
+
+
+@pytest.mark.parametrize("engine", [pytest.param("pyspark", marks=needs_java), "sail"])
+def test_engines_agree(engine, asked, expected, tmp_path):
+    """Spark and Sail answer every question as pandas does, and prove that they did: Spark by jobs, tasks and tables in
+    memory, Sail by its threads, without a JVM."""
+    found = answers(tmp_path, engine, asked)
+    assert not {name: note for name in asked if (note := equal(found[name][0], expected[name][0]).note)}
+    proofs = [proof for _, proof in found.values()]
+    assert {(proof.state, proof.facts["threads"]) for proof in proofs} == {("verified", 2)}, proofs
+    assert all(proof.costs.keys() >= {"start_s", "load_s", "first_query_s", "warm_up_s"} for proof in proofs)
+    if engine == "pyspark":
+        assert all(proof.facts["jobs"] >= proof.facts["calls"] > 0 for proof in proofs)
+
+
+COUNTED = dict(jobs=9, tasks=9, executors=2, threads=2, lost=0, cached_tables=1, uncached_partitions=0)
+
+
+@pytest.mark.parametrize(
+    ("now", "note"),
+    [
+        ({"jobs": 10}, "cached answers: 1 jobs for 5 calls"),
+        ({"executors": 1, "lost": 1}, "1 of 2 executors, 1 lost"),
+        ({"uncached_partitions": 3}, "3 partitions are not in memory"),
+    ],
+)
+def test_counters_that_prove_no_work(now, note):
+    """An answer without a job of its own, a lost executor and a table that left memory are no execution."""
+    proof = engines._spark_engaged(COUNTED, COUNTED | {"jobs": 99, "tasks": 99} | now, calls=5)
+    assert proof.state == "fell back" and note in proof.note
+
+
+# Clusters ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def standalone():
+    """A Spark master and a worker with one core, in processes of their own."""
+    home = Path(pyspark.__file__).parent
+    environment = {"SPARK_HOME": str(home), "SPARK_LOCAL_HOSTNAME": "127.0.0.1", "PYTHONPATH": ""}
+    deploy, options = f"{home}/bin/spark-class org.apache.spark.deploy.".rsplit(maxsplit=1), ["--webui-port", "0"]
+    given = {"environment": environment, "start_s": 120}
+    master = [deploy[0], f"{deploy[1]}master.Master", "--host", "127.0.0.1", "--port", "{port}", *options]
+    with Service("Spark's master", master, **given).start() as master:
+        address = f"spark://127.0.0.1:{master.port}"
+        size = ["--host", "127.0.0.1", "--cores", "1", "--memory", "1g"]
+        worker = Service("Spark's worker", [deploy[0], f"{deploy[1]}worker.Worker", *size, *options, address],
+                         ready=lambda _: "registered with master" in log.read_text(), **given)  # fmt: skip
+        log = worker.folder / "service.log"
+        with worker.start():
+            yield address, worker
+
+
+@needs_java
+@pytest.mark.alone
+def test_a_standalone_cluster_is_used_and_a_killed_executor_costs_that_variant_alone(standalone, asked, tmp_path):
+    """Answers come from the cluster's executor; when it is killed, its variant is rejected and the others go on."""
+    (address, worker), (tables, question) = standalone, asked["groupby_1"]
+    assert clusters.checked(address) == address
+
+    def killing(tables, question):
+        setup = engines.pyspark(tables, question, cluster=address)
+        before = setup.execution_proof().facts
+        assert before["executors"] == before["threads"] == 1
+        for process in psutil.Process(worker_pid).children(recursive=True):
+            if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline()):
+                process.kill()
+        return setup
+
+    worker_pid = worker.pid
+    comparison = Comparison("killed", baseline="pandas", time_budget_s=0.1, timeout_s=300, max_rounds=3)
+    for name, function in {"pandas": engines.pandas, "Polars": engines.polars, "PySpark": killing}.items():
+        comparison.variant(name, function)
+    result = comparison.run(tables, question)
+    assert result["Polars"].variant.state == "measured" and result["Polars"].variant.check.state == "passed"
+    assert result["PySpark"].variant.check.state == "passed"
+    assert result["PySpark"].verdict == "rejected" and "lost" in result["PySpark"].reason
+
+
+@needs_java
+@pytest.mark.alone
+def test_another_python_on_the_workers_is_one_sentence(standalone, tmp_path, monkeypatch):
+    """Workers with another Python are found by a task on them, before anything is measured."""
+    other = "import sys\nsys.version_info = type('Info', (tuple,), {'major': 3, 'minor': 9})((3, 9, 1, 'final', 0))\n"
+    (tmp_path / "sitecustomize.py").write_text(other)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} \"$@\"\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PYSPARK_PYTHON", str(python))
+    own = "{}.{}".format(*sys.version_info)
+    with pytest.raises(UserError, match=f"workers have Python 3.9, and {own} is here; install the same on both$"):
+        clusters.checked(standalone[0])
+
+
+def test_a_spark_connect_server_answers(asked, expected, tmp_path):
+    """PySpark's variant works on any server of Spark Connect: here Sail's, in a process of its own, without Java."""
+    few = {name: asked[name] for name in ("groupby_3", "join_2", "delay_features")}
+    server = [sys.executable, "-m", "pysail", "spark", "server", "--ip", "127.0.0.1", "--port", "{port}"]
+    with Service("Sail's server", server).start() as server:
+        address = f"sc://127.0.0.1:{server.port}"
+        assert clusters.checked(address) == address
+        found = answers(tmp_path, "pyspark", few, address)
+    assert not {name: note for name in few if (note := equal(found[name][0], expected[name][0]).note)}
+
+
+@pytest.mark.parametrize("address", ["scheduler:8786", "http://scheduler:8786", "tcp://scheduler", "spark://a:b"])
+def test_what_is_no_address_is_refused(address):
+    """An address without a known scheme or a port is answered with the forms there are."""
+    with pytest.raises(UserError, match="is no address of a cluster; give tcp://HOST:8786"):
+        clusters.checked(address)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "sc"])
+def test_a_cluster_that_does_not_answer_is_one_sentence(scheme, monkeypatch):
+    """Nobody listens there, or something that never answers: a sentence with the remedy, within the limits."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"{scheme}://127.0.0.1:{mute.getsockname()[1]}"
+        monkeypatch.setattr(clusters, "TASK_S", 20.0)
+        with pytest.raises(UserError, match=r"does not answer|started no task within 20 s"):
+            clusters.checked(address)
+    with pytest.raises(UserError, match="can't be reached: Connection refused; start it, or leave cluster empty"):
+        clusters.checked(address)
+
+
+def test_other_packages_on_dask_workers_are_one_sentence(tmp_path):
+    """Workers with another version of a package, or none at all, are found before anything is sent there."""
+    (tmp_path / "old/cloudpickle-1.0.0.dist-info").mkdir(parents=True)
+    (tmp_path / "old/cloudpickle-1.0.0.dist-info/METADATA").write_text("Name: cloudpickle\nVersion: 1.0.0\n")
+    with dask_cluster(tmp_path / "cluster") as found:
+        with pytest.raises(UserError, match=r"it has no worker; start one$"):
+            clusters.checked(found.address)
+        found.worker(tmp_path, PYTHONPATH=str(tmp_path / "old"))
+        found.wait()
+        here = version("cloudpickle")
+        with pytest.raises(UserError, match=f"have cloudpickle 1.0.0, and {here} is here; install the same on both$"):
+            clusters.checked(found.address)
