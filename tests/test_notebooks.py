@@ -19,6 +19,7 @@ from kit.techniques import dataframes
 from kit.techniques.caching import traces
 from kit.techniques.caching.policies import POLICIES
 from kit.techniques.quantization.catalog import ENGINES
+from kit.techniques.storage import readers
 from kit.techniques.training import strategies
 from kit.techniques.tuning import fixed_budget, samplers, workload
 
@@ -74,6 +75,7 @@ NAMES = {
     "policies": POLICIES,
     "time_unit": traces.TIME_UNITS,
     "trace": traces.NAMED,
+    "selections": readers.SELECTIONS,
     "variants of 03_tuning": [*samplers.SEARCHES, *fixed_budget.METHODS],
     "variants of 04_quantization": [f"{engine} {kind}" for engine, (*_, kinds) in ENGINES.items() for kind in kinds],
 }

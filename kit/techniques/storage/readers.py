@@ -1,0 +1,222 @@
+"""Readers of stored tables as variants: each library's call, the requests that it took, and a check of its table."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kit.common.parameters import one_of
+from kit.errors import UserError
+from kit.measure.work import TIME, Measurement, Peak, Setup, fell_back, verified
+from kit.record import formatting
+from kit.record.document import ExecutionProof
+from kit.techniques.storage import layouts, link
+from kit.techniques.storage.layouts import Written
+from kit.techniques.storage.servers import Bucket, Server, counted
+from kit.techniques.storage.tables import Stored
+
+SELECTIONS = ("all", "three columns", "one day", "one key")
+REQUESTS = ("gets", "lists", "heads")
+MANY_REQUESTS = 2_000
+"""A read of more requests takes seconds: it is counted and its table checked, and it is not timed in rounds."""
+_LISTED, _HEADERS, _FOOTER = 1_024, 4_096, 65_536  # bytes of an object listed, headers, a footer: at most
+
+
+@dataclass(frozen=True)
+class Read:
+    """One read, and all that a process needs for it. columns: None: all. column, value: rows to read; empty: all.
+    mbit_per_s: of a shaped link; 0: loopback. cold: the files are dropped from the page cache before each read."""
+
+    bucket: Bucket
+    written: Written
+    schema: pa.Schema
+    columns: list[str] | None = None
+    column: str = ""
+    value: Any = None
+    mbit_per_s: float = 0.0
+    cold: bool = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What to read, as pyarrow takes it."""
+        rows = [(self.column, "==", self.value)] if self.column else None
+        how = layouts.partitioning(self.schema, self.written.layout)
+        return {"columns": self.columns, "filters": rows, "partitioning": how}
+
+    @property
+    def path(self) -> str:
+        """The first file, as file systems name it."""
+        return self.bucket.path(self.written.first)
+
+    def matching(self) -> dict[str, int]:
+        """Return the sizes of the files that may contain a row to read, by the folders that they lie in."""
+        if self.column != self.written.layout.partition or not self.column:
+            return self.written.sizes
+        folder = f"{self.column}={self.value}"
+        return {name: size for name, size in self.written.sizes.items() if unquote(name.split("/")[0]) == folder}
+
+
+def reads(
+    written: Mapping[str, Written], by: Server | Bucket, stored: Stored, selection: str = "all"
+) -> dict[str, Read]:
+    """Return the read of one of `SELECTIONS` from each layout, where it is served; the day and the key are those of the
+    middle row. Raise `UserError` if the table has no such column."""
+    what: dict[str, Any] = {"columns": [*stored.columns]} if selection == "three columns" else {}
+    if one_of(selection, SELECTIONS, "selections").startswith("one"):
+        column = stored.day if selection == "one day" else stored.key
+        if not column:
+            raise UserError(f"{selection!r} needs a column of your table; name those of days and keys in partition_by=")
+        values = stored.table()[column].drop_null()
+        what = {"column": column, "value": values[len(values) // 2].as_py()}
+    return {name: Read(layouts.served(one, by), one, stored.schema, **what) for name, one in written.items()}
+
+
+def over_links(reads: Mapping[str, Read]) -> Callable[[float], dict[str, Read]]:
+    """Return a function of a bandwidth in Mbit/s: the same reads, from a private server behind a shaped link."""
+    servers: list[Server] = []  # each ends with the function
+
+    def over(mbit_per_s: float) -> dict[str, Read]:
+        folder = next(iter(reads.values())).written.folder.parent
+        servers.append(Server(folder, namespace=link.Namespace(mbit_per_s).start()).start())
+        at = {name: layouts.served(read.written, servers[-1]) for name, read in reads.items()}
+        return {name: replace(read, bucket=at[name], mbit_per_s=mbit_per_s) for name, read in reads.items()}
+
+    return over
+
+
+def pyarrow(read: Read) -> Callable[[], Any]:
+    """pyarrow with its own S3 file system: the files below a prefix, listed in every read."""
+    return partial(pq.read_table, read.bucket.path(), filesystem=read.bucket.pyarrow(), **read.arguments)
+
+
+def local_disk(read: Read) -> Callable[[], Any]:
+    """pyarrow from the files of this machine, without a server."""
+    return partial(pq.read_table, read.written.folder, **read.arguments)
+
+
+def s3fs(read: Read, **options: Any) -> Callable[[], Any]:
+    """pyarrow's reader of Parquet over s3fs; both read ahead."""
+    return partial(pq.read_table, read.path, filesystem=read.bucket.s3fs(**options))
+
+
+def obstore(read: Read) -> Callable[[], Any]:
+    """obstore gets the whole object in one request, and pyarrow decodes it from memory."""
+    store = read.bucket.obstore()
+    return lambda: pq.read_table(pa.py_buffer(store.get(read.written.first).bytes()))
+
+
+def duckdb(read: Read) -> Callable[[], Any]:
+    """DuckDB over s3fs, without its cache of files, from which every read but the first would be answered."""
+    import duckdb
+
+    connection = duckdb.connect(config={"enable_external_file_cache": False})
+    connection.register_filesystem(read.bucket.s3fs())
+    return lambda: connection.sql(f"SELECT * FROM read_parquet('s3://{read.path}')").to_arrow_table()
+
+
+def polars(read: Read) -> Callable[[], Any]:
+    """Polars over s3fs."""
+    import polars as pl
+
+    files = read.bucket.s3fs()
+    return lambda: pl.read_parquet(files.open(read.path))
+
+
+CLIENTS = {
+    "pyarrow": pyarrow,
+    "s3fs": s3fs,
+    "s3fs, no readahead": partial(s3fs, default_cache_type="none"),  # pyarrow knows which ranges it needs
+    "obstore": obstore,
+    "DuckDB": duckdb,
+    "Polars": polars,
+    "local disk": local_disk,
+    "local disk, cold": local_disk,
+}
+"""Clients of one file, by the names of their variants."""
+
+
+def of_clients(read: Read) -> dict[str, Read]:
+    """Return the same read for each client."""
+    return {name: replace(read, cold=name.endswith("cold")) for name in CLIENTS}
+
+
+def reader(name: str, client: Callable[[Read], Callable[[], Any]] = pyarrow) -> Callable[[Mapping[str, Read]], Setup]:
+    """Return the variant by which a client makes the read of this name."""
+    return partial(_variant, name, client)
+
+
+def _variant(name: str, client: Callable[[Read], Callable[[], Any]], reads: Mapping[str, Read]) -> Setup:
+    read, last = reads[name], {}
+    link.enter(read.bucket.namespace)  # before a library opens connections
+    with read.bucket.reached():
+        call = client(read)
+
+    def timed() -> tuple[Any, float]:
+        start = perf_counter()
+        with read.bucket.reached():
+            return call(), perf_counter() - start
+
+    def measure() -> Measurement:
+        if read.cold:
+            last["disk_s"] = layouts.cold_read_s(read.written)
+            last["cached_share"] = layouts.resident(read.written)
+        (table, seconds), traffic = counted(read.bucket, timed) if read.bucket.log else (timed(), None)
+        if traffic and client is not local_disk:
+            last.update({kind: float(value) for kind, value in traffic._asdict().items() if value is not None})
+            if read.mbit_per_s:
+                last["link_s"] = link.transfer_s(last.get("sent_mib", 0) * 2**20, 0, read.mbit_per_s)
+        last["read_s"] = seconds
+        return Measurement(seconds, dict(last), partial(fingerprint, table))
+
+    peak = Peak("memory_copy_gib_per_s", read.written.table_bytes / 2**30, "the decoded table, copied once")
+    if read.mbit_per_s:
+        peak = Peak(TIME, "link_s", f"link of {read.mbit_per_s:g} Mbit/s: the bytes that the server sent")
+    elif read.cold:
+        peak = Peak(TIME, "disk_s", "disk: the same bytes read cold, without decoding")
+    many = 0 if client is local_disk else 2 * len(read.matching())
+    not_timed = f"at least {many:,} requests per read" if many > MANY_REQUESTS else ""
+    made_s = read.written.seconds
+    return Setup(measure, partial(proof, read, last), peak=peak, made_s=made_s, not_timed=not_timed)
+
+
+def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
+    """Judge by the files' footers, the kernel and the server: the codec asked for, bytes as they were written, a cold
+    read with nothing in the page cache, and no more bytes than the files that match have. last: of the last read."""
+    (used, groups), (asked, _) = layouts.footer(read.written), layouts.codec(read.written.layout.codec)
+    files, first = read.matching(), read.written.first
+    facts = {"codec": used, "row groups": groups, "files": len(files)}
+    with read.bucket.reached(first):
+        digest = hashlib.sha256(read.bucket.s3fs().cat_file(read.path)).hexdigest()
+    # pyarrow reads a small file twice, the last 64 KiB for the footer and then columns, and one file for the schema.
+    requests, sent = (sum(last.get(kind, 0) for kind in kinds) for kinds in (REQUESTS, ["sent_mib"]))
+    most = 2 * sum(files.values()) + _FOOTER + _LISTED * len(read.written.sizes) + _HEADERS * requests
+    if "gets" in last:
+        facts |= {"GETs": int(last["gets"]), "LISTs": int(last["lists"]), "sent": f"{sent:.2f} MiB"}
+    if read.cold:
+        facts["in the page cache before"] = formatting.percent(last["cached_share"])
+    faults = {
+        f"{used} instead of {asked}": used != {"NONE": "UNCOMPRESSED"}.get(asked, asked),
+        f"bytes of {first} that are not those written (SHA-256)": digest != read.written.digests[first],
+        "a copy that the client kept: the server sent nothing": last.get("gets") == 0,
+        "the page cache": last.get("cached_share", 0) > 0,
+        "more bytes than the files that match have": sent * 2**20 > most,
+    }
+    found = next((fault for fault, there in faults.items() if there), "")
+    return fell_back(found, **facts) if found else verified(costs=dict(last), **facts)
+
+
+def fingerprint(table: Any) -> dict[str, Any]:
+    """Return what two equal tables share, whatever the order of their rows and columns: number of rows, types of the
+    columns, and a sum of hashes of whole rows, in which null, NaN and "" differ. Texts may have any width."""
+    import polars as pl
+
+    table = pa.table(table)
+    table = table.select(sorted(table.column_names))
+    types = {field.name: str(field.type).replace("large_", "").replace("_view", "") for field in table.schema}
+    return {"rows": len(table), "types": types, "rows' hash": int(pl.from_arrow(table).hash_rows(seed=1).sum() or 0)}
