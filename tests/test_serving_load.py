@@ -218,20 +218,6 @@ def test_a_late_generator_is_not_the_servers_fault():
     assert found.generator_bound and found.points[0].over and found.points[0].verdict == load.GENERATOR_BOUND
 
 
-def test_variants_are_offered_the_same():
-    """All variants get the same rates and arrivals, in random order; a clear difference is significant."""
-    seen = []
-
-    def noted(name, at):
-        return lambda rate, requests, seed: seen.append((name, rate, requests, seed)) or at(rate, requests, seed)
-
-    servers = {name: noted(name, simulated(EXPONENTIAL_S, count)) for name, count in (("one", 1), ("two", 2))}
-    found = load.capacities(servers, [20, 40, 80, 160, 320], 0.2, rounds=3)
-    assert found["two"].above(found["one"]) and not found["one"].above(found["two"])
-    asked = [{one[1:] for one in seen if one[0] == name} for name in servers]
-    assert asked[0] <= asked[1] and {one[0] for one in seen[::2]} == {"one", "two"}
-
-
 def test_the_generators_peak(null):
     """The generator against a server that does nothing: a rate that was tried, or 0."""
     assert load.generator_peak([b"x"], 1.0, high=400) in (400, 200, 100, 50, 25, 12.5, 0)

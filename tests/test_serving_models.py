@@ -1,10 +1,11 @@
-"""The queue model agrees with queueing theory, and the replayed autoscaler with Kubernetes' rule."""
+"""Simulated queues agree with theory, capacities of them are compared by rounds, and the autoscaler has its rule."""
 
 import math
 from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from kit.common import load
 from kit.errors import UserError
@@ -48,3 +49,31 @@ def test_a_replay_waits_before_it_removes():
     assert late.replicas[4:10] == [1, 1, 1, 1, 5, 7] and late.replica_hours < found.replica_hours
     with pytest.raises(UserError, match="at least one period"):
         autoscaling.replay([], [1.0], 10)
+
+
+def test_variants_are_offered_the_same():
+    """All variants get the same rates and arrivals, in random order; rounds decide a difference."""
+    seen = []
+
+    def noted(name, replicas):
+        at = partial(queue_model.simulate, EXPONENTIAL_S, replicas)
+        return lambda rate, requests, seed: seen.append((name, rate, requests, seed)) or at(rate, requests, seed)
+
+    found = load.capacities({"one": noted("one", 1), "two": noted("two", 2)}, [20, 40, 80, 160, 320], 0.2, rounds=3)
+    ratio, low, high = found["two"].ratio(found["one"])
+    assert 1 < low < ratio < high and found["one"].ratio(found["one"]) == (1, 1, 1)
+    asked = [{one[1:] for one in seen if one[0] == name} for name in ("one", "two")]
+    assert asked[0] <= asked[1] and {one[0] for one in seen[::2]} == {"one", "two"}
+    assert load.Capacity(0.2, 0.99, rounds=(1, 2)).ratio(load.Capacity(0.2, 0.99, rounds=(1, 1)))[1:] == (0, math.inf)
+
+
+def test_a_server_against_itself_is_rarely_different():
+    """One simulated server under two names: at most 5 % of the comparisons are significant."""
+    rates, different = [100 * 1.5**power for power in range(5)], 0
+    server = partial(queue_model.simulate, np.random.default_rng(0).gamma(4, 0.001, 5_000), 1)
+    for pair in range(0, 60_000, 1_000):
+        sides = {side: lambda *at, more=pair + side: server(*at[:2], at[2] + more) for side in (0, 500)}
+        found = load.capacities(sides, rates, 0.05, bounds=20)
+        _, low, high = found[0].ratio(found[500])
+        different += not low <= 1 <= high
+    assert different <= binom.ppf(0.999, 60, 0.05)

@@ -10,6 +10,7 @@ from kit.common.load.capacity import (
     Point,
     capacities,
     capacity,
+    crossing,
     early_stopping,
     generator_peak,
     least_requests,

@@ -32,11 +32,8 @@ def reached(result: Result, target: Target) -> Chart:
     found = over.of(result)
     series = [Series(name, *map(list, over.share_reached(one))) for name, one in found.items()]
     return Chart(
-        f"Seeds at the target loss {target.loss:.3g}, higher is better",
-        "seconds of trials and sampler",
-        "share of seeds",
-        series,
-        log_x=True,
+        f"Seeds at the target loss {target.loss:.3g}, higher is better", "seconds of trials and sampler",
+        "share of seeds", series, log_x=True,
         note=f"Kaplan-Meier over {len(next(iter(found.values())).seconds)} seeds, 95 % interval; searches that miss "
         f"the target are censored. The target is the median loss of random search after {target.trials} trials.",
     )
