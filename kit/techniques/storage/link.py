@@ -1,17 +1,16 @@
-"""A link of known bandwidth: real in a network namespace of our own where that is permitted, else modelled.
+"""A link of known bandwidth: real, in a network namespace of our own, where that is permitted; else modelled.
 
-The bandwidth is enforced by the kernel (`tc`, token bucket filter) on the loopback device of a namespace in which
-server and client both run. Delay is always modelled: `transfer_s` adds round trips to the time that the bytes take, and
-`prediction_errors` compares the model with measurements over shaped links.
+The kernel enforces the bandwidth (`tc`, token bucket) on the loopback of a namespace in which server and client run.
+Delay is always modelled, as requests × round trip. `prediction_errors` compares the model with shaped links.
 """
 
 import ctypes
 import functools
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +20,8 @@ from kit.errors import UserError
 from kit.machine.capabilities import Missing
 
 BURST = 80_000
-"""Bytes that pass at once when the link was idle: the least for segments of 64 KiB. 256 KiB would let a request of
-250 kB over a link of 10 Mbit/s pass in no time."""
+"""Bytes that pass at once when the link was idle: the least for segments of 64 KiB. With 256 KiB a request of 250 kB
+over 10 Mbit/s takes no time."""
 REMEDY = "run as root on Linux with iproute2 and util-linux, in a container with --cap-add=SYS_ADMIN,NET_ADMIN"
 
 _CLONE_NEWNET = 0x40000000
@@ -38,34 +37,25 @@ def transfer_s(size_bytes: float, requests: float, mbit_per_s: float, rtt_ms: fl
 
 
 def read_s(loopback_s: float, size_bytes: float, requests: float, mbit_per_s: float, rtt_ms: float = 0.0) -> float:
-    """Return the modelled seconds of a read over a link: the read over loopback, which is the work of server, client
-    and decoder, and `transfer_s` on top. Nothing overlaps; a client that decodes while bytes arrive is faster."""
+    """Return the modelled seconds of a read over a link: over loopback, the work of server, client and decoder, and
+    `transfer_s` on top. A client that decodes while bytes arrive is faster."""
     return loopback_s + transfer_s(size_bytes, requests, mbit_per_s, rtt_ms)
 
 
-def prediction_errors(
-    measured_s: Mapping[float, float], loopback_s: float, size_bytes: float, requests: float
-) -> dict[float, float]:
-    """Return, by bandwidth in Mbit/s, the relative error of `read_s`, predicted ÷ measured − 1, at shaped links that
-    the model has not seen. measured_s: seconds by bandwidth; loopback_s: without shaping, all that it is given."""
-    modelled = {rate: read_s(loopback_s, size_bytes, requests, rate) for rate in measured_s}
-    return {rate: modelled[rate] / seconds - 1 for rate, seconds in measured_s.items()}
+def prediction_errors(measured_s: Mapping[float, float], loopback_s: float, size_bytes: float) -> dict[float, float]:
+    """Return the error of `read_s`, predicted ÷ measured − 1, at shaped links that it has not seen, by Mbit/s."""
+    return {rate: read_s(loopback_s, size_bytes, 0, rate) / seconds - 1 for rate, seconds in measured_s.items()}
 
 
 class Namespace:
-    """A network namespace with loopback alone, of this bandwidth in both directions together. The kernel removes it
-    with the last process in it, and its own process ends with this one, however that ends.
-
-    path: of the namespace, what `enter` takes in any process of this machine.
-    """
+    """A network namespace with a loopback of this bandwidth, both directions together. It ends with this process,
+    however that ends: the kernel removes a namespace with the last process in it."""
 
     def __init__(self, mbit_per_s: float) -> None:
-        """mbit_per_s: from 0.1 to 100,000. Nothing is started yet."""
         self.mbit_per_s = parameters.at_least(mbit_per_s, 0.1, "mbit_per_s", most=100_000)
-        shaped = _SHAPED.format(rate=round(1000 * self.mbit_per_s), burst=BURST)
-        self._service = Service(
-            f"link of {self.mbit_per_s:g} Mbit/s", ["unshare", "--net", "sh", "-c", shaped], ready=self._is_shaped
-        )
+        shaped = _SHAPED.format(rate=round(1000 * mbit_per_s), burst=BURST)
+        command = ["unshare", "--net", "sh", "-c", shaped]
+        self._service = Service(f"link of {mbit_per_s:g} Mbit/s", command, ready=self._is_shaped)
 
     def start(self) -> "Namespace":
         """Create the namespace. Raise `UserError` with the remedy where that is not permitted."""
@@ -75,55 +65,44 @@ class Namespace:
             raise UserError(f"there is no network namespace: {str(error).rpartition('; ')[2]}; {REMEDY}") from None
         return self
 
-    @property
-    def path(self) -> str:
-        """The namespace's file in /proc."""
-        return f"/proc/{self._service.pid}/ns/net"
-
-    def command(self, command: Sequence[str]) -> list[str]:
-        """Return a command that runs this one within the namespace, for a `Service`, whose `ready` is `listens`."""
-        return ["nsenter", f"--net={self.path}", "--", *command]
-
-    def listens(self, port: int) -> bool:
-        """Return whether something within the namespace listens on this port."""
-        tables = (Path(f"/proc/{self._service.pid}/net/{name}").read_text().splitlines() for name in ("tcp", "tcp6"))
-        rows = [line.split() for table in tables for line in table[1:]]
-        return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)  # 0A: listening
-
-    def carried_bytes(self) -> int:
-        """Return the bytes that the link has carried, both directions, by the kernel's own counter."""
-        lines = Path(f"/proc/{self._service.pid}/net/dev").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.split()[0] == "lo:")
-
     def close(self) -> None:
-        """End the namespace's process. Safe to call twice."""
+        """End it. Safe to call twice."""
         self._service.close()
 
-    def _is_shaped(self, port: int) -> bool:
-        return (self._service.folder / "shaped").exists()
-
-    def __enter__(self) -> "Namespace":
-        return self.start()
+    __enter__ = start
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def path(self) -> str:
+        """The namespace's file, for `enter` in any process of this machine."""
+        return f"/proc/{self._service.pid}/ns/net"
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """Return a command that runs this one within, for a `Service`, whose `ready` is `listens`."""
+        return ["nsenter", f"--net={self.path}", "--", *command]
+
+    def listens(self, port: int) -> bool:
+        """Return whether something within listens on this port."""
+        tables = [Path(f"/proc/{self._service.pid}/net/{name}").read_text().splitlines() for name in ("tcp", "tcp6")]
+        rows = [line.split() for table in tables for line in table[1:]]
+        return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)  # 0A: listening
+
+    def _is_shaped(self, port: int) -> bool:
+        return (self._service.folder / "shaped").exists()
 
 
 def enter(path: str) -> None:
     """Move the calling thread, and those that it starts later, into a namespace; an empty path does nothing.
 
-    Threads that run already stay where they are: enter before a library opens its pool of connections. Raise
-    `UserError` where that is not permitted, or the namespace has ended.
+    Threads that run already stay where they are: enter before a library opens its connections. Raise `UserError` where
+    that is not permitted, or the namespace has ended.
     """
-    if not path:
-        return
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
+        with open(path or os.devnull) as file:
+            if path and ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        finally:
-            os.close(descriptor)
     except OSError as error:
         remedy = "start it again" if isinstance(error, FileNotFoundError) else REMEDY
         raise UserError(f"can't enter the network namespace {path}: {error.strerror}; {remedy}") from None
@@ -131,44 +110,30 @@ def enter(path: str) -> None:
 
 def within(path: str, call: Callable[[], Any]) -> Any:
     """Return call(), run by a thread within a namespace. What it raises is raised here."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: (enter(path), call())[1]).result()
 
 
-def measured_mbit_per_s(path: str = "", seconds: float = 0.3, most_bytes: int = 1 << 30) -> float:
-    """Return the bandwidth of one TCP connection within a namespace, or of this machine's loopback without a path."""
-    return within(path, functools.partial(_received_mbit_per_s, seconds, most_bytes))
+def measured_mbit_per_s(path: str = "", size_bytes: int = 1 << 28) -> float:
+    """Return the bandwidth of a TCP connection in a namespace, or of this machine's loopback, for so many bytes."""
+    return within(path, functools.partial(_received_mbit_per_s, size_bytes))
 
 
-def _received_mbit_per_s(seconds: float, most_bytes: int) -> float:
-    block, received = bytes(1 << 16), 0
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        receiving = socket.create_connection(server.getsockname())
-        sending, _ = server.accept()
-
-    def send() -> None:
-        with sending:
-            end = time.perf_counter() + seconds
-            for _ in range(most_bytes // len(block)):
-                if time.perf_counter() > end:
-                    break
-                sending.sendall(block)
-
-    with receiving:
-        start = time.perf_counter()
-        threading.Thread(target=send).start()
-        while got := len(receiving.recv(1 << 20)):
-            received += got
-        return max(0, received - BURST) * 8e-6 / (time.perf_counter() - start)
+def _received_mbit_per_s(size_bytes: int) -> float:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        receiving, sending = socket.create_connection(server.getsockname()), server.accept()[0]
+        block, start = bytes(1 << 16), time.perf_counter()
+        pool.submit(lambda: ([sending.sendall(block) for _ in range(size_bytes // len(block))], sending.close()))
+        with receiving:
+            while receiving.recv(1 << 20):
+                pass
+        return (size_bytes - BURST) * 8e-6 / (time.perf_counter() - start)
 
 
 @functools.cache
 def shaping_permitted() -> Literal[True] | Missing:
-    """Return True where this process may create a namespace, shape its link and enter it; else why not and the remedy.
-
-    Probed once by doing so. `is True` is the test: `Missing` is not empty."""
+    """Return True where a namespace can be created, shaped and entered, which is tried once; else why not, and the
+    remedy. Test it by `is True`: `Missing` is not empty."""
     try:
         with Namespace(100) as namespace:
             within(namespace.path, lambda: None)

@@ -1,0 +1,146 @@
+"""Batches for training: rows as a float32 matrix, in each file format, and the storages that files are read from."""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from kit.common import parameters, readers
+from kit.errors import UserError
+from kit.techniques.storage import link, servers
+
+Fetch = Callable[[str], Any]
+"""Key of a file → a buffer of its bytes."""
+SMALL_FILES = 16
+"""Files per batch of the format that has many."""
+_NO_HDFS = "pip install hdfs-native"
+
+
+def matrix(table: pa.Table) -> np.ndarray:
+    """Return the table as float32 [rows, columns], in C order; null is NaN."""
+    return np.column_stack([one.to_numpy(zero_copy_only=False).astype(np.float32) for one in table.itercolumns()])
+
+
+def _write_npy(table: pa.Table, file: io.BytesIO) -> None:
+    np.save(file, matrix(table))
+
+
+def _read_npy(content: Any) -> np.ndarray:
+    return np.load(io.BytesIO(content))
+
+
+def _read_parquet(content: Any) -> np.ndarray:
+    return matrix(parquet.read_table(pa.BufferReader(pa.py_buffer(content)), use_threads=False))
+
+
+FORMATS = {
+    "Parquet Snappy": (partial(parquet.write_table, compression="snappy"), _read_parquet, 1),
+    "Parquet zstd": (partial(parquet.write_table, compression="zstd"), _read_parquet, 1),
+    "Parquet, no codec": (partial(parquet.write_table, compression="none"), _read_parquet, 1),
+    "npy": (_write_npy, _read_npy, 1),
+    "npy, small files": (_write_npy, _read_npy, SMALL_FILES),
+}
+"""How a table is written into a file, how the file's bytes become a matrix again, and how many files a batch has."""
+
+
+def keys(name: str, number: int) -> list[str]:
+    """Return the keys of the files of one batch in a format."""
+    folder = re.sub(r"\W+", "-", name).lower()
+    return [f"{folder}/{number:05d}.{part:02d}" for part in range(FORMATS[name][2])]
+
+
+def write(table: pa.Table, batch: int, formats: Sequence[str], put: Callable[[str, bytes], Any]) -> int:
+    """Write batches of `batch` rows of the table's numbers in each format by put(key, bytes); return how many batches.
+
+    Raise `UserError` where the table has no column of numbers, or no whole batch."""
+    kinds = (pa.types.is_integer, pa.types.is_floating)
+    numeric = table.select([one.name for one in table.schema if any(kind(one.type) for kind in kinds)])
+    if not numeric.column_names:
+        raise UserError(f"data has no column of numbers, only {', '.join(table.column_names)[:200]}; add one")
+    parameters.at_least(batch, SMALL_FILES, "batch", most=max(SMALL_FILES, len(table)), whole=True)
+    for number in range(len(table) // batch):
+        for name in formats:
+            write_one, _, files = FORMATS[name]
+            for part, key in enumerate(keys(name, number)):
+                first, end = (number * batch + batch * edge // files for edge in (part, part + 1))
+                write_one(numeric.slice(first, end - first), written := io.BytesIO())
+                put(key, written.getvalue())
+    return len(table) // batch
+
+
+def decoded(name: str, contents: Sequence[Any]) -> np.ndarray:
+    """Return the batch of these files, in their order."""
+    return np.concatenate([FORMATS[name][1](content) for content in contents])
+
+
+def digest(arrays: Iterable[Any]) -> str:
+    """Return the SHA-256 of the bytes of all arrays or tensors, one after the other."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array))
+    return found.hexdigest()
+
+
+def put_file(folder: Path, key: str, content: bytes) -> None:
+    """Write a file in a folder."""
+    (folder / key).parent.mkdir(parents=True, exist_ok=True)
+    (folder / key).write_bytes(content)
+
+
+def drop_cached(folder: Path, names: Sequence[str]) -> None:
+    """Drop these files from the page cache, where the system can: the next read comes from the disk."""
+    for name in names if hasattr(os, "posix_fadvise") else ():
+        with open(folder / name, "rb") as file:
+            os.fdatasync(file.fileno())  # a page that is not flushed stays
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def from_folder(folder: Path) -> Fetch:
+    """Return the reader of files in a folder."""
+    return lambda key: (folder / key).read_bytes()
+
+
+def from_bucket(bucket: servers.Bucket) -> Fetch:
+    """Return the reader of objects in an S3 bucket, by obstore; within its namespace, if it has one."""
+    link.enter(bucket.namespace)
+    store = bucket.obstore()
+    return bucket.reached()(lambda key: store.get(key).bytes())
+
+
+def from_url(url: str, **options: Any) -> Fetch:
+    """Return the reader of files below an address."""
+    files, root = file_system(url, **options)
+    return readers.readable(url)(lambda key: files.cat_file(f"{root}/{key}"))
+
+
+def upload(folder: Path, url: str, **options: Any) -> None:
+    """Write all files of a folder below an address."""
+    files, root = file_system(url, **options)
+    with readers.readable(url):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                files.pipe_file(f"{root}/{path.relative_to(folder)}", path.read_bytes())
+
+
+def file_system(url: str, **options: Any) -> tuple[Any, str]:
+    """Return fsspec's file system of an address, and the path in it: az:// by adlfs, hdfs:// by hdfs-native.
+
+    options: of the file system. Raise `UserError` with the remedy where its package is missing, or it can't be used."""
+    import fsspec
+
+    if url.startswith("s3://"):
+        bucket = servers.at(url)
+        return bucket.s3fs(), bucket.path()
+    fsspec.register_implementation("hdfs", "hdfs_native.fsspec.HdfsFileSystem", clobber=True, errtxt=_NO_HDFS)
+    if url.startswith("hdfs://"):
+        options = {"dfs.client.failover.max.attempts": "3"} | options  # 15 of them would take minutes
+    with readers.readable(url):
+        return fsspec.core.url_to_fs(url, **options)
