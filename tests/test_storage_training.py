@@ -1,6 +1,7 @@
 """Batches are equal in each format and storage, waiting is put down to its cause, and checkpoints are complete."""
 
 import base64
+import dataclasses
 import os
 import secrets
 import shutil
@@ -50,13 +51,13 @@ def test_s3_and_the_link_hold_the_same_bytes(tmp_path):
     """The server sends each batch as it was written, also within a namespace."""
     written(tmp_path / "kit")
     with servers.Server(tmp_path) as server:
-        fetch = batches.from_bucket(server.bucket())
+        fetch = batches.from_bucket(server.bucket("kit"))
         np.testing.assert_array_equal(read(fetch, "npy, small files"), EXPECTED.astype(np.float32))
         with pytest.raises(UserError, match="no such object"):
             fetch("nothing")
     if link.shaping_permitted() is True:
         with link.Namespace(100) as namespace, servers.Server(tmp_path, namespace=namespace) as server:
-            found = link.within("", lambda: read(batches.from_bucket(server.bucket()), "Parquet Snappy"))
+            found = link.within("", lambda: read(batches.from_bucket(server.bucket("kit")), "Parquet Snappy"))
             np.testing.assert_array_equal(found, EXPECTED.astype(np.float32))
 
 
@@ -162,9 +163,12 @@ def test_the_servers_counter_is_the_proof_of_s3(tmp_path):
     written(tmp_path / "kit")
     idle = services.Service("idle", ["sleep", "60"], ready=lambda port: True)
     with servers.Server(tmp_path) as server, idle.start():
-        opened = partial(batches.from_bucket, server.bucket())
-        for pid, state in ((server.bucket().pid, "verified"), (idle.pid, "fell back")):
-            assert training.fed("npy", 2, 0.001, opened=opened, server=pid)(1).execution_proof().state == state
+        bucket = server.bucket("kit")
+        opened = partial(batches.from_bucket, bucket)
+        for pid, state in ((bucket.pid, "verified"), (idle.pid, "fell back")):
+            served = dataclasses.replace(bucket, pid=pid)
+            proof = training.fed("npy", 2, 0.001, opened=opened, served=served)(1).execution_proof()
+            assert proof.state == state and proof.facts["gets"] == 2
 
 
 def test_a_share_above_its_bound_needs_enough_rounds():
@@ -239,7 +243,7 @@ def test_a_killed_upload_leaves_no_object(tmp_path):
     """A process that is killed in the middle of a multipart upload leaves no object to read; a whole upload does."""
     (tmp_path / "kit").mkdir()
     with servers.Server(tmp_path) as server:
-        bucket = server.bucket()
+        bucket = server.bucket("kit")
         url = f"s3://{bucket.key}:{bucket.secret}@{bucket.name}?endpoint={bucket.endpoint}"
         child = subprocess.Popen([sys.executable, "-c", UPLOADER, url], stdout=subprocess.PIPE, text=True)
         assert child.stdout.readline() == "half\n"

@@ -9,7 +9,7 @@ from kit.measure.result import Result
 from kit.record import formatting
 from kit.record.document import Chart, Series, Table
 from kit.techniques.storage.layouts import Written
-from kit.techniques.storage.link import measured_mbit_per_s, read_s
+from kit.techniques.storage.link import measured_mbit_per_s, prediction_errors, read_s
 
 MBIT_PER_S = [10.0 * 10 ** (step / 6) for step in range(19)]
 """Bandwidths of the map: 10 Mbit/s to 10 Gbit/s."""
@@ -62,14 +62,18 @@ def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result
         return seconds[0] / seconds[1]
 
     series = [Series(name, MBIT_PER_S, [ratio(name, rate) for rate in MBIT_PER_S], style="modelled") for name in names]
-    sizes = [point.size for point in shaped.record.points] if shaped else []
+    sizes, errors = [point.size for point in shaped.record.points] if shaped else [], []
     for name in names if sizes else ():
+        measured_s = {size: shaped.at(size)[name].seconds for size in sizes if shaped.at(size)[name].seconds}
+        errors += prediction_errors(measured_s, result[name].seconds, written[name].mib * 2**20).values()
         at = {size: one for size in sizes if (one := shaped.at(size)[name]).interval}
         ends = [[1 / one.interval[end] for one in at.values()] for end in (1, 0)]
         series += [Series(f"{name}, shaped", [*at], [1 / one.speedup for one in at.values()], *ends)] if at else []
     best = [f"{min(names, key=lambda name, at=at: ratio(name, at))} at {at:,}" for at in (10, 100, 1000, 10_000)]
-    note = f"Modelled: the read over loopback + bytes ÷ bandwidth. Least time: {', '.join(best)} Mbit/s. Loopback "
-    note += f"carries {formatting.number(measured_mbit_per_s())} Mbit/s here."
+    note = f"Modelled: the read over loopback + bytes ÷ bandwidth. Least time: {', '.join(best)} Mbit/s. "
+    if errors:
+        note += f"Predicted times are off by {100 * min(errors):+.0f} to {100 * max(errors):+.0f} % at shaped links. "
+    note += f"Loopback carries {formatting.number(measured_mbit_per_s())} Mbit/s here."
     title = f"Time to read by codec, relative to {base} (lower is better)"
     return Chart(title, "bandwidth, Mbit/s", f"time ÷ time of {base}", series, log_x=True, note=note)
 

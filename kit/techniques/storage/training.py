@@ -91,12 +91,18 @@ def feed(fetch: Fetch, name: str, count: int, consumers: int, step_s: float) -> 
 
 
 def fed(
-    name: str, count: int, step_s: float, *, opened: Callable[[], Fetch], cold: Path | None = None, server: int = 0
+    name: str,
+    count: int,
+    step_s: float,
+    *,
+    opened: Callable[[], Fetch],
+    cold: Path | None = None,
+    served: servers.Bucket | None = None,
 ) -> Callable[[int], Setup]:
     """Return a variant, a function of the number of consumers: `count` batches in a format, from a storage.
 
     opened: opens the storage, in the variant's process. cold: folder whose files are dropped from the page cache before
-    each call. server: process whose sent bytes prove that it was read.
+    each call. served: private bucket whose server's traffic proves that it was read.
     """
     every = [key for number in range(count) for key in batches.keys(name, number)]
 
@@ -108,7 +114,7 @@ def fed(
             return feed(fetch, name, count, consumers, step_s)
 
         peak = Peak(TIME, STEPS * step_s, "each consumer computes and never waits")
-        return Setup(call, lambda: came_from(fetch, every, cold, server), peak=peak)
+        return Setup(call, lambda: came_from(fetch, every, cold, served), peak=peak)
 
     return variant
 
@@ -122,7 +128,7 @@ def storages(opened: ExitStack, folder: Path, mbit_per_s: float, url: str) -> tu
     found = {
         "disk": {"opened": partial(batches.from_folder, folder), "cold": folder},
         "memory": {"opened": partial(batches.from_folder, Path(memory))},
-        "S3": {"opened": partial(batches.from_bucket, bucket), "server": bucket.pid},
+        "S3": {"opened": partial(batches.from_bucket, bucket), "served": bucket},
         OVER_LINK: {"opened": partial(batches.from_bucket, bucket)},
     }
     if url:
@@ -133,22 +139,23 @@ def storages(opened: ExitStack, folder: Path, mbit_per_s: float, url: str) -> tu
         return found, f"{permitted.reason}; {permitted.remedy}"
     namespace = opened.enter_context(link.Namespace(mbit_per_s))
     bucket = opened.enter_context(servers.Server(folder.parent, namespace=namespace)).bucket(folder.name)
-    return found | {OVER_LINK: {"opened": partial(batches.from_bucket, bucket), "server": bucket.pid}}, ""
+    return found | {OVER_LINK: {"opened": partial(batches.from_bucket, bucket), "served": bucket}}, ""
 
 
-def came_from(fetch: Fetch, every: Sequence[str], cold: Path | None, server: int) -> ExecutionProof:
+def came_from(fetch: Fetch, every: Sequence[str], cold: Path | None, served: servers.Bucket | None) -> ExecutionProof:
     """Fetch each file once and return where its bytes came from, by the kernel's counters: of this process's reads from
     disks, or of what the server's process wrote."""
-    process = psutil.Process(server or None)
-    if not hasattr(process, "io_counters"):
+    if not hasattr(psutil.Process, "io_counters"):
         return ExecutionProof(state="unverified", note="this system does not count a process's bytes")
     batches.drop_cached(cold or Path(), every if cold else [])
-    before = process.io_counters()
-    size = sum(len(fetch(key)) for key in every)
-    after = process.io_counters()
-    sent, read = after.write_chars - before.write_chars, after.read_bytes - before.read_bytes
-    counted = {"sent_by_server_mib": sent / 2**20} if server else {"from_disk_mib": read / 2**20}
-    facts = {name: round(value, 1) for name, value in ({"read_mib": size / 2**20} | counted).items()}
-    if (server and sent < size) or (cold and read < size):
-        return fell_back("the page cache, or a file system in memory", **facts)
-    return verified(files=len(every), **facts)
+    before = psutil.Process().io_counters().read_bytes
+    facts: dict[str, float] = {"files": len(every)}
+    if served:
+        mib, traffic = servers.counted(served, lambda: sum(len(fetch(key)) for key in every) / 2**20)
+        facts |= {"gets": traffic.gets, "sent_by_server_mib": traffic.sent_mib}
+    else:
+        mib = sum(len(fetch(key)) for key in every) / 2**20
+        facts["from_disk_mib"] = (psutil.Process().io_counters().read_bytes - before) / 2**20
+    if (served or cold) and [*facts.values()][-1] < mib:
+        return fell_back("the page cache, or a file system in memory", read_mib=mib, **facts)
+    return verified(read_mib=mib, **facts)
