@@ -20,8 +20,7 @@ from kit.measure.answers import equal
 from kit.techniques.dataframes import QUESTIONS, clusters, engines, own, workload
 
 pyspark = pytest.importorskip("pyspark")
-WITHOUT_JAVA = capabilities.probe("pyspark")
-needs_java = pytest.mark.skipif(WITHOUT_JAVA is not None, reason=str(WITHOUT_JAVA and WITHOUT_JAVA.reason))
+needs_java = pytest.mark.skipif(bool(why := capabilities.probe("pyspark")), reason=why.reason if why else "")
 pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 
 ANSWERS = """
@@ -30,8 +29,8 @@ from kit.measure.answers import portable
 from kit.techniques.dataframes import clusters, engines
 
 engine, cluster, asked, out = pickle.loads(sys.stdin.buffer.read())
-engines.WARM_S = 1e-9  # one untimed call
-if engine != "pandas":
+engines.WARM_S = 1e-9  # two untimed calls
+if engine in ("pyspark", "sail"):
     session = clusters.sail() if engine == "sail" else clusters.spark(cluster)
     clusters.spark = clusters.sail = lambda *_: session  # one for all questions
 found = {}
@@ -44,8 +43,7 @@ with open(out, "wb") as file:
 
 
 def answers(folder, engine, asked, cluster=""):
-    """Return name → (answer, execution proof) of the questions in `asked`: name → (tables, question), by a process of
-    its own: it has one kind of Spark session."""
+    """Return name → (answer, execution proof) of `asked`, name → (tables, question), by a process of its own."""
     out = folder / f"{engine}.pickle"
     environment = os.environ | {"KIT_THREADS": "2"}
     given = pickle.dumps((engine, cluster, asked, str(out)))
@@ -56,14 +54,13 @@ def answers(folder, engine, asked, cluster=""):
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    """All questions, on tables with missing values, and those of a user's own table with odd names."""
+    """All questions, on tables with missing values and on a user's own."""
     cache = tmp_path_factory.mktemp("cache")
     flights = workload.tables("delay_features", 5_000, cache=cache)
-    found = {"delay_features": (flights, "delay_features")}
-    for question in (name for name in QUESTIONS if name.startswith(("groupby", "join"))):
-        found[question] = workload.tables(question, 4_000, keys=10, missing=0.2, cache=cache), question
     mine = own.tables(flights.paths["flights"], ["tailnum", "dep_time"], ["dep_delay", "distance"], cache=cache)
-    return found | {name: (mine, name) for name in ("own_groupby", "own_sort", "own_join")}
+    made = {name: workload.tables(name, 4_000, 10, 0.2, cache) for name in QUESTIONS if name.startswith(("g", "j"))}
+    of = {name: flights if name == "delay_features" else made.get(name, mine) for name in QUESTIONS}
+    return {name: (tables, name) for name, tables in of.items()}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +75,7 @@ def test_engines_agree(engine, asked, expected, tmp_path):
     found = answers(tmp_path, engine, asked)
     assert not {name: note for name in asked if (note := equal(found[name][0], expected[name][0]).note)}
     proofs = [proof for _, proof in found.values()]
-    assert {(proof.state, proof.facts["threads"]) for proof in proofs} == {("verified", 2)}, proofs
+    assert {(proof.state, proof.facts["threads"]) for proof in proofs} == {("verified", 2)}
     assert all(proof.costs.keys() >= {"start_s", "load_s", "first_query_s", "warm_up_s"} for proof in proofs)
     if engine == "pyspark":
         assert all(proof.facts["jobs"] >= proof.facts["calls"] > 0 for proof in proofs)
@@ -87,21 +84,18 @@ def test_engines_agree(engine, asked, expected, tmp_path):
 COUNTED = dict(jobs=9, tasks=9, executors=2, threads=2, lost=0, cached_tables=1, uncached_partitions=0)
 
 
-@pytest.mark.parametrize(
-    ("now", "note"),
-    [
-        ({"jobs": 10}, "cached answers: 1 jobs for 5 calls"),
-        ({"executors": 1, "lost": 1}, "1 of 2 executors, 1 lost"),
-        ({"uncached_partitions": 3}, "3 partitions are not in memory"),
-    ],
-)
+NO_WORK = [
+    ({"jobs": 10}, "cached answers: 1 jobs for 5 calls"),
+    ({"executors": 1, "lost": 1}, "1 of 2 executors, 1 lost"),
+    ({"uncached_partitions": 3}, "3 partitions are not in memory"),
+]
+
+
+@pytest.mark.parametrize(("now", "note"), NO_WORK)
 def test_counters_that_prove_no_work(now, note):
     """An answer without a job of its own, a lost executor and a table that left memory are no execution."""
     proof = engines._spark_engaged(COUNTED, COUNTED | {"jobs": 99, "tasks": 99} | now, calls=5)
     assert proof.state == "fell back" and note in proof.note
-
-
-# Clusters ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -126,25 +120,22 @@ def standalone():
 @pytest.mark.alone
 def test_a_standalone_cluster_is_used_and_a_killed_executor_costs_that_variant_alone(standalone, asked, tmp_path):
     """Answers come from the cluster's executor; when it is killed, its variant is rejected and the others go on."""
-    (address, worker), (tables, question) = standalone, asked["groupby_1"]
+    address, worker_pid = standalone[0], standalone[1].pid
     assert clusters.checked(address) == address
 
     def killing(tables, question):
         setup = engines.pyspark(tables, question, cluster=address)
-        before = setup.execution_proof().facts
-        assert before["executors"] == before["threads"] == 1
+        assert setup.execution_proof().facts["executors"] == 1
         for process in psutil.Process(worker_pid).children(recursive=True):
             if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline()):
                 process.kill()
         return setup
 
-    worker_pid = worker.pid
     comparison = Comparison("killed", baseline="pandas", time_budget_s=0.1, timeout_s=300, max_rounds=3)
     for name, function in {"pandas": engines.pandas, "Polars": engines.polars, "PySpark": killing}.items():
         comparison.variant(name, function)
-    result = comparison.run(tables, question)
-    assert result["Polars"].variant.state == "measured" and result["Polars"].variant.check.state == "passed"
-    assert result["PySpark"].variant.check.state == "passed"
+    result = comparison.run(*asked["groupby_1"])
+    assert result["Polars"].variant.check.state == result["PySpark"].variant.check.state == "passed"
     assert result["PySpark"].verdict == "rejected" and "lost" in result["PySpark"].reason
 
 
@@ -154,20 +145,19 @@ def test_another_python_on_the_workers_is_one_sentence(standalone, tmp_path, mon
     """Workers with another Python are found by a task on them, before anything is measured."""
     other = "import sys\nsys.version_info = type('Info', (tuple,), {'major': 3, 'minor': 9})((3, 9, 1, 'final', 0))\n"
     (tmp_path / "sitecustomize.py").write_text(other)
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} \"$@\"\n")
-    python.chmod(0o755)
-    monkeypatch.setenv("PYSPARK_PYTHON", str(python))
-    own = "{}.{}".format(*sys.version_info)
-    with pytest.raises(UserError, match=f"workers have Python 3.9, and {own} is here; install the same on both$"):
+    script = f'#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} "$@"\n'
+    (tmp_path / "python").write_text(script)
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setenv("PYSPARK_PYTHON", str(tmp_path / "python"))
+    with pytest.raises(UserError, match=r"workers have Python 3.9, and 3\.\d+ is here; install the same on both$"):
         clusters.checked(standalone[0])
 
 
 def test_a_spark_connect_server_answers(asked, expected, tmp_path):
     """PySpark's variant works on any server of Spark Connect: here Sail's, in a process of its own, without Java."""
     few = {name: asked[name] for name in ("groupby_3", "join_2", "delay_features")}
-    server = [sys.executable, "-m", "pysail", "spark", "server", "--ip", "127.0.0.1", "--port", "{port}"]
-    with Service("Sail's server", server).start() as server:
+    command = f"{sys.executable} -m pysail spark server --ip 127.0.0.1 --port {{port}}".split()
+    with Service("Sail's server", command).start() as server:
         address = f"sc://127.0.0.1:{server.port}"
         assert clusters.checked(address) == address
         found = answers(tmp_path, "pyspark", few, address)
@@ -193,15 +183,19 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(scheme, monkeypatch):
         clusters.checked(address)
 
 
-def test_other_packages_on_dask_workers_are_one_sentence(tmp_path):
-    """Workers with another version of a package, or none at all, are found before anything is sent there."""
+def test_dask_workers_answer_unless_they_have_other_packages(asked, expected, tmp_path):
+    """Workers in processes of their own answer as pandas does; none at all, or another version of a package on one of
+    them, is found before anything is sent there."""
     (tmp_path / "old/cloudpickle-1.0.0.dist-info").mkdir(parents=True)
     (tmp_path / "old/cloudpickle-1.0.0.dist-info/METADATA").write_text("Name: cloudpickle\nVersion: 1.0.0\n")
     with dask_cluster(tmp_path / "cluster") as found:
         with pytest.raises(UserError, match=r"it has no worker; start one$"):
             clusters.checked(found.address)
-        found.worker(tmp_path, PYTHONPATH=str(tmp_path / "old"))
-        found.wait()
+        found.worker(tmp_path), found.worker(tmp_path), found.wait()
+        assert list(engines.on_cluster(found.address)) == ["Dask on cluster"]
+        answer, proof = answers(tmp_path, "dask", {"one": asked["groupby_3"]}, found.address)["one"]
+        assert not equal(answer, expected["groupby_3"][0]).note and proof.facts["workers"] == 2
+        found.worker(tmp_path, PYTHONPATH=str(tmp_path / "old")), found.wait()
         here = version("cloudpickle")
         with pytest.raises(UserError, match=f"have cloudpickle 1.0.0, and {here} is here; install the same on both$"):
             clusters.checked(found.address)

@@ -32,7 +32,7 @@ from kit.techniques.dataframes.tables import Tables
 
 FLIGHT_TEXT = ("carrier", "origin", "dest", "tailnum")
 STEADY, WARM_CALLS, WARM_S = 0.9, 3, 10.0
-"""A JVM is warm when three calls in a row took no less than 90 % of the fastest before them, or after 10 s of calls."""
+"""A JVM is warm when three calls in a row took 90 % of the fastest before them or more, or 10 s after the first."""
 
 _spent: dict[str, float] = {}
 """Seconds of setup that are not the engine's start: `load_s`, and `first_query_s` and `warm_up_s` of a JVM."""
@@ -389,7 +389,7 @@ def _spark(
         took.append(time.perf_counter() - began)
         return answer
 
-    while sum(took) < WARM_S and (len(took) <= n or min(took[-n:]) < STEADY * min(took[:-n])):
+    while sum(took[1:]) < WARM_S and (len(took) <= n or min(took[-n:]) < STEADY * min(took[:-n])):
         call()
     _spent.update(first_query_s=took[0], warm_up_s=sum(took[1:]))
     warm = len(took)

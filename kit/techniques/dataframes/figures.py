@@ -18,7 +18,7 @@ def first_answer(result: Result) -> Chart:
     costs = {one.name: {"first_query_s": one.first_call_s, **one.execution_proof.costs}
              for one in point.variants if one.execution_proof and one.first_call_s is not None}  # fmt: skip
     parts = [Series(label, [*costs], [one.get(name) or 0 for one in costs.values()]) for name, label in PARTS.items()]
-    title = f"First answer at {formatting.count(point.size, 'rows')} by engine (lower is better)"
+    title = f"First answer at {formatting.short(point.size)} rows, lower is better"
     note = "Imports and session; tables, from files in the page cache; the first query. Later ones are faster."
     return Chart(title, "engine", "seconds", parts, shape="stacked", note=note)
 
@@ -40,16 +40,15 @@ def growth(result: Result) -> Table:
         above = "–" if found is None else found.overtakes
         if above == "between":
             above = " to ".join(formatting.count(round(end)) for end in (found.from_low, found.from_high)) + " rows"
-        rows.append([name, above, exponent])
-    return Table("Growth with the rows", ["engine", f"faster than {record.asked.baseline} above", "exponent"], rows)
+        if at:
+            rows.append([name, above, exponent])
+    heads = ["engine", f"faster than {record.asked.baseline} above", "exponent (95 % CI)"]
+    return Table("Growth with the rows", heads, rows)
 
 
-def unbeaten(result: Result, claimed: dict[str, list[str]]) -> dict[str, bool | None]:
-    """Return the parts of a claim: for each of `RANGES` in which a size was measured, whether the engines that no other
-    is faster than at any of them (significantly, paired within the rounds) are all among those claimed.
-
-    None where the baseline is one of them, so that nothing is shown, or where nothing is claimed.
-    """
+def _unbeaten(result: Result) -> dict[str, list[str]]:
+    """Return, for each of `RANGES` in which a size was measured, the engines that no other is faster than at any of
+    them: significantly, and paired within the rounds."""
     found: dict[str, list[str]] = {}
     for size in (point.size for point in result.record.points):
         at, words = result.at(size), next(words for words, most in RANGES.items() if size <= most)
@@ -57,9 +56,21 @@ def unbeaten(result: Result, claimed: dict[str, list[str]]) -> dict[str, bool | 
         pairs = {(one, other): at.paired(one, other) for one in timed for other in timed if one != other}
         beaten = {other for (_, other), pair in pairs.items() if pair and pair.verdict == "faster"}
         found[words] = [name for name in found.get(words, timed) if name in timed and name not in beaten]
+    return found
+
+
+def fastest(result: Result) -> Table:
+    """Return the engines that no other is faster than, by range of rows."""
+    rows = [[words, ", ".join(names) or "none at each size"] for words, names in _unbeaten(result).items()]
+    return Table("Fastest engines by rows", ["rows", "no engine is significantly faster than"], rows)
+
+
+def claimed(result: Result, engines: dict[str, list[str]]) -> dict[str, bool | None]:
+    """Return the parts of a claim: by range, whether its fastest engines are all among those claimed; None where the
+    baseline is one of them, so that nothing is shown, or where nothing is claimed."""
     parts = {}
-    for words, names in found.items():
-        unknown = result.record.asked.baseline in names or words not in claimed
+    for words, names in _unbeaten(result).items():
+        unknown = result.record.asked.baseline in names or words not in engines
         part = f"{words}: no engine is faster than {' or '.join(names) or 'all others at each size'}"
-        parts[part] = None if unknown else bool(names) and set(names) <= set(claimed[words])
+        parts[part] = None if unknown else bool(names) and set(names) <= set(engines[words])
     return parts
