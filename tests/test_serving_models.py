@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from kit.common import load
+from kit.common.load.capacity import dependence
 from kit.errors import UserError
 from kit.techniques.serving import autoscaling, queue_model
 
@@ -77,3 +78,11 @@ def test_a_server_against_itself_is_rarely_different():
         _, low, high = found[0].ratio(found[500])
         different += not low <= 1 <= high
     assert different <= binom.ppf(0.999, 60, 0.05)
+
+
+def test_requests_that_wait_together_count_as_fewer():
+    """Independent requests count one each; of those that are over the bound in spells of eight, eight count as one."""
+    alone = np.random.default_rng(0).random(40_000) < 0.02
+    assert dependence(alone, 10) == pytest.approx(1, abs=0.2)
+    assert dependence(np.repeat(alone[:10_000], 8), 10) == pytest.approx(8, rel=0.25)
+    assert dependence(np.zeros(100, bool), 10) == dependence(np.ones(3, bool), 10) == 1

@@ -1,0 +1,96 @@
+"""How often is a capacity wrong? Searches and comparisons on simulated queues, whose capacity is known from long runs.
+
+Per queue and shortest load: how often the interval of `load.capacity` contains the true capacity, and how many seconds
+of load a search takes. Per speed and number of rounds: how often `load.capacities` shows a significant difference,
+where speed 1 is the same server twice. All time is simulated.
+
+    python benchmarks/capacity_study.py --searches 100
+"""
+
+import argparse
+
+import numpy as np
+
+from kit.common import load
+from kit.techniques.serving import queue_model
+
+QUEUES = {
+    "4 ms, p99 ≤ 50 ms": (0.004, 0.050, 0.99),
+    "1 ms, p99 ≤ 20 ms": (0.001, 0.020, 0.99),
+    "4 ms, p95 ≤ 20 ms": (0.004, 0.020, 0.95),
+}
+"""Mean service time in seconds (gamma, shape 4), bound in seconds, percentile."""
+APART = 1_000
+"""Between the seeds of two searches."""
+
+
+def service_s(mean_s: float) -> np.ndarray:
+    """Return service times, seconds, shape (20000,)."""
+    return np.random.default_rng(0).gamma(4, mean_s / 4, 20_000)
+
+
+def server(times_s: np.ndarray, first: int):
+    """Return how a simulated server is offered load; first: the seed that is added to each."""
+    return lambda rate, requests, seed: queue_model.simulate(times_s, 1, rate, requests, seed + first)
+
+
+def known(times_s: np.ndarray, bound_s: float, percentile: float) -> float:
+    """Return the capacity, requests per second, from long runs: a million requests at each rate."""
+    low, high = 0.0, 1 / times_s.mean()
+    for _ in range(8):
+        rate = (low + high) / 2
+        over = np.mean([queue_model.simulate(times_s, 1, rate, 200_000, 7 * seed).over(bound_s) for seed in range(5)])
+        low, high = (rate, high) if over <= (1 - percentile) * 200_000 else (low, rate)
+    return low
+
+
+def covered(searches: int, mean_s: float, bound_s: float, percentile: float, bounds: float) -> str:
+    """Return a row: share of searches whose interval contains the capacity, or nearly so, its ends, seconds of load."""
+    times_s = service_s(mean_s)
+    true = known(times_s, bound_s, percentile)
+    lows = true / np.random.default_rng(1).uniform(4, 8, searches)
+    found = [
+        load.capacity(server(times_s, APART * number), bound_s, low, 2 * true, percentile=percentile, bounds=bounds)
+        for number, low in enumerate(lows)
+    ]
+    share, near = (
+        np.mean([one.lower <= true * apart and true / apart <= one.upper for one in found]) for apart in (1, 1.05)
+    )
+    lower, upper = (np.median([getattr(one, end) for one in found]) / true for end in ("lower", "upper"))
+    took_s = np.mean([sum(point.load.requests / point.rate for point in one.points) for one in found])
+    return f"{bounds:g} | {100 * share:.0f} % | {100 * near:.0f} % | {lower:.2f}–{upper:.2f} | {took_s:.0f} s"
+
+
+def different(comparisons: int, speed: float, rounds: int) -> str:
+    """Return a row: share of comparisons that are significant, and the median ratio with the middle 90 % of them."""
+    times_s, bound_s = service_s(0.004), 0.050
+    true = known(times_s, bound_s, 0.99)
+    rates, ratios, significant = [true / 2 * 1.4**power for power in range(8)], [], 0
+    for number in range(comparisons):
+        sides = {"a": server(times_s, APART * number), "b": server(times_s / speed, APART * number + APART // 2)}
+        found = load.capacities(sides, rates, bound_s, rounds=rounds)
+        ratio, low, high = found["b"].ratio(found["a"])
+        ratios.append(ratio)
+        significant += not low <= 1 <= high
+    low, middle, high = np.quantile(ratios, [0.05, 0.5, 0.95])
+    return f"{100 * significant / comparisons:.0f} % | {middle:.2f} ({low:.2f}–{high:.2f})"
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--searches", type=int, default=100)
+    searches = parser.parse_args().searches
+    print("| queue | shortest load, bounds | in the interval | within 5 % | median interval ÷ capacity | load |")
+    print("|---|---|---|---|---|---|")
+    for name, queue in QUEUES.items():
+        for bounds in (0, 50, 200):
+            print(f"| {name} | {covered(searches, *queue, bounds)} |", flush=True)
+    print("\n| speed | rounds | significant | ratio of capacities |\n|---|---|---|---|")
+    for speed in (1, 1.3):
+        for rounds in (3, 5):
+            print(f"| {speed} | {rounds} | {different(searches, speed, rounds)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
