@@ -64,7 +64,11 @@ def test_a_table_is_equal_after_a_round_trip(odd, layout, tmp_path):
     read = readers.Read(servers.Bucket("unused"), one, odd.schema)
     assert readers.fingerprint(readers.local_disk(read)()) == readers.fingerprint(odd_table())
     name = layouts.codec(layout.codec)[0]
-    assert layouts.footer(one)[0] == {"NONE": "UNCOMPRESSED"}.get(name, name)
+    footer = pq.read_metadata(one.folder / one.first)
+    assert footer.row_group(0).column(0).compression == {"NONE": "UNCOMPRESSED"}.get(name, name)
+    values = odd_table()[layout.partition].to_pylist() if layout.partition else []
+    assert len(one.sizes) == (len(set(values)) or layout.files)
+    assert layout.row_group is None or footer.num_row_groups == 6
     assert all((one.folder / name).stat().st_size == size for name, size in one.sizes.items())
 
 
@@ -111,11 +115,11 @@ def test_a_path_that_is_a_file_is_refused(odd, tmp_path):
 WRITER = """
 import sys, time
 from kit.techniques.storage import layouts, tables
-def slow(*given, **options):
-    write(*given, **options)
+def slow(file):
     print("wrote", flush=True)
     time.sleep(0.2)
-write, layouts.pq.write_table = layouts.pq.write_table, slow
+write = layouts.ds.write_dataset
+layouts.ds.write_dataset = lambda *given, **options: write(*given, **options, file_visitor=slow)
 stored = tables.Stored("odd", sys.argv[1], "day", "key", (), "")
 layouts.written(stored, layouts.Layout(files=20), sys.argv[2])
 """
@@ -158,7 +162,9 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def places(odd, cache) -> dict[str, layouts.Written]:
-    return layouts.places(odd, cache)
+    shapes = {"one file": Layout(), "by day": Layout(partition="day"), "by key": Layout(partition="key")}
+    shapes["many small files"] = Layout(files=30)
+    return {name: layouts.written(odd, shape, cache) for name, shape in shapes.items()}
 
 
 @pytest.fixture(scope="module")
@@ -242,11 +248,12 @@ def test_other_bytes_than_those_written_fall_back(odd, tmp_path, cache):
 def test_a_cold_read_is_cold(odd, tmp_path):
     """After the cache was dropped no page of the files is in it, by the kernel's count; after a read all are."""
     one = layouts.written(odd, Layout(files=3), tmp_path)
-    layouts.cold_read_s(one)
-    if layouts.resident(one):
+    file = one.folder / one.first
+    assert layouts.cold_read_s(file) > 0
+    if layouts.resident(file):
         pytest.skip("this file system keeps its files in memory")
     readers.local_disk(readers.Read(servers.Bucket("unused"), one, odd.schema))()
-    assert layouts.resident(one) == 1
+    assert layouts.resident(file) == 1
 
 
 def test_a_server_that_stops_in_mid_read_is_named(odd, cache, places, monkeypatch):

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from kit.common import disk_cache
 from kit.common.parameters import at_least
@@ -25,11 +24,11 @@ CODECS = {"none": "NONE", "Snappy": "SNAPPY", "LZ4": "LZ4", "gzip": "GZIP", "zst
 """Name → pyarrow's name. gzip and zstd take a level: "zstd 3"."""
 LEVELS = {"gzip": 9, "zstd": 22}
 """Codec → its highest level."""
+ROW_GROUP = 1_048_576  # rows at most, pyarrow's default
 FOLDER = "storage"
 """Folder in the cache: each folder in it is a layout, and a bucket of a private server."""
 MANIFEST = "_manifest.json"
-"""Written last; readers of tables pass over names that begin like it. A folder without it is not whole."""
-SMALL_FILES = 365
+"""Written last: what has none is not whole. Readers of tables pass over names that begin like it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Layout:
 @dataclass(frozen=True)
 class Written:
     """A layout in files. folder: on this machine. table_bytes: of the table in memory. seconds: that writing took,
-    once. sizes, digests: bytes and SHA-256 of each file, by its path in the folder."""
+    once. first: path of one file in the folder. sizes, digests: bytes and SHA-256, by path. mib: of all files."""
 
     layout: Layout
     folder: Path
@@ -55,31 +54,21 @@ class Written:
     sizes: dict[str, int] = field(repr=False)
     digests: dict[str, str] = field(repr=False)
 
-    @property
-    def first(self) -> str:
-        """Path of the first file in the folder."""
-        return next(iter(self.sizes))
-
-    @property
-    def mib(self) -> float:
-        """Size of all files."""
-        return sum(self.sizes.values()) / 2**20
+    first = property(lambda self: next(iter(self.sizes)))
+    mib = property(lambda self: sum(self.sizes.values()) / 2**20)
 
 
 def codec(name: str) -> tuple[str, int | None]:
     """Return pyarrow's name of a codec, and its level. Raise `UserError` for an unknown codec or level."""
     known, _, level = name.partition(" ")
-    if known not in CODECS or (level and (known not in LEVELS or not level.isdecimal())):
+    if known not in CODECS or (level and not (known in LEVELS and level.isdecimal())):
         raise UserError(f"codec {name!r} is unknown; {nearest(name, [*CODECS, 'gzip 9', 'zstd 3', 'zstd 10'])}")
     return CODECS[known], at_least(int(level), 1, f"level of {known}", most=LEVELS[known]) if level else None
 
 
 def written(stored: Stored, layout: Layout, cache: Path | str = disk_cache.CACHE) -> Written:
-    """Return the table in this layout, written in this call or an earlier one.
-
-    A writer that is killed leaves nothing that a reader takes: the folder gets its name when all its files are there.
-    Raise `UserError` for an unknown codec or column, and where the disk is full or the path is a file.
-    """
+    """Return the table in this layout, written in this call or an earlier one: its folder gets its name when all files
+    are there. Raise `UserError` for an unknown codec or column, and where the disk is full or the path is a file."""
     codec(layout.codec)
     if layout.partition not in ("", *stored.schema.names):
         remedy = nearest(layout.partition, stored.schema.names)
@@ -95,8 +84,16 @@ def written(stored: Stored, layout: Layout, cache: Path | str = disk_cache.CACHE
 
 
 def _write(table: pa.Table, layout: Layout, folder: Path) -> None:
-    start = time.perf_counter()
-    (_write_partitions if layout.partition else _write_files)(table, layout, folder)
+    """Write the files, by the library's call for a dataset of one or many, and then the manifest."""
+    compression, level = codec(layout.codec)
+    options = ds.ParquetFileFormat().make_write_options(compression=compression, compression_level=level)
+    rows, start = -(-len(table) // layout.files), time.perf_counter()
+    ds.write_dataset(
+        table.sort_by(layout.partition) if layout.partition else table,  # else each open file gets few rows at a time
+        folder, format="parquet", partitioning=partitioning(table.schema, layout), file_options=options,
+        basename_template="part-{i}.parquet", preserve_order=True, max_partitions=1_000_000,
+        max_rows_per_file=rows, max_rows_per_group=min(layout.row_group or ROW_GROUP, rows),
+    )  # fmt: skip
     manifest: dict[str, Any] = {"table_bytes": table.nbytes, "seconds": time.perf_counter() - start}
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.parquet"))}
     manifest["sizes"] = {name: path.stat().st_size for name, path in files.items()}
@@ -104,37 +101,9 @@ def _write(table: pa.Table, layout: Layout, folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def _write_files(table: pa.Table, layout: Layout, folder: Path) -> None:
-    """Write rows in order: the library's call for a file."""
-    compression, level = codec(layout.codec)
-    rows = max(1, -(-len(table) // layout.files))
-    for number, start in enumerate(range(0, max(1, len(table)), rows)):
-        path, part = folder / f"part-{number:05}.parquet", table.slice(start, rows)
-        pq.write_table(part, path, layout.row_group, compression=compression, compression_level=level)
-
-
-def _write_partitions(table: pa.Table, layout: Layout, folder: Path) -> None:
-    """Write a folder column=value per value: the library's call for a partitioned dataset."""
-    compression, level = codec(layout.codec)
-    options = ds.ParquetFileFormat().make_write_options(compression=compression, compression_level=level)
-    ds.write_dataset(
-        table.sort_by(layout.partition),  # else each of many open files gets few rows at a time
-        folder, format="parquet", partitioning=partitioning(table.schema, layout), file_options=options,
-        max_partitions=1_000_000, basename_template="part-{i}.parquet",
-    )  # fmt: skip
-
-
 def partitioning(schema: pa.Schema, layout: Layout) -> Any:
     """Return how folders become a column again, in the type that it had: a reader that is not given it guesses."""
     return ds.partitioning(pa.schema([schema.field(layout.partition)]), flavor="hive") if layout.partition else None
-
-
-def places(stored: Stored, cache: Path | str = disk_cache.CACHE) -> dict[str, Written]:
-    """Return the layouts that are compared, by name: those by day and by key where the table has such a column."""
-    by = {"by day": stored.day, "by key": stored.key}
-    shapes = {"one file": Layout()} | {name: Layout(partition=column) for name, column in by.items() if column}
-    shapes["many small files"] = Layout(files=SMALL_FILES)
-    return {name: written(stored, shape, cache) for name, shape in shapes.items()}
 
 
 def served(one: Written, by: Server | Bucket) -> Bucket:
@@ -150,35 +119,23 @@ def served(one: Written, by: Server | Bucket) -> Bucket:
     return to
 
 
-def footer(one: Written) -> tuple[str, int]:
-    """Return codec and number of row groups, by the first file's own footer."""
-    read = pq.read_metadata(one.folder / one.first)
-    groups = [read.row_group(number) for number in range(read.num_row_groups)]
-    return ", ".join({group.column(0).compression for group in groups}), len(groups)
-
-
-def cold_read_s(one: Written) -> float:
-    """Return the seconds of reading all files from the disk, by bytes; the kernel is asked to drop them from the page
-    cache before, and after, so that the next read is cold too. See `resident`."""
-    seconds = 0.0
-    for name in one.sizes:
-        with open(one.folder / name, "rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            start = time.perf_counter()
-            file.read()
-            seconds += time.perf_counter() - start
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def cold_read_s(path: Path) -> float:
+    """Return the seconds of reading a file's bytes from the disk. Before and after, the kernel is asked to drop it from
+    the page cache, so that the next read is cold too: see `resident`."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        start = time.perf_counter()
+        file.read()
+        seconds = time.perf_counter() - start
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return seconds
 
 
-def resident(one: Written) -> float:
-    """Return the share of the layout's pages that are in the page cache, by the kernel's own count (mincore)."""
-    held = []
-    for name in one.sizes:
-        with open(one.folder / name, "r+b") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as mapped:
-            pages, start = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))(), ctypes.c_char.from_buffer(mapped)
-            ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(mapped)), pages)
-            del start  # else the mapping can't be closed
-            held += [page & 1 for page in pages]
-    return sum(held) / len(held)
+def resident(path: Path) -> float:
+    """Return the share of a file's pages that are in the page cache, by the kernel's own count (mincore)."""
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as mapped:
+        pages, start = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))(), ctypes.c_char.from_buffer(mapped)
+        ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(mapped)), pages)
+        del start  # else the mapping can't be closed
+    return sum(page & 1 for page in pages) / len(pages)

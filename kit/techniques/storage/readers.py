@@ -22,7 +22,6 @@ from kit.techniques.storage.servers import Bucket, Server, counted
 from kit.techniques.storage.tables import Stored
 
 SELECTIONS = ("all", "three columns", "one day", "one key")
-REQUESTS = ("gets", "lists", "heads")
 MANY_REQUESTS = 2_000
 """A read of more requests takes seconds: it is counted and its table checked, and it is not timed in rounds."""
 _LISTED, _HEADERS, _FOOTER = 1_024, 4_096, 65_536  # bytes of an object listed, headers, a footer: at most
@@ -31,7 +30,8 @@ _LISTED, _HEADERS, _FOOTER = 1_024, 4_096, 65_536  # bytes of an object listed, 
 @dataclass(frozen=True)
 class Read:
     """One read, and all that a process needs for it. columns: None: all. column, value: rows to read; empty: all.
-    mbit_per_s: of a shaped link; 0: loopback. cold: the files are dropped from the page cache before each read."""
+    mbit_per_s: of a shaped link; 0: loopback. cold: the files are dropped from the page cache before each read. path:
+    of the first file, as file systems name it. arguments: columns and rows, as pyarrow takes them."""
 
     bucket: Bucket
     written: Written
@@ -44,15 +44,11 @@ class Read:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What to read, as pyarrow takes it."""
         rows = [(self.column, "==", self.value)] if self.column else None
         how = layouts.partitioning(self.schema, self.written.layout)
         return {"columns": self.columns, "filters": rows, "partitioning": how}
 
-    @property
-    def path(self) -> str:
-        """The first file, as file systems name it."""
-        return self.bucket.path(self.written.first)
+    path = property(lambda self: self.bucket.path(self.written.first))
 
     def matching(self) -> dict[str, int]:
         """Return the sizes of the files that may contain a row to read, by the folders that they lie in."""
@@ -164,8 +160,8 @@ def _variant(name: str, client: Callable[[Read], Callable[[], Any]], reads: Mapp
 
     def measure() -> Measurement:
         if read.cold:
-            last["disk_s"] = layouts.cold_read_s(read.written)
-            last["cached_share"] = layouts.resident(read.written)
+            file = read.written.folder / read.written.first
+            last.update(disk_s=layouts.cold_read_s(file), cached_share=layouts.resident(file))
         (table, seconds), traffic = counted(read.bucket, timed) if read.bucket.log else (timed(), None)
         if traffic and client is not local_disk:
             last.update({kind: float(value) for kind, value in traffic._asdict().items() if value is not None})
@@ -188,13 +184,14 @@ def _variant(name: str, client: Callable[[Read], Callable[[], Any]], reads: Mapp
 def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
     """Judge by the files' footers, the kernel and the server: the codec asked for, bytes as they were written, a cold
     read with nothing in the page cache, and no more bytes than the files that match have. last: of the last read."""
-    (used, groups), (asked, _) = layouts.footer(read.written), layouts.codec(read.written.layout.codec)
-    files, first = read.matching(), read.written.first
-    facts = {"codec": used, "row groups": groups, "files": len(files)}
+    files, first, (asked, _) = read.matching(), read.written.first, layouts.codec(read.written.layout.codec)
+    footer = pq.read_metadata(read.written.folder / first)
+    used = footer.row_group(0).column(0).compression
+    facts = {"codec": used, "row groups": footer.num_row_groups, "files": len(files)}
     with read.bucket.reached(first):
         digest = hashlib.sha256(read.bucket.s3fs().cat_file(read.path)).hexdigest()
     # pyarrow reads a small file twice, the last 64 KiB for the footer and then columns, and one file for the schema.
-    requests, sent = (sum(last.get(kind, 0) for kind in kinds) for kinds in (REQUESTS, ["sent_mib"]))
+    requests, sent = sum(last.get(kind, 0) for kind in ("gets", "lists", "heads")), last.get("sent_mib", 0)
     most = 2 * sum(files.values()) + _FOOTER + _LISTED * len(read.written.sizes) + _HEADERS * requests
     if "gets" in last:
         facts |= {"GETs": int(last["gets"]), "LISTs": int(last["lists"]), "sent": f"{sent:.2f} MiB"}

@@ -30,7 +30,7 @@ _REQUESTS = ("GET OBJECT", "LIST BUCKET", "HEAD OBJECT")
 _FLUSHED_S = 0.02  # the last lines of a request follow its answer
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")  # of a range, which rclone has none of
 _FAULTS = {
-    r"SIGNATURE|Signature|INVALID_ACCESS|InvalidAccess|ACCESS_DENIED|AccessDenied|Forbidden|403":
+    r"SIGNATURE|Signature|INVALID_ACC|InvalidAcc|ACCESS_DENIED|AccessDenied|Forbidden|\b403\b":
         "the server refuses the key or its secret; give those of this bucket in url= or the environment",
     r"NO_SUCH_BUCKET|NoSuchBucket|bucket does not exist": "there is no such bucket; create it, or name another",
     r"NO_SUCH_KEY|NoSuchKey|NotFound|not found|\b404\b|NoSuchFile|No such file": "no such object; check the prefix",
@@ -66,21 +66,20 @@ class Bucket:
         """Return pyarrow's own S3 file system."""
         from pyarrow import fs
 
-        for name in _CHECKSUMS:
-            os.environ.setdefault(f"AWS_{name.upper()}", "when_required")
+        os.environ.update({f"AWS_{name.upper()}": "when_required" for name in _CHECKSUMS})
         scheme, _, host = self.endpoint.partition("://")
         return fs.S3FileSystem(
-            access_key=self.key, secret_key=self.secret, region=self.region, request_timeout=TIMEOUT_S,
-            connect_timeout=TIMEOUT_S, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-            **{"scheme": scheme, "endpoint_override": host} if host else {},
+            access_key=self.key, secret_key=self.secret, region=self.region, scheme=scheme or None,
+            endpoint_override=host or None, request_timeout=TIMEOUT_S, connect_timeout=TIMEOUT_S,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         )  # fmt: skip
 
     def s3fs(self, **options: Any) -> Any:
         """Return a file system of s3fs, with these options besides."""
         from s3fs import S3FileSystem
 
-        config = dict.fromkeys(_CHECKSUMS, "when_required") | {"read_timeout": TIMEOUT_S, "connect_timeout": TIMEOUT_S}
-        config["retries"] = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
+        retries = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
+        config = {"retries": retries, "read_timeout": TIMEOUT_S, **dict.fromkeys(_CHECKSUMS, "when_required")}
         return S3FileSystem(
             key=self.key, secret=self.secret, endpoint_url=self.endpoint or None, skip_instance_cache=True,
             client_kwargs={"region_name": self.region}, config_kwargs=config, use_listings_cache=False, **options,
@@ -91,11 +90,11 @@ class Bucket:
         from obstore.store import S3Store
 
         known = {"access_key_id": self.key, "secret_access_key": self.secret, "endpoint": self.endpoint}
-        return S3Store(
-            self.name, prefix=self.prefix or None, region=self.region, virtual_hosted_style_request=not self.endpoint,
-            client_options={"allow_http": True, "timeout": f"{TIMEOUT_S:g} seconds"},
-            retry_config={"max_retries": ATTEMPTS - 1}, **{name: value for name, value in known.items() if value},
-        )  # fmt: skip
+        known = {name: value for name, value in known.items() if value}
+        client = {"allow_http": True, "timeout": f"{TIMEOUT_S:g} seconds"}
+        retry = {"max_retries": ATTEMPTS - 1}
+        where = {"bucket": self.name, "prefix": self.prefix or None}
+        return S3Store(**where, region=self.region, client_options=client, retry_config=retry, **known)
 
     @contextmanager
     def reached(self, key: str = "") -> Iterator[None]:
@@ -131,8 +130,7 @@ def at(url: str) -> Bucket:
 class Server:
     """A private S3 server over a folder of buckets. It checks signatures, and ends with this process.
 
-    It sees a new file within a second. namespace: the link that it is reached over; None: loopback. Raise `UserError`
-    if rclone is not installed.
+    A new file is seen within a second. namespace: the link it is reached over. Raise `UserError` without rclone.
     """
 
     def __init__(self, folder: Path | str, *, namespace: link.Namespace | None = None) -> None:
@@ -150,8 +148,8 @@ class Server:
 
     def bucket(self, name: str) -> Bucket:
         """Return a bucket of the server, which has started."""
-        log, namespace = str(self.service.folder / "service.log"), self._namespace.path if self._namespace else ""
-        endpoint = f"http://127.0.0.1:{self.service.port}"
+        endpoint, log = f"http://127.0.0.1:{self.service.port}", str(self.service.folder / "service.log")
+        namespace = self._namespace.path if self._namespace else ""
         return Bucket(name, "", endpoint, REGION, *self._keys, self.service.pid, log, namespace)
 
     def start(self) -> "Server":
@@ -163,11 +161,6 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.service.close()
-
-
-def opened(url: str, folder: Path | str) -> "Server | Bucket":
-    """Return your bucket at `url`, or without one a private server over the folder, started."""
-    return at(url) if url else Server(folder).start()
 
 
 class Traffic(NamedTuple):
@@ -182,17 +175,12 @@ class Traffic(NamedTuple):
 
 def counted(bucket: Bucket, call: Callable[[], Any]) -> tuple[Any, Traffic]:
     """Return call() and the traffic that it caused at a private server, which nobody else uses meanwhile."""
-    log, before = Path(bucket.log), _written(bucket.pid)
-    start = log.stat().st_size
-    result = call()
-    time.sleep(_FLUSHED_S)
-    with log.open("rb") as file:
-        file.seek(start)
-        new = file.read()
-    sent = None if before is None else (_written(bucket.pid) - before - len(new)) / 2**20  # it writes the log too
-    return result, Traffic(*(len(re.findall(rf": {sign}\b".encode(), new)) for sign in _REQUESTS), sent)
-
-
-def _written(pid: int) -> int | None:
-    counters = getattr(psutil.Process(pid), "io_counters", None)
-    return counters().write_chars if counters else None
+    counters = getattr(psutil.Process(bucket.pid), "io_counters", None)
+    with open(bucket.log) as log:
+        log.seek(0, os.SEEK_END)
+        before = counters().write_chars if counters else 0
+        result = call()
+        time.sleep(_FLUSHED_S)
+        new = log.read()
+    sent = (counters().write_chars - before - len(new.encode())) / 2**20 if counters else None  # its log is no answer
+    return result, Traffic(*(new.count(f": {sign}") for sign in _REQUESTS), sent)

@@ -17,8 +17,7 @@ from kit.machine import isolated
 
 FLIGHTS, LINEITEM = "flights", "lineitem"
 PROGRAM = str(Path(sys.executable).with_name("tpchgen-cli"))
-SCALE = 6_001_215
-"""Rows of lineitem at scale factor 1."""
+SCALE = 6_001_215  # rows of lineitem at scale factor 1
 _GENERATED_S = 1800.0
 
 
