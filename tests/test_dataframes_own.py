@@ -3,6 +3,9 @@
 import datetime
 import decimal
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
@@ -107,6 +110,9 @@ def test_changed_files_are_read_again(folder):
         ("wide.parquet", ["cents"], ["k"], r"decimal128\(38, 2\) that double, .* read them as text .*type.cents=text"),
         ("wide.parquet", ["ns"], ["k"], r"has values of timestamp\[ns\] .* can't hold; round .*type.ns=text"),
         ("empty.parquet", ["customer"], ["amount"], "empty.parquet is empty: none of the columns"),
+        ("text.parquet", ["customer"], ["amount"], "text.parquet is called Parquet but does not begin like it"),
+        ("other/*.parquet", ["customer"], ["amount"], r"by='customer' is in .*/a.parquet \(customer, amount\) and not "
+         r"in .*/b.parquet \(client, amount\); rename the column"),
     ],
 )
 def test_each_mistake_has_one_sentence(folder, data, by, values, sentence):
@@ -117,7 +123,23 @@ def test_each_mistake_has_one_sentence(folder, data, by, values, sentence):
     pq.write_table(pa.table(wide), folder / "wide.parquet")
     pq.write_table(TABLE.slice(0, 0), folder / "empty.parquet")
     pq.write_table(TABLE.rename_columns(["rows", *TABLE.column_names[1:]]), folder / "rows.parquet")
+    (folder / "text.parquet").write_text("customer,amount\n")
+    (folder / "other").mkdir()
+    for name, key in {"a": "customer", "b": "client"}.items():
+        pq.write_table(pa.table({key: ["x"], "amount": [1.5]}), folder / "other" / f"{name}.parquet")
     with pytest.raises(UserError, match=sentence) as caught:
         read(folder, folder / data, by, values)
     assert "\n" not in str(caught.value)
     assert not list((folder / "cache").glob("*")) if (folder / "cache").exists() else True
+
+
+@pytest.mark.alone
+def test_a_mistake_in_the_users_files_ends_with_2(folder):
+    """`kit run` ends with 2 and the sentence, without a traceback, when a text is to be summed."""
+    given = {"data": folder / "parts", "group_by": "paid", "values": "customer"}
+    asked = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
+    command = [sys.executable, "-m", "kit.cli", "run", "01_dataframes", *asked, "--runs", str(folder / "runs")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "UserError: column 'customer' is string, and values are numbers" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stdout + done.stderr

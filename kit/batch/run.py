@@ -136,7 +136,7 @@ class Batch:
         return outcome
 
     def summary(self, outcomes: dict[str, Outcome]) -> int:
-        """Print how the runs ended, by their heads; return the exit status: 0, 1 if any failed, 130 if cancelled."""
+        """Print how the runs ended; return 0, 1 if any failed, 2 if all by a user's mistake, 130 if cancelled."""
         last = [*outcomes.values()][-1]
         if last.seconds is None or last.state == "skipped":
             self.write_report()  # the last run was not executed, so it has not written it
@@ -147,8 +147,8 @@ class Batch:
             print(f"{fmt.shown(head, width):{width}}  {one.state:9}  {seconds:>8}".rstrip())
             for line in one.note.splitlines():
                 print(paragraph(line, "    "))
-        states = {outcome.state for outcome in outcomes.values()}
-        return 130 if "cancelled" in states else int("failed" in states)
+        failed = [1 + one.note.startswith("UserError: ") for one in outcomes.values() if one.state == "failed"]
+        return 130 if any(one.state == "cancelled" for one in outcomes.values()) else min(failed, default=0)
 
 
 def heads(asked: list[Run]) -> list[str]:

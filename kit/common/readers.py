@@ -77,6 +77,13 @@ class Source:
             raise UserError(f"{parameter}={name!r} is no column of {self.shown}; {nearest(name, self.schema.names)}")
         return self.schema.field(name)
 
+    def in_all(self, name: str, parameter: str = "column") -> pa.Field:
+        """Return `field(name)`. Raise `UserError` with two files also where one of them lacks the column."""
+        found = {name in file.names: f"{file.shown} ({', '.join(file.names)})" for file in self._files}
+        if len(found) > 1:
+            raise UserError(f"{parameter}={name!r} is in {found[True]} and not in {found[False]}; rename the column")
+        return self.field(name, parameter)
+
     def _schema(self, columns: Iterable[str] | None) -> pa.Schema:
         return self.schema if columns is None else pa.schema([self.field(name) for name in columns])
 
@@ -173,9 +180,7 @@ def shown(data: str) -> str:
 
 
 def _not_encoded(data: str, encoding: str) -> str:
-    return (
-        f"{shown(data)} is not encoded as {encoding}; give encoding=, e.g. 'latin-1', or `iconv -f latin1 -t utf8` it"
-    )
+    return f"{shown(data)} is not encoded as {encoding}; give encoding=, e.g. 'latin-1', or `iconv -f latin1 -t utf8`"
 
 
 def _reason(error: Exception, data: str) -> str:
@@ -277,9 +282,7 @@ class _File:
         if name.endswith((".parquet", ".pq")):
             raise UserError(f"{self.shown} is called Parquet but does not begin like it; write it again")
         if not self._options["separator"] and not _is_table(name) and "." in name.lstrip("."):
-            raise UserError(
-                f"{self.shown} is neither Parquet nor called {', '.join(_TABLES[2:])}; give separator= to read it"
-            )
+            raise UserError(f"{self.shown} is neither Parquet nor called {', '.join(_TABLES[2:])}; give separator=")
 
     def _header(self) -> tuple[list[str], str]:
         """Return the names of a CSV file's columns, and the separator."""
@@ -292,9 +295,8 @@ class _File:
         try:
             names = next(csv.reader(io.StringIO(head, newline=None), delimiter=separator))
         except (csv.Error, TypeError) as error:
-            raise UserError(
-                f"{self.shown}: separator={separator!r} can't be used ({error}); give one character"
-            ) from None
+            fault = f"separator={separator!r} can't be used ({error}); give one character"
+            raise UserError(f"{self.shown}: {fault}") from None
         if separator == " " and "" in names:
             raise UserError(f"{self.shown} has several blanks between fields; write one, as by `tr -s ' '`")
         written = names if self._options["header"] else [""] * len(names)
@@ -412,9 +414,8 @@ def _common(name: str, kind: pa.DataType, first: _File, other: pa.DataType, file
         fields = [pa.schema({name: one}) for one in (kind, other)]
         return pa.unify_schemas(fields, promote_options="permissive").field(name).type
     except (pa.ArrowTypeError, pa.ArrowInvalid):
-        raise UserError(
-            f"column {name!r} is {kind} in {first.shown} and {other} in {file.shown}; write both with one type"
-        ) from None
+        types = f"{kind} in {first.shown} and {other} in {file.shown}"
+        raise UserError(f"column {name!r} is {types}; write both with one type") from None
 
 
 def options(pairs: Sequence[str]) -> dict[str, Any]:

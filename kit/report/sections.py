@@ -273,7 +273,11 @@ def _family(notebook: str) -> str:
 def technique(notebook: str) -> str:
     """Return a notebook's name for people."""
     bare = re.sub(r"^\d+[_-]*", "", fmt.shown(notebook, 80)).replace("_", " ").strip()
-    return bare[:1].upper() + bare[1:] if bare else "Outside a notebook"
+    return PROPER.get(bare, bare[:1].upper() + bare[1:]) if bare else "Outside a notebook"
+
+
+PROPER = {"pds h": "PDS-H"}
+"""Names that a notebook's file can't spell."""
 
 
 def anchor(*parts: str) -> str:

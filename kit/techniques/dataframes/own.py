@@ -51,7 +51,7 @@ def _types(source: "Source", by: list[str], values: list[str]) -> "dict[str, pa.
     for parameter, names in (("by", by), ("values", values)):
         if not names:
             raise UserError(f"{parameter} names no column; choose from: {', '.join(source.schema.names)}")
-        types |= {name: _type(source.field(name, parameter)) for name in names}
+        types |= {name: _type(source.in_all(name, parameter)) for name in names}
     if both := set(by) & set(values):
         raise UserError(f"column {min(both)!r} is in both by and values; name it in one of them")
     if text := next((name for name in values if types[name] not in _NUMBERS), None):
