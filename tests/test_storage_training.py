@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 
 from kit.common import services
 from kit.errors import UserError
+from kit.machine.capabilities import Missing
 from kit.techniques.storage import batches, checkpoint, link, servers, training, training_figures
 
 ROWS, BATCH = 64, 32
@@ -31,7 +33,7 @@ EXPECTED = np.column_stack([np.arange(ROWS), [np.nan if row % 7 == 0 else row / 
 
 
 def written(folder: Path) -> Path:
-    assert batches.write(TABLE, BATCH, list(batches.FORMATS), partial(batches.put_file, folder)) == ROWS // BATCH
+    assert batches.write(TABLE, BATCH, list(batches.FORMATS), folder) == ROWS // BATCH
     return folder
 
 
@@ -117,9 +119,13 @@ def test_an_address_that_cannot_be_used_is_one_sentence(url, message):
 def test_a_table_without_numbers_or_a_whole_batch_is_refused():
     """One sentence each."""
     with pytest.raises(UserError, match="no column of numbers, only name"):
-        batches.write(TABLE.select(["name"]), BATCH, ["npy"], print)
+        batches.write(TABLE.select(["name"]), BATCH, ["npy"], Path())
     with pytest.raises(UserError, match="batch=65 is not allowed"):
-        batches.write(TABLE, 65, ["npy"], print)
+        batches.write(TABLE, 65, ["npy"], Path())
+    with pytest.raises(UserError, match="formats contains 'npz', which is unknown; did you mean"):
+        batches.write(TABLE, BATCH, ["npz"], Path())
+    with pytest.raises(UserError, match="formats has 0 entries"):
+        batches.write(TABLE, BATCH, [], Path())
 
 
 def slow(seconds: float) -> None:
@@ -141,6 +147,19 @@ def test_what_a_reader_meets_reaches_the_caller(tmp_path):
     """A file that is missing is the variant's failure, and no batch is left out."""
     with pytest.raises(FileNotFoundError):
         training.feed(batches.from_folder(tmp_path), "npy", 8, consumers=2, step_s=0.001)
+
+
+def test_a_storage_that_is_missing_has_its_reason(tmp_path, monkeypatch):
+    """Without permission there is no link, without room no memory: the others are there, an unknown one is refused."""
+    monkeypatch.setattr(training, "MEMORY", str(tmp_path / "nothing"))
+    monkeypatch.setattr(link, "shaping_permitted", lambda: Missing("not permitted", "ask"))
+    written(tmp_path / "kit")
+    with ExitStack() as opened:
+        found, missing, _ = training.storages(opened, tmp_path / "kit", ["S3", "memory", training.OVER_LINK], 100, "")
+        assert missing.keys() == {"memory", training.OVER_LINK} and "not permitted; ask" in missing.values()
+        np.testing.assert_array_equal(read(found["S3"]["opened"](), "npy"), EXPECTED.astype(np.float32))
+        with pytest.raises(UserError, match="storages contains 'tape'"):
+            training.storages(opened, tmp_path / "kit", ["tape"], 100, "")
 
 
 def test_bytes_from_memory_are_no_proof_of_a_disk(tmp_path):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ def matrix(table: pa.Table) -> np.ndarray:
     return np.column_stack([one.to_numpy(zero_copy_only=False).astype(np.float32) for one in table.itercolumns()])
 
 
-def _write_npy(table: pa.Table, file: io.BytesIO) -> None:
+def _write_npy(table: pa.Table, file: BinaryIO) -> None:
     np.save(file, matrix(table))
 
 
@@ -57,10 +57,11 @@ def keys(name: str, number: int) -> list[str]:
     return [f"{folder}/{number:05d}.{part:02d}" for part in range(FORMATS[name][2])]
 
 
-def write(table: pa.Table, batch: int, formats: Sequence[str], put: Callable[[str, bytes], Any]) -> int:
-    """Write batches of `batch` rows of the table's numbers in each format by put(key, bytes); return how many batches.
+def write(table: pa.Table, batch: int, formats: Sequence[str], folder: Path) -> int:
+    """Write batches of `batch` rows of the table's numbers in each format into a folder; return how many batches.
 
-    Raise `UserError` where the table has no column of numbers, or no whole batch."""
+    Raise `UserError` for an unknown format, a table without a column of numbers or without a whole batch."""
+    parameters.several(formats, FORMATS, "formats", least=1)
     kinds = (pa.types.is_integer, pa.types.is_floating)
     numeric = table.select([one.name for one in table.schema if any(kind(one.type) for kind in kinds)])
     if not numeric.column_names:
@@ -71,8 +72,9 @@ def write(table: pa.Table, batch: int, formats: Sequence[str], put: Callable[[st
             write_one, _, files = FORMATS[name]
             for part, key in enumerate(keys(name, number)):
                 first, end = (number * batch + batch * edge // files for edge in (part, part + 1))
-                write_one(numeric.slice(first, end - first), written := io.BytesIO())
-                put(key, written.getvalue())
+                (folder / key).parent.mkdir(parents=True, exist_ok=True)
+                with open(folder / key, "wb") as file:
+                    write_one(numeric.slice(first, end - first), file)
     return len(table) // batch
 
 
@@ -87,12 +89,6 @@ def digest(arrays: Iterable[Any]) -> str:
     for array in arrays:
         found.update(np.ascontiguousarray(array))
     return found.hexdigest()
-
-
-def put_file(folder: Path, key: str, content: bytes) -> None:
-    """Write a file in a folder."""
-    (folder / key).parent.mkdir(parents=True, exist_ok=True)
-    (folder / key).write_bytes(content)
 
 
 def drop_cached(folder: Path, names: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import psutil
 
+from kit.common import parameters
 from kit.measure.work import TIME, Measurement, Peak, Setup, fell_back, verified
 from kit.record.document import ExecutionProof
 from kit.techniques.storage import batches, link, servers
@@ -119,27 +120,35 @@ def fed(
     return variant
 
 
-def storages(opened: ExitStack, folder: Path, mbit_per_s: float, url: str) -> tuple[dict[str, dict], str]:
-    """Return the arguments of `fed` by storage that holds a folder's files: its disk, memory, S3 of this machine, S3
-    over a link of this bandwidth, `url` if given; and why the link is missing, or "". opened: ends the servers."""
-    memory = opened.enter_context(TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None))
-    shutil.copytree(folder, memory, dirs_exist_ok=True)
+def storages(
+    opened: ExitStack, folder: Path, wanted: Sequence[str], mbit_per_s: float, url: str
+) -> tuple[dict[str, dict], dict[str, str], servers.Bucket]:
+    """Return, by storage that is wanted, the arguments of `fed` for a folder's files: its disk, memory, S3 of this
+    machine, S3 over a link of this bandwidth, and `url`, if given; why one is missing; and the S3 bucket.
+
+    opened: ends the servers."""
     bucket = opened.enter_context(servers.Server(folder.parent)).bucket(folder.name)
-    found = {
-        "disk": {"opened": partial(batches.from_folder, folder), "cold": folder},
-        "memory": {"opened": partial(batches.from_folder, Path(memory))},
-        "S3": {"opened": partial(batches.from_bucket, bucket), "served": bucket},
-        OVER_LINK: {"opened": partial(batches.from_bucket, bucket)},
-    }
+    in_folder = partial(batches.from_folder, folder)
+    found = {"disk": {"opened": in_folder, "cold": folder}, "memory": {"opened": in_folder}}
+    found["S3"] = found[OVER_LINK] = {"opened": partial(batches.from_bucket, bucket), "served": bucket}
+    wanted, missing = parameters.several(wanted, found, "storages", least=1), {}
+    size, permitted = sum(path.stat().st_size for path in folder.rglob("*")), link.shaping_permitted()
+    if not os.path.isdir(MEMORY) or shutil.disk_usage(MEMORY).free < 2 * size:
+        missing["memory"] = f"{MEMORY} has no room for {size >> 20} MiB; give it more (docker run --shm-size=…)"
+    elif "memory" in wanted:
+        memory = Path(opened.enter_context(TemporaryDirectory(dir=MEMORY)))
+        shutil.copytree(folder, memory, dirs_exist_ok=True)
+        found["memory"] = {"opened": partial(batches.from_folder, memory)}
+    if permitted is not True:
+        missing[OVER_LINK] = f"{permitted.reason}; {permitted.remedy}"
+    elif OVER_LINK in wanted:
+        namespace = opened.enter_context(link.Namespace(mbit_per_s))
+        shaped = opened.enter_context(servers.Server(folder.parent, namespace=namespace)).bucket(folder.name)
+        found[OVER_LINK] = {"opened": partial(batches.from_bucket, shaped), "served": shaped}
     if url:
         batches.upload(folder, url)
-        found["your storage"] = {"opened": partial(batches.from_url, url)}
-    permitted = link.shaping_permitted()
-    if permitted is not True:
-        return found, f"{permitted.reason}; {permitted.remedy}"
-    namespace = opened.enter_context(link.Namespace(mbit_per_s))
-    bucket = opened.enter_context(servers.Server(folder.parent, namespace=namespace)).bucket(folder.name)
-    return found | {OVER_LINK: {"opened": partial(batches.from_bucket, bucket), "served": bucket}}, ""
+        wanted, found["your storage"] = [*wanted, "your storage"], {"opened": partial(batches.from_url, url)}
+    return {name: found[name] for name in wanted}, missing, bucket
 
 
 def came_from(fetch: Fetch, every: Sequence[str], cold: Path | None, served: servers.Bucket | None) -> ExecutionProof:
