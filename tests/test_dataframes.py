@@ -11,11 +11,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from record_factory import Made, make_record
 
 from kit.common import datasets
 from kit.errors import UserError
 from kit.measure.answers import equal, portable
-from kit.techniques.dataframes import QUESTIONS, columns, engines, in_sql, own, workload
+from kit.measure.result import Result
+from kit.techniques.dataframes import QUESTIONS, columns, engines, figures, in_sql, own, workload
 from kit.techniques.dataframes.questions import WORKLOADS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # Dask's own, with pandas 3.1
@@ -285,3 +287,39 @@ def test_a_cluster_elsewhere_is_held_against_no_ceiling_of_this_machine(cache, c
         assert prepared.peak() is None
     finally:
         prepared.close()
+
+
+@pytest.mark.parametrize("question", ["groupby_3 from files", "groupby_8 from files", "join_4 from files"])
+def test_engines_agree_while_they_read_the_files(question, cache, cluster):
+    """A question from files has the answer of the one over loaded tables, and nothing is held between its calls."""
+    tables = workload.tables(question, 4_000, keys=10, missing=0.2, cache=cache)
+    different, expected = differences(tables, question, cluster)
+    loaded = workload.tables(question.removesuffix(" from files"), 4_000, keys=10, missing=0.2, cache=cache)
+    assert not different
+    assert not equal(expected, answer("pandas", loaded, question, cluster)).note
+    costs = engines.pandas(tables, question).execution_proof().costs
+    assert costs.keys() == {"start_s"}  # no tables were loaded ahead of the calls
+
+
+def test_what_the_sizes_show():
+    """An exponent takes four sizes; a first answer has its parts; the fastest engines of a range are those that no
+    other is faster than at any of its sizes, and with the baseline among them nothing is shown."""
+    made = {"pandas": Made(), "Polars": Made(ratio=6.1), "DuckDB": Made(ratio=4.2), "Dask": Made(ratio=0.5)}
+    result = Result(make_record(made, sizes=[1_000, 10_000, 100_000, 1_000_000]))
+    assert [row[0] for row in figures.growth(result).rows if row[2] != "–"] == [*made]
+    three = Result(make_record(made, sizes=[1_000, 10_000, 100_000]))
+    assert {row[2] for row in figures.growth(three).rows} == {"–"}
+    assert [part.name for part in figures.first_answer(result).series] == [*figures.PARTS.values()]
+    (_, below), (_, middle) = figures.fastest(result).rows
+    assert middle == "Polars" and "Polars" in below and "Dask" not in middle
+    claim = {"10,000 to 1,000,000 rows": ["Polars", "DuckDB"]}
+    assert figures.claimed(result, claim)["10,000 to 1,000,000 rows: no engine is faster than Polars"] is True
+    alike = Result(make_record({"pandas": Made(), "Polars": Made()}, sizes=[10_000, 100_000]))
+    assert set(figures.claimed(alike, claim).values()) == {None}
+
+
+def test_options_of_generated_tables():
+    """db-benchmark's K and per cent of missing values become options of the tables; one number is not enough."""
+    assert workload.db_benchmark([10, 5]) == {"keys": 10, "missing": 0.05}
+    with pytest.raises(UserError, match=r"db_benchmark=\[10\] is not allowed; give two whole numbers"):
+        workload.db_benchmark([10])

@@ -76,14 +76,14 @@ CAPABILITIES = {
         "assert int((re.findall('version .([0-9]+)', v) or [0])[0]) >= 17, 'there is no Java 17 or newer'",
         "apt-get install openjdk-17-jre-headless, or any Java 17+; pip install 'ml-scaling-kit[spark]'",
     ),
+    "pysail": Capability("pysail", "import pysail.spark, pyspark.sql.connect", "pip install 'ml-scaling-kit[spark]'"),
     "redis server": Capability(
         "redis", "import redis, shutil;"
         "assert any(map(shutil.which, ('redis-server', 'valkey-server'))), 'there is no redis-server on the PATH'",
         "install a Redis or Valkey server (apt-get install redis-server) and pip install redis",
     ),
     "tensorrt": _gpu(
-        "tensorrt",
-        "import tensorrt as t; v = t.__version__;"
+        "tensorrt", "import tensorrt as t; v = t.__version__;"
         "assert int(v.split('.')[0]) >= 11, f'it is version {v}, and 11 or newer is needed';"
         "b = t.Builder(t.Logger(t.Logger.ERROR)); n = b.create_network(); x = n.add_input('x', t.float32, (2, 2));"
         "n.mark_output(n.add_identity(x).get_output(0)); p = b.build_serialized_network(n, b.create_builder_config());"

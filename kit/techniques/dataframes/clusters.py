@@ -19,7 +19,7 @@ from kit.machine.fingerprint import allowed_threads, available_mib
 
 ENGINES = {"tcp": "Dask", "spark": "PySpark", "sc": "PySpark"}
 """Scheme of an address → the engine that uses the cluster."""
-ANSWER_S, TASK_S = 10.0, 120.0
+ANSWER_S, TASK_S = 10.0, 180.0
 """Longest wait for a connection, and for a first task, before which a JVM starts."""
 
 

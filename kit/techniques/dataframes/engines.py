@@ -229,7 +229,7 @@ ENGINES = {
     "DuckDB": (duckdb, ()),
     "Dask": (dask, ()),
     "PySpark": (pyspark, "pyspark"),
-    "Sail": (sail, ("pysail", "pyspark.sql.connect")),
+    "Sail": (sail, "pysail"),
     "cuDF": (cudf, "cudf"),
     "cudf.pandas": (cudf_pandas, "cudf.pandas"),
     "Polars on GPU": (polars_gpu, "polars gpu"),
