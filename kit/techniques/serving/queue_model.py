@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kit.common.load import Load, Point, arrivals
+from kit.common.load import Load, Point, arrivals, merged
 from kit.common.parameters import at_least, positive
 
 REQUESTS = 20_000
@@ -17,7 +17,7 @@ STEPS = 16
 
 @dataclass(frozen=True)
 class Held:
-    """A measured point and the model at its rate. Latencies in seconds, of one percentile; infinity: overloaded."""
+    """A measured point and the model at its rate. Latencies in seconds, of one percentile."""
 
     rate: float
     measured_s: float
@@ -57,10 +57,15 @@ def capacity(service_s: np.ndarray, replicas: int, bound_s: float, share: float 
 
 
 def held_against(points: Iterable[Point], service_s: np.ndarray, replicas: int, share: float = 0.99) -> list[Held]:
-    """Return the model next to each measured point that has enough requests for the percentile."""
-    known = [(point.rate, point.load.percentile(share)) for point in points if point.load]
-    return [
-        Held(rate, measured, simulate(service_s, replicas, rate).percentile(share))
-        for rate, measured in known
-        if measured is not None
-    ]
+    """Return the model next to each measured point that has enough requests for the percentile.
+
+    The model runs for as many requests as were measured, several times: above its capacity a queue grows with time.
+    """
+    held = []
+    for point in points:
+        if point.load and (measured := point.load.percentile(share)) is not None:
+            requests = point.load.requests
+            runs = range(max(1, REQUESTS // requests))
+            modelled = merged([simulate(service_s, replicas, point.rate, requests, seed) for seed in runs])
+            held.append(Held(point.rate, measured, modelled.percentile(share)))
+    return held
