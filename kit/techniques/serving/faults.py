@@ -1,0 +1,134 @@
+"""Faults that a served model meets: each is caused for real, and what came of it is a row."""
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kit.common import load
+from kit.common.load import Load
+from kit.common.services import Service
+from kit.errors import UserError
+from kit.techniques.serving.deploy import PAGES, Plan, uvicorn
+from kit.techniques.serving.servers import protocol
+from kit.techniques.serving.variants import HEADERS, Asked, Served
+
+AFTER_S = 0.5
+"""When a fault comes, after the beginning of the load."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What came of a fault. survived: whether the server answered afterwards, or refused in one sentence.
+
+    failed: share of the requests without a good answer; recovered_s: from the fault until none failed any more.
+    """
+
+    name: str
+    survived: bool
+    outcome: str
+    failed: float | None = None
+    recovered_s: float | None = None
+
+
+@contextmanager
+def during(served: Served, rate: float, seconds: float, closed: bool = False) -> Iterator[Callable[[], Load]]:
+    """Offer load meanwhile; the block begins after `AFTER_S`, and gets a function that waits for the load."""
+    options = {"rate": rate, "headers": HEADERS, "closed": closed, "limit_s": seconds + 5, "timeout_s": 5.0}
+    options |= {"connections": 1} if closed else {}
+    with ThreadPoolExecutor(1) as one:
+        running = one.submit(load.offer, served.url, served.bodies, requests=round(rate * seconds), **options)
+        time.sleep(AFTER_S)
+        yield running.result
+
+
+def stopped(served: Served, rate: float, stop_s: float, closed: bool = False) -> Load:
+    """Return a load during which the server hangs (SIGSTOP) for `stop_s`, three quarters of the load's time."""
+    with during(served, rate, stop_s / 0.75, closed) as result:
+        for number, wait_s in ((signal.SIGSTOP, stop_s), (signal.SIGCONT, 0)):
+            for pid in served.replicas:
+                os.kill(pid, number)
+            time.sleep(wait_s)
+        return result()
+
+
+def replica_killed(asked: Asked, rate: float, plan: Plan, seconds: float = 3.0) -> Fault:
+    """Kill one of several replicas under load."""
+    with Served(plan, asked) as served:
+        served.offer(rate)
+        with during(served, rate, seconds) as result:
+            os.kill(next(iter(served.replicas)), signal.SIGKILL)
+            killed = time.perf_counter()
+            found = result()
+            since = time.perf_counter() - killed - float(found.due_s[-1])
+        failed_s = found.due_s[np.isinf(found.latency_s)]
+        recovered_s = max(0.0, since + float(failed_s.max(initial=0)))
+        return _under_load("replica killed", served, rate, found, f"{found.failed} failed", recovered_s)
+
+
+def server_hangs(served: Served, rate: float, stop_s: float = 2.0) -> Fault:
+    """Stop a server for a while under load."""
+    served.offer(rate)
+    found = stopped(served, rate, stop_s)
+    outcome = f"median latency {np.median(found.latency_s):.1f} s"
+    return _under_load(f"server hangs for {stop_s:g} s", served, rate, found, outcome)
+
+
+def _under_load(name: str, served: Served, rate: float, found: Load, outcome: str, recovered_s: float = 0.0) -> Fault:
+    share, outcome = found.failed / found.requests, f"{outcome} of {found.requests} requests"
+    return Fault(name, served.offer(rate).failed == 0, outcome, share, recovered_s if found.failed else None)
+
+
+def refused(asked: Asked) -> list[Fault]:
+    """Start a server on a port that another program has, and one with a model whose file is cut short."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, tempfile.TemporaryDirectory() as folder:
+        Path(folder, "cut.onnx").write_bytes(b"\x08\x09")
+        np.savez(Path(folder, "cut.npz"), x=np.zeros((1, 2), np.float32))
+        command = [sys.executable, "-m", "uvicorn", f"{PAGES}.plain:app", "--port", str(taken.getsockname()[1])]
+        on_it = Service("uvicorn", command, environment=Plan(uvicorn).environment(asked.model))
+        causes = {
+            "port in use": on_it.start,
+            "model that does not load": partial(Plan(uvicorn).deploy, f"{folder}/cut.onnx"),
+        }
+        found = []
+        for name, start in causes.items():
+            try:
+                start().close()
+                found.append(Fault(name, False, "it started"))
+            except UserError as error:
+                found.append(Fault(name, True, f"… {str(error)[-120:]}"))
+    return found
+
+
+def bad_requests(served: Served) -> list[Fault]:
+    """Send a body that is too large, one that is malformed, and go before the answers come."""
+    statuses = [status(served, body) for body in (bytes(protocol.LARGEST_BODY + 8), b"\x00")]
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(served.bodies[0])}\r\n\r\n".encode()
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", served.deployment.port)) as client:
+            client.sendall(head + served.bodies[0])
+    statuses.append(status(served, served.bodies[0]))
+    names, allowed = ("body too large", "malformed body", "20 clients gone, then a request"), (4, 4, 2)
+    found = zip(names, statuses, allowed, strict=True)
+    return [Fault(name, status // 100 == hundreds, f"status {status}") for name, status, hundreds in found]
+
+
+def status(served: Served, body: bytes) -> int:
+    """Return the status of a request."""
+    return int(load.closed(served.url, [body], headers=HEADERS).status[0])
+
+
+def every(asked: Asked, rate: float, plan: Plan) -> list[Fault]:
+    """Cause all of them. plan: of a server with several replicas, one of which is killed."""
+    with Served(Plan(uvicorn), asked) as served:
+        return [replica_killed(asked, rate, plan), server_hangs(served, rate), *refused(asked), *bad_requests(served)]

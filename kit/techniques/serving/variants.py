@@ -1,0 +1,221 @@
+"""The variants: a server under load, as a measurement of its capacity, or of its latency at one rate."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import psutil
+
+from kit.common import load
+from kit.common.load import Load
+from kit.errors import UserError
+from kit.measure.work import Measurement, Setup, fell_back, verified
+from kit.record import formatting
+from kit.record.document import ExecutionProof
+from kit.techniques.serving import containers, models
+from kit.techniques.serving.deploy import Plan
+from kit.techniques.serving.servers import protocol
+
+HEADERS = {"content-type": "application/octet-stream"}
+CHECKED = 16
+"""Requests whose answers are compared with offline ones, before the rounds and after them."""
+BODIES = 1_000
+"""Different requests; after so many they repeat."""
+LEAST_BATCH = 1.5
+"""Requests per computation, on average: with fewer, batching did not engage."""
+LEAST_S = 0.5
+"""Shortest load at one rate."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What each variant is asked.
+
+    model: as in `models.opened`. bound_s: longest latency for the share `percentile` of the requests. rates: requests
+    per second, ascending, the same for all variants. requests: per load. peak: the generator's own requests per second,
+    or infinity. log: folder for the latencies, or None.
+    """
+
+    model: str
+    bound_s: float
+    percentile: float = 0.99
+    rates: tuple[float, ...] = ()
+    requests: int = 100
+    peak: float = float("inf")
+    log: Path | None = None
+
+
+class Served:
+    """A server under load, and what its answers showed. cold_start_s: from its start to the first answers."""
+
+    def __init__(self, plan: Plan, asked: Asked, name: str = ""):
+        self.plan, self.asked, self.name, model = plan, asked, name, models.opened(asked.model)
+        contents = model.bodies(BODIES)
+        self.bodies = [protocol.wrap(number, content) for number, content in enumerate(contents)]
+        self.offline = models.offline(model, contents[:CHECKED])
+        self.batches, self.replicas, self.queue_s = Counter[int](), Counter[int](), list[float]()
+        self.images, self.capacities, self.mixed_up, self.loads, self._sent = set[str](), list[float](), 0, 0, 0
+        self.rates = [rate for rate in asked.rates if rate <= asked.peak / 2] or list(asked.rates[:1])
+        self.timeout_s = max(2.0, 20 * asked.bound_s)
+        start = time.perf_counter()
+        self.deployment = plan.deploy(asked.model)
+        self.url = f"http://127.0.0.1:{self.deployment.port}/predict"
+        try:
+            load.closed(self.url, self.bodies[:1], headers=HEADERS)
+        except BaseException:
+            self.deployment.close()
+            raise
+        self.cold_start_s = time.perf_counter() - start
+
+    def __enter__(self) -> "Served":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.deployment.close()
+
+    def offer(self, rate: float, requests: int = 0, seed: int = 0) -> Load:
+        """Offer requests that differ from those before, as long as there are `BODIES`."""
+        count, start = requests or max(self.asked.requests, round(rate * LEAST_S)), self._sent % len(self.bodies)
+        bodies = (self.bodies[start:] + self.bodies[:start])[:count]
+        options = {"seed": seed, "headers": HEADERS, "timeout_s": self.timeout_s}
+        found = load.offer(self.url, bodies, rate, count, **options)
+        self._sent += count
+        self._note(found, start)
+        return found
+
+    def _note(self, found: Load, first: int) -> None:
+        answers = [
+            (place, msgspec.json.decode(one)) for place, one in enumerate(found.answers) if found.status[place] == 200
+        ]
+        for place, answer in answers:
+            self.mixed_up += answer["number"] != (first + place) % len(self.bodies)
+            self.batches[answer["batch"]] += 1
+            self.replicas[answer["replica"]] += 1
+            self.queue_s.append(answer["queue_s"])
+            self.images.add(answer["image"])
+        if self.asked.log:
+            took = [round(one, 6) if np.isfinite(one) else None for one in found.latency_s.tolist()]
+            with open(self.asked.log / f"{self.name}.jsonl", "a", encoding="utf-8") as log:
+                log.write(json.dumps({"rate": found.rate, "latency_s": took}) + "\n")
+
+    def answer(self) -> dict[str, Any]:
+        """Return what `checks.same_answers` looks at: answers to the first requests, the offline ones, how many answers
+        were another request's, and the seconds of requests that differ and of one that is repeated, in turn."""
+        found = load.closed(self.url, self.bodies[:CHECKED], headers=HEADERS)
+        answers = [
+            msgspec.json.decode(one) if status == 200 else None
+            for one, status in zip(found.answers, found.status, strict=True)
+        ]
+        served = [answer and (answer["number"], *answer["output"]) for answer in answers]
+        offline = [(number, *output) for number, output in enumerate(self.offline)]
+        turns = [body for different in self.bodies[-2 * CHECKED :] for body in (different, self.bodies[0])]
+        took = load.closed(self.url, turns, headers=HEADERS).latency_s.tolist()
+        times = {"different_s": took[::2], "repeated_s": took[1::2]}
+        return {"served": served, "offline": offline, "mixed up": self.mixed_up, **times}
+
+    def capacity(self) -> Measurement:
+        """Return the seconds per request at the highest of the rates that holds, by bisection of them.
+
+        A rate holds by MLPerf's early stopping. Where none does, the lowest less one step counts as the capacity.
+        """
+        low, high, best = -1, len(self.rates), None
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = self.offer(self.rates[middle], seed=len(self.capacities))
+            if load.early_stopping(found.requests, found.over(self.asked.bound_s), self.asked.percentile):
+                low, best = middle, found
+            else:
+                high = middle
+        below_all = self.asked.rates[0] ** 2 / self.asked.rates[1]
+        self.capacities.append(self.rates[low] if best else below_all)
+        metrics = {"requests_per_s": self.capacities[-1], **(latencies(best) if best else {})}
+        return Measurement(1 / self.capacities[-1], metrics, self.answer)
+
+    def latency(self, rate: float) -> Measurement:
+        """Return the 90th percentile of the latency at one rate; a request without an answer counts as timed out."""
+        self.loads += 1
+        found = self.offer(rate, seed=self.loads)
+        return Measurement(min(self.timeout_s, found.percentile(0.9)), latencies(found), self.answer)
+
+    def proof(self) -> ExecutionProof:
+        """Return what ran, by the server's own answers and by /proc; fell back where batching did not engage."""
+        processes, answered = self._processes(), self.batches.total()
+        replicas, limit = max(1, len(self.replicas)), f"{self.asked.peak:,.0f} requests/s"
+        mean_batch = answered / max(1e-9, sum(number / size for size, number in self.batches.items()))
+        facts = {
+            "replicas": replicas, "threads": sum(one.num_threads() for one in processes),
+            "busiest replica": formatting.percent(max(self.replicas.values(), default=0) / max(1, answered)),
+            "mean batch": round(mean_batch, 2),
+        }  # fmt: skip
+        if digest := max(self.images, default=""):
+            facts["image"] = digest[:19]
+        costs = {
+            "cold_start_s": self.cold_start_s, "pss_mib": sum(map(_pss_mib, processes)) / replicas,
+            "mean_batch": mean_batch, "queue_ms": 1e3 * float(np.median(self.queue_s or [0])),
+        }  # fmt: skip
+        if self.plan.batch > 1 and mean_batch < LEAST_BATCH:
+            return fell_back(f"single requests: batches of {mean_batch:.2f} on average, below {LEAST_BATCH}", **facts)
+        if self.asked.peak < float("inf") and np.median(self.capacities or [0]) >= self.rates[-1]:
+            return fell_back(f"the load generator's limit: half of its own {limit}", **facts)
+        return verified(costs=costs, **facts)
+
+    def _processes(self) -> list[psutil.Process]:
+        """Return the processes that computed the answers; of a container, seen from outside."""
+        if self.images - {""}:
+            return containers.processes(self.deployment.port)
+        return [psutil.Process(pid) for pid in self.replicas if psutil.pid_exists(pid)]
+
+
+def variant(plan: Plan, name: str) -> Callable[..., Setup]:
+    """Return the variant that measures the capacity of a server, or its latency where `run` gives a rate as well.
+
+    name: of the file in `Asked.log`.
+    """
+
+    def under_load(asked: Asked, rate: float | None = None) -> Setup:
+        served = Served(plan, asked, name)
+        call = served.capacity if rate is None else partial(served.latency, rate)
+        return Setup(call, served.proof, served.deployment.close)
+
+    under_load.__wrapped__ = getattr(plan.start, "func", plan.start)  # the record keeps its source
+    return under_load
+
+
+def ladder(server: Served) -> tuple[float, ...]:
+    """Return twelve rates, each 1.2 times the one before, around the capacity of a server by a short search.
+
+    Raise `UserError` if it is within the bound at none.
+    """
+    asked, service_s = (
+        server.asked,
+        float(np.median(load.closed(server.url, server.bodies[:50], headers=HEADERS).latency_s)),
+    )
+    options = {"percentile": asked.percentile, "ratio": 1.3, "chunks": 1, "peak": asked.peak}
+    found = load.capacity(server.offer, asked.bound_s, 0.2 / service_s, 20 / service_s, **options)
+    if not found.lower:
+        raise UserError(
+            f"at {0.2 / service_s:.0f} requests/s {100 * asked.percentile:g} % are not answered within bound_ms="
+            f"{1e3 * asked.bound_s:g}, and one alone takes {1e3 * service_s:.1f} ms; raise bound_ms"
+        )
+    return tuple(found.lower * 1.2**step for step in range(-4, 8))
+
+
+def latencies(found: Load) -> dict[str, float]:
+    """Return percentiles of a load in milliseconds, those that have enough requests beyond them, and its failures."""
+    known = {f"p{100 * share:.0f}_ms": found.percentile(share) for share in (0.5, 0.9, 0.99)}
+    known = {name: 1e3 * took for name, took in known.items() if took is not None and np.isfinite(took)}
+    return known | {"failed_share": found.failed / found.requests}
+
+
+def _pss_mib(process: psutil.Process) -> float:
+    try:
+        return process.memory_full_info().pss / 2**20
+    except (psutil.Error, AttributeError):
+        return 0.0
