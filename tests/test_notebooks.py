@@ -20,6 +20,7 @@ from kit.techniques.caching import traces
 from kit.techniques.caching.policies import POLICIES
 from kit.techniques.quantization.catalog import ENGINES
 from kit.techniques.storage import readers
+from kit.techniques.storage.batches import FORMATS
 from kit.techniques.training import strategies
 from kit.techniques.tuning import fixed_budget, samplers, workload
 
@@ -74,6 +75,7 @@ NAMES = {
     "sampler": samplers.SEARCHES,
     "policies": POLICIES,
     "time_unit": traces.TIME_UNITS,
+    "formats": FORMATS,
     "trace": traces.NAMED,
     "selections": readers.SELECTIONS,
     "variants of 03_tuning": [*samplers.SEARCHES, *fixed_budget.METHODS],

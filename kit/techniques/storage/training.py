@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,7 +44,7 @@ class Reader:
 
     def __init__(self, fetch: Fetch, name: str) -> None:
         self._fetch, self._name = fetch, name
-        self._spent_s, self._phase, self._since = np.zeros(3), 2, time.perf_counter()
+        self._state = np.zeros(3), 2, time.perf_counter()  # seconds by phase, the phase now, and since when
 
     def batch(self, number: int) -> np.ndarray:
         """Fetch and decode a batch."""
@@ -56,24 +57,24 @@ class Reader:
 
     def spent_s(self) -> np.ndarray:
         """Return the seconds until now of fetching, of decoding, and of neither."""
-        spent = self._spent_s.copy()
-        spent[self._phase] += time.perf_counter() - self._since
-        return spent
+        spent_s, phase, since = self._state  # at once: another thread may begin a phase
+        return spent_s + (np.arange(3) == phase) * (time.perf_counter() - since)
 
     def _begin(self, phase: int) -> None:
-        self._spent_s, self._phase, self._since = self.spent_s(), phase, time.perf_counter()
+        self._state = self.spent_s(), phase, time.perf_counter()
 
 
 def consume(reader: Reader, numbers: Sequence[int], step_s: float) -> np.ndarray:
     """Take these batches, read ahead by a thread, and compute for `step_s` on each; return `SHARES` of the time."""
     computed_s, waited_s, start = 0.0, np.zeros(3), time.perf_counter()
     with ThreadPoolExecutor(1) as thread:
-        ahead = [thread.submit(reader.batch, number) for number in numbers[:PREFETCH]]
-        for number in [*numbers[PREFETCH:], *[None] * PREFETCH][: len(numbers)]:
+        pending = iter(numbers)
+        ahead = [thread.submit(reader.batch, number) for number in islice(pending, PREFETCH)]
+        while ahead:
             before = reader.spent_s()
             ahead.pop(0).result()
             waited_s += reader.spent_s() - before
-            ahead += [thread.submit(reader.batch, number)] if number is not None else []
+            ahead += [thread.submit(reader.batch, number) for number in islice(pending, 1)]
             begun = time.perf_counter()
             time.sleep(step_s)
             computed_s += time.perf_counter() - begun

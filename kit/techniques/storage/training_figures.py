@@ -85,7 +85,7 @@ def time_spent(result: Result) -> Chart:
         "% of the time",
         series,
         shape="stacked",
-        note="Medians over rounds. The rest is handing over between threads.",
+        note="Medians over rounds. The rest is switching between threads.",
     )
 
 
