@@ -122,6 +122,8 @@ def test_a_table_without_numbers_or_a_whole_batch_is_refused():
         batches.write(TABLE.select(["name"]), BATCH, ["npy"], Path())
     with pytest.raises(UserError, match="batch=65 is not allowed"):
         batches.write(TABLE, 65, ["npy"], Path())
+    with pytest.raises(UserError, match="data has 9 rows; give at least 16"):
+        batches.write(TABLE.slice(0, 9), 16, ["npy"], Path())
     with pytest.raises(UserError, match="formats contains 'npz', which is unknown; did you mean"):
         batches.write(TABLE, BATCH, ["npz"], Path())
     with pytest.raises(UserError, match="formats has 0 entries"):

@@ -64,9 +64,11 @@ def write(table: pa.Table, batch: int, formats: Sequence[str], folder: Path) -> 
     parameters.several(formats, FORMATS, "formats", least=1)
     kinds = (pa.types.is_integer, pa.types.is_floating)
     numeric = table.select([one.name for one in table.schema if any(kind(one.type) for kind in kinds)])
+    if len(table) < SMALL_FILES:
+        raise UserError(f"data has {len(table)} rows; give at least {SMALL_FILES}")
     if not numeric.column_names:
         raise UserError(f"data has no column of numbers, only {', '.join(table.column_names)[:200]}; add one")
-    parameters.at_least(batch, SMALL_FILES, "batch", most=max(SMALL_FILES, len(table)), whole=True)
+    parameters.at_least(batch, SMALL_FILES, "batch", most=len(table), whole=True)
     for number in range(len(table) // batch):
         for name in formats:
             write_one, _, files = FORMATS[name]
