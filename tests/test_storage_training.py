@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -198,6 +199,26 @@ def test_a_share_above_its_bound_needs_enough_rounds():
     assert training_figures.positive(np.full(8, -0.1)) is False
     assert training_figures.positive(np.array([0.1, -0.1] * 4)) is None
     assert training_figures.positive(np.full(3, 0.1)) is None
+
+
+def result(utilisation: dict[int, float]) -> SimpleNamespace:
+    points = []
+    for size, value in utilisation.items():
+        metrics = {name: [share] * 8 for name, share in zip(training.SHARES, (value, 0.1, 0.2), strict=True)}
+        session = SimpleNamespace(measurements={"npy, S3": SimpleNamespace(metrics=metrics)})
+        points.append(SimpleNamespace(size=size, sessions=[session]))
+    return type("Result", (dict,), {"record": SimpleNamespace(points=points)})({"npy, S3": None})
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "fed", "cause"),
+    [({1: 0.95, 4: 0.92}, "≥ 4", "–"), ({1: 0.95, 4: 0.5}, "1", "decoding"), ({1: 0.4, 4: 0.3}, "0", "decoding"),
+     ({1: 0.9, 4: 0.5}, "inconclusive", "decoding"), ({1: 0.95, 4: 0.9}, "1, 4 inconclusive", "–")],
+)  # fmt: skip
+def test_consumers_fed_is_the_last_number_above_the_bound(utilisation, fed, cause):
+    """A number counts if it and all fewer are fed; what is not decided is not counted; the longer wait is the cause."""
+    (row,) = training_figures.fed(result(utilisation)).rows
+    assert row[-2:] == [fed, cause]
 
 
 @pytest.mark.parametrize("name", checkpoint.LIBRARIES)

@@ -60,12 +60,12 @@ def fed(result: Result) -> Table:
         if all(map(len, found)):
             held = [positive(values - FED) for values in found]
             first = next((place for place, one in enumerate(held) if one is not True), len(held))
-            most = f"{points[first - 1].size:g}" if first else "0"
-            beyond = "" if first == len(held) else " (next inconclusive)" if held[first] is None else ""
+            most = f"≥ {points[-1].size:g}" if first == len(held) else f"{points[first - 1].size:g}" if first else "0"
+            if held[first:] and held[first] is None:
+                most = f"{most}, {points[first].size:g} inconclusive" if first else "inconclusive"
             waits = [np.median(shares(points[-1], name, metric)) for metric in SHARES[1:]]
-            row = [name, *(percent(np.median(values)) for values in found), "≥ " * (first == len(held)) + most + beyond]
-            cause = "decoding" if waits[1] > waits[0] else "bytes"
-            rows.append([*row, cause if np.median(found[-1]) < FED else "–"])
+            cause = "–" if np.median(found[-1]) >= FED else "decoding" if waits[1] > waits[0] else "bytes"
+            rows.append([name, *(percent(np.median(values)) for values in found), most, cause])
     sizes = [f"utilisation of {point.size:g}" for point in points]
     note = f"Fed: utilisation of at least {percent(FED)}, by the 95 % interval of its median over rounds."
     return Table("Consumers fed", ["variant", *sizes, "consumers fed", f"{points[-1].size:g} wait for"], rows, note)
