@@ -100,7 +100,7 @@ def test_changed_files_are_read_again(folder):
         ("parts", ["customer"], [], "values names no column; choose from: customer, day"),
         ("parts", ["day"], ["customer"], "column 'customer' is string, and values are numbers; .* of numbers: amount"),
         ("parts", ["customer"], ["day"], "column 'day' is date32.*values are numbers"),
-        ("parts", ["tags"], ["amount"], "column 'tags' is list<.*>; use columns of numbers, text"),
+        ("parts", ["tags"], ["amount"], "column 'tags' is list<.*>; use numbers, text"),
         ("parts", ["customer"], ["never"], "column 'never' of .* is empty: all its values are missing"),
         ("parts", ["amount"], ["amount"], "'amount' is in both by and values"),
         ("parts", ["day", "Day"], ["amount"], "column 'Day' would be twice in a result"),

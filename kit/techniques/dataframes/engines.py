@@ -116,9 +116,8 @@ def dask(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     if cluster:
         return _dask(tables, question, Client(cluster), None, device="CPU")
     dask.config.set({"dataframe.shuffle.method": "tasks"})
-    own = LocalCluster(
-        1, threads_per_worker=allowed_threads(), processes=False, dashboard_address=":0", silence_logs=ERROR
-    )
+    shown = {"dashboard_address": ":0", "silence_logs": ERROR}
+    own = LocalCluster(1, threads_per_worker=allowed_threads(), processes=False, **shown)
     return _dask(tables, question, Client(own), own, device="CPU")
 
 
@@ -250,9 +249,7 @@ def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str]
     """
     question = question.removesuffix(FROM_FILES)
     if workload_of(question) != tables.workload:
-        raise UserError(
-            f"{question} is asked of tables for {workload_of(question)}, and these are for {tables.workload}"
-        )
+        raise UserError(f"{question} is asked of tables for {workload_of(question)}, not for {tables.workload}")
     function = idiom.QUERIES[question]
     given |= {"paths": tables.paths, "by": list(tables.by), "values": list(tables.values)}
     names = [name for name, p in signature(function).parameters.items() if name in given or p.default is p.empty]
@@ -279,9 +276,8 @@ def _pandas_frame(path: str, categories: bool, needed: dict[str, list[str]]) -> 
     table = pyarrow.parquet.read_table(path, columns=columns, read_dictionary=texts)
     whole = {pyarrow.int32(): pd.Int32Dtype(), pyarrow.int64(): pd.Int64Dtype()}
     columns = {name: table[name] for name in table.column_names}
-    return pd.DataFrame(
-        {name: c.to_pandas(types_mapper=whole.get if c.null_count else None) for name, c in columns.items()}
-    )
+    types = {name: whole.get if column.null_count else None for name, column in columns.items()}
+    return pd.DataFrame({name: column.to_pandas(types_mapper=types[name]) for name, column in columns.items()})
 
 
 def _has_gaps(path: str) -> bool:

@@ -25,9 +25,8 @@ def read(path: str, columns: list[str] | None = None, nullable: bool = False) ->
     """
     if dask.config.get("dataframe.backend") == "cudf":
         return dd.read_parquet(path, columns=columns)
-    return dd.read_parquet(
-        path, columns=columns, split_row_groups=ROW_GROUPS, **({"dtype_backend": "numpy_nullable"} if nullable else {})
-    )
+    types = {"dtype_backend": "numpy_nullable"} if nullable else {}
+    return dd.read_parquet(path, columns=columns, split_row_groups=ROW_GROUPS, **types)
 
 
 def groupby_6(x: DataFrame) -> DataFrame:
@@ -52,9 +51,8 @@ def groupby_10(x: DataFrame) -> DataFrame:
 
 
 def own_groupby(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
-    answer = by_keys(x.assign(rows=1), by).agg(
-        {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
-    )
+    how = {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
+    answer = by_keys(x.assign(rows=1), by).agg(how)
     answer.columns = ["rows", *(f"{value}_{how}" for value in values for how in ("sum", "mean", "min", "max"))]
     for value in values:
         total, mean, low, high = (answer[f"{value}_{how}"] for how in ("sum", "mean", "min", "max"))

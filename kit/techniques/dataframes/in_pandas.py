@@ -48,9 +48,8 @@ def groupby_10(x: Frame) -> Frame:
 
 
 def own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
-    answer = by_keys(x.assign(rows=1), by).agg(
-        {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
-    )
+    how = {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
+    answer = by_keys(x.assign(rows=1), by).agg(how)
     answer.columns = ["rows", *(f"{value}_{how}" for value in values for how in ("sum", "mean", "min", "max"))]
     empty = {f"{value}_sum": answer[f"{value}_sum"].where(answer[f"{value}_min"].notna(), 0) for value in values}
     return answer.assign(**empty).reset_index()

@@ -79,9 +79,7 @@ def _check_results(by: list[str], values: list[str]) -> None:
 
 def _type(field: "pa.Field") -> "pa.DataType":
     if (kind := _shared_type(field.type)) is None:
-        raise UserError(
-            f"column {field.name!r} is {field.type}; use columns of numbers, text, true and false, dates or times"
-        )
+        raise UserError(f"column {field.name!r} is {field.type}; use numbers, text, true and false, dates or times")
     return kind
 
 

@@ -19,9 +19,9 @@ from kit.measure.result import Result
 from kit.measure.statistics import effect, log_ratios
 from kit.measure.work import Measurement, Setup
 from kit.measure.worker import one_line
-from kit.record.document import CheckResult, Effect
+from kit.record.document import CheckResult, Effect, ExecutionProof
 from kit.techniques.dataframes import clusters
-from kit.techniques.dataframes.engines import _threads_engaged
+from kit.techniques.dataframes.engines import _spark_engaged, _threads_engaged
 
 TABLES = ("customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier")
 QUERIES = re.findall(r"^-- (\d+) (.+)\n([^;]+);", Path(__file__).with_suffix(".sql").read_text(), re.MULTILINE)
@@ -38,7 +38,7 @@ def _write(scale_factor: str, folder: Path) -> None:
     options = ["parquet", "--quiet", "--scale-factor", scale_factor, "--output-dir", str(folder)]
     status, _, errors = isolated.python(["-c", execute, *options], limit_s=3600)
     if status != 0:
-        why = f"{isolated.why_ended(status, errors, 3600)}; pip install tpchgen-cli, and look for free disk"
+        why = f"{isolated.why_ended(status, errors, 3600)}; pip install tpchgen-cli"
         raise UserError(f"tpchgen-cli made no tables of scale factor {scale_factor}: {why}")
 
 
@@ -56,7 +56,7 @@ def duckdb(paths: dict[str, str], sql: dict[int, str]) -> Setup:
     for name, path in paths.items():
         connection.read_parquet(path).create_view(name)
     [(threads,)] = connection.sql("SELECT current_setting('threads')").fetchall()
-    return _asked(lambda text: connection.sql(text).to_arrow_table(), sql, threads)
+    return _asked(lambda text: connection.sql(text).to_arrow_table(), sql, partial(_threads_engaged, threads))
 
 
 def polars(paths: dict[str, str], sql: dict[int, str]) -> Setup:
@@ -64,7 +64,8 @@ def polars(paths: dict[str, str], sql: dict[int, str]) -> Setup:
     import polars as pl
 
     context = pl.SQLContext({name: pl.scan_parquet(path) for name, path in paths.items()})
-    return _asked(lambda text: context.execute(text).collect(engine="streaming").to_arrow(), sql, pl.thread_pool_size())
+    proof = partial(_threads_engaged, pl.thread_pool_size())
+    return _asked(lambda text: context.execute(text).collect(engine="streaming").to_arrow(), sql, proof)
 
 
 def spark(start: Callable[[], Any], paths: dict[str, str], sql: dict[int, str]) -> Setup:
@@ -72,11 +73,18 @@ def spark(start: Callable[[], Any], paths: dict[str, str], sql: dict[int, str]) 
     session = start()
     for name, path in paths.items():
         session.read.parquet(path).createOrReplaceTempView(name)
-    threads = getattr(session, "threads", None) or clusters.counters(session)["threads"]
-    return _asked(lambda text: session.sql(text).toArrow(), sql, threads, session.stop)
+    before = {} if hasattr(session, "threads") else clusters.counters(session)
+
+    def proof(calls: int) -> ExecutionProof:
+        now = before and clusters.counters(session)
+        return _spark_engaged(before, now, calls=calls) if now else _threads_engaged(session.threads, calls=calls)
+
+    return _asked(lambda text: session.sql(text).toArrow(), sql, proof, session.stop)
 
 
-def _asked(run: Callable[[str], Any], sql: dict[int, str], threads: int, close: Any = None) -> Setup:
+def _asked(run: Callable[[str], Any], sql: dict[int, str], proof: Callable, close: Any = None) -> Setup:
+    answered = []
+
     def ask() -> Measurement:
         seconds, answers = {}, {}
         for number, text in sql.items():
@@ -86,9 +94,10 @@ def _asked(run: Callable[[str], Any], sql: dict[int, str], threads: int, close: 
                 seconds[f"q{number}_s"] = time.perf_counter() - began
             except Exception as error:  # costs an engine this query
                 answers[number] = f"failed: {one_line(error)}"
+        answered.extend(seconds)
         return Measurement(geometric_mean(seconds.values()), seconds, answers)
 
-    return Setup(ask, partial(_threads_engaged, threads), close)
+    return Setup(ask, lambda: proof(calls=len(answered)), close)
 
 
 def check(answers: dict[int, Any], expected: dict[int, Any]) -> CheckResult:
