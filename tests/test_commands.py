@@ -251,6 +251,7 @@ WAYS = {
     "python benchmarks/false_winners.py --minutes 40 --out runs/false_winners.jsonl": Here(study, ONE_TRIAL),
     "python benchmarks/false_winners.py --report runs/false_winners.jsonl": Here(study, before=outcomes),
     "python benchmarks/own_cost.py --out runs/own_cost.md": Here(costs, "--parts measurements"),
+    "python benchmarks/capacity_study.py --searches 200": Here(speaks, "--searches 1"),
     "pytest benchmarks/test_own_cost.py": Here(passed, f"{ONCE} -k 'not start'"),
     "pytest benchmarks/test_dataframes.py": Here(passed, f"{ONCE} -k delay_features"),
 }

@@ -23,8 +23,8 @@ CONFIDENCE = 0.99
 """As in MLPerf Inference."""
 HOLDS, FAILS, UNDECIDED, GENERATOR_BOUND = "holds", "does not hold", "undecided", "generator-bound"
 LEAST_BOUNDS = 200
-"""Shortest load at one rate, in bounds: queues start empty. On simulated queues the interval was right within 5 % in 38
-to 70 % of searches with the rule's fewest requests, in 93 to 98 % with 200 bounds (benchmarks/capacity_study.py)."""
+"""Shortest load at one rate, in bounds: queues start empty. On simulated queues the interval was right within 5 % in 44
+to 72 % of searches with the rule's fewest requests, in 96 to 98 % with 200 bounds (benchmarks/capacity_study.py)."""
 BATCH_BOUNDS = 10
 At = Callable[[float, int, int], Load]
 """(rate, requests, seed) → load: how a variant is offered requests."""
