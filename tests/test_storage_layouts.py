@@ -10,12 +10,14 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_storage import needs_rclone
 
 from kit import Comparison
+from kit.charts import chart
 from kit.errors import UserError
 from kit.techniques.storage import figures, layouts, readers, servers, tables
 from kit.techniques.storage.layouts import Layout
@@ -320,6 +322,13 @@ def test_where_the_answer_flips(saved, slower, below):
     assert figures.flip(saved, slower) == pytest.approx(below)
 
 
+def without_costs(record):
+    """Return a record as it is of a server that is not ours: nothing was counted."""
+    point = record.points[0]
+    variants = [msgspec.structs.replace(one, execution_proof=None) for one in point.variants]
+    return msgspec.structs.replace(record, points=[msgspec.structs.replace(point, variants=variants)])
+
+
 def test_results_become_figures(odd, places, cache, server):
     """Codecs and layouts measured here become the tables and charts of the notebook, and the claim its parts."""
     files = {name: layouts.written(odd, Layout(name), cache) for name in ("Snappy", "none", "zstd 3")}
@@ -341,5 +350,8 @@ def test_results_become_figures(odd, places, cache, server):
     assert drawn.series[1].y == drawn.series[2].y == [0] * 4
     with pytest.raises(UserError, match="prices has 3 entries; give 4"):
         figures.cost(found, places, [1, 0, 0], 1000)
+    uncounted = {"one day": found["one day"].__class__(without_costs(found["one day"].record))}
+    for drawn in (figures.cost(uncounted, places, [1, 0, 0, 0], 1000), figures.sent(uncounted)):
+        assert chart.draw(drawn)
     text = figures.claim(result, None, files, found)
     assert text.count("\n") == 3 and "modelled" in text and "by day, one day" in text

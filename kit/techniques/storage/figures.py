@@ -48,7 +48,7 @@ def codecs(result: Result, written: Mapping[str, Written]) -> Table:
 
 
 def _rate(mbit_per_s: float) -> str:
-    return {0.0: "none", math.inf: "any"}.get(mbit_per_s) or f"{formatting.number(mbit_per_s)} Mbit/s"
+    return {0.0: "never", math.inf: "any bandwidth"}.get(mbit_per_s) or f"{formatting.number(mbit_per_s)} Mbit/s"
 
 
 def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result | None = None) -> Chart:
@@ -112,14 +112,15 @@ def cost(results: Mapping[str, Result], written: Mapping[str, Written], prices: 
     if len(prices) != len(PRICES):
         raise UserError(f"prices has {len(prices)} entries; give {len(PRICES)}, per {', '.join(PRICES)}")
     (month, put, get, egress), gigabyte, parts = prices, 2**20 / 1e9, {"storage": [], "requests": [], "egress": []}
-    for name, one in written.items():
-        kinds = ("gets", "heads", "lists", "sent_mib")
-        means = [sum(_cost(r, name, kind) or 0 for r in results.values()) / len(results) for kind in kinds]
-        gets, heads, lists, mib = (reads * mean for mean in means)
+    kinds = ("gets", "heads", "lists", "sent_mib")
+    counted = {name: [[_cost(one, name, kind) for one in results.values()] for kind in kinds] for name in written}
+    counted = {name: found for name, found in counted.items() if not any(None in counts for counts in found)}
+    for name, found in counted.items():
+        one, (gets, heads, lists, mib) = written[name], [reads * sum(counts) / len(counts) for counts in found]
         parts["storage"].append(one.mib * gigabyte * month)
         parts["requests"].append(((len(one.sizes) + lists) * put + (gets + heads) * get) / 1000)
         parts["egress"].append(mib * gigabyte * egress)
-    series = [Series(part, [*written], values, style="modelled") for part, values in parts.items()]
+    series = [Series(part, [*counted], values, style="modelled") for part, values in parts.items()]
     listed = ", ".join(f"{price:g} per {unit}" for price, unit in zip(prices, PRICES, strict=True))
     title = f"Cost a month of {reads:,} reads, by layout (modelled, lower is better)"
     return Chart(title, "layout", "cost", series, "stacked", note=f"Reads: {', '.join(results)}. Prices: {listed}.")

@@ -171,14 +171,12 @@ def _variant(name: str, client: Callable[[Read], Callable[[], Any]], reads: Mapp
         return Measurement(seconds, dict(last), partial(fingerprint, table))
 
     peak = Peak("memory_copy_gib_per_s", read.written.table_bytes / 2**30, "the decoded table, copied once")
-    if read.mbit_per_s:
-        peak = Peak(TIME, "link_s", f"link of {read.mbit_per_s:g} Mbit/s: the bytes that the server sent")
-    elif read.cold:
-        peak = Peak(TIME, "disk_s", "disk: the same bytes read cold, without decoding")
+    if read.mbit_per_s or read.cold:
+        over_link = "link_s", "the link: bytes that the server sent ÷ bandwidth"
+        peak = Peak(TIME, *(over_link if read.mbit_per_s else ("disk_s", "the disk: the bytes read cold, not decoded")))
     many = 0 if client is local_disk else 2 * len(read.matching())
     not_timed = f"at least {many:,} requests per read" if many > MANY_REQUESTS else ""
-    made_s = read.written.seconds
-    return Setup(measure, partial(proof, read, last), peak=peak, made_s=made_s, not_timed=not_timed)
+    return Setup(measure, partial(proof, read, last), peak=peak, made_s=read.written.seconds, not_timed=not_timed)
 
 
 def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
@@ -197,6 +195,8 @@ def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
         facts |= {"GETs": int(last["gets"]), "LISTs": int(last["lists"]), "sent": f"{sent:.2f} MiB"}
     if read.cold:
         facts["in the page cache before"] = formatting.percent(last["cached_share"])
+    if read.cold or read.mbit_per_s:
+        facts["bound by"] = "the disk" if read.cold else f"a link of {read.mbit_per_s:g} Mbit/s"
     faults = {
         f"{used} instead of {asked}": used != {"NONE": "UNCOMPRESSED"}.get(asked, asked),
         f"bytes of {first} that are not those written (SHA-256)": digest != read.written.digests[first],

@@ -91,8 +91,7 @@ class Bucket:
 
         known = {"access_key_id": self.key, "secret_access_key": self.secret, "endpoint": self.endpoint}
         known = {name: value for name, value in known.items() if value}
-        client = {"allow_http": True, "timeout": f"{TIMEOUT_S:g} seconds"}
-        retry = {"max_retries": ATTEMPTS - 1}
+        client, retry = {"allow_http": True, "timeout": f"{TIMEOUT_S:g} seconds"}, {"max_retries": ATTEMPTS - 1}
         where = {"bucket": self.name, "prefix": self.prefix or None}
         return S3Store(**where, region=self.region, client_options=client, retry_config=retry, **known)
 
