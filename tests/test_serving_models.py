@@ -14,7 +14,6 @@ from kit.techniques.serving import autoscaling, queue_model
 
 EXPONENTIAL_S = np.random.default_rng(0).exponential(1 / 100, 20_000)
 """Service times of an M/M/1 queue that serves 100 requests per second."""
-AT = partial(queue_model.simulate, EXPONENTIAL_S, 1)
 
 
 def test_the_model_is_queueing_theory():
@@ -24,15 +23,6 @@ def test_the_model_is_queueing_theory():
     erlang = 2 * 0.8**2 / (1 + 0.8)  # share of requests that wait: Erlang's C for two replicas at 80 % load
     assert (waited.sent_s > waited.due_s).mean() == pytest.approx(erlang, rel=0.05)
     assert queue_model.capacity(EXPONENTIAL_S, 1, 0.01) == 0 < queue_model.capacity(EXPONENTIAL_S, 4, 0.2)
-
-
-def test_the_model_is_held_against_measured_points():
-    """Each measured point has the model's latency next to it; one with too few requests has none."""
-    points = load.capacity(AT, 0.2, 20, 40).points
-    few = load.Point(20, AT(20, 100, 0), 0, load.UNDECIDED)
-    for one in queue_model.held_against([*points, few], EXPONENTIAL_S, 1, 0.95):
-        assert one.modelled_s == pytest.approx(one.measured_s, rel=0.5)
-    assert not queue_model.held_against([few], EXPONENTIAL_S, 1)
 
 
 def test_the_rule_of_the_autoscaler():
@@ -45,9 +35,9 @@ def test_a_replay_waits_before_it_removes():
     offered = [10.0] * 4 + [70.0] * 8 + [10.0] * 40
     found = autoscaling.replay(offered, [12.0 * count for count in range(1, 9)], target=10)
     assert found.replicas[:8] == [1, 1, 1, 1, 1, 5, 7, 7] and found.replicas[12:31] == [7] * 19
-    assert found.replicas[-1] == 1 and found.overloaded == pytest.approx(2 * 70 / sum(offered)) and found.changes == 3
+    assert found.replicas[-1] == 1 and found.overloaded == pytest.approx(2 * 70 / sum(offered))
     late = autoscaling.replay(offered, found.capacity[:1] * 8, 10, startup_s=31, stabilisation_s=0)
-    assert late.replicas[4:10] == [1, 1, 1, 1, 5, 7] and late.replica_hours < found.replica_hours
+    assert late.replicas[4:10] == [1, 1, 1, 1, 5, 7] and sum(late.replicas) < sum(found.replicas)
     with pytest.raises(UserError, match="at least one period"):
         autoscaling.replay([], [1.0], 10)
 

@@ -27,16 +27,6 @@ class Replay:
         over = sum(rate for rate, most in zip(self.offered, self.capacity, strict=True) if rate > most)
         return over / sum(self.offered)
 
-    @property
-    def replica_hours(self) -> float:
-        """Replicas that were ready, times hours."""
-        return sum(self.replicas) * PERIOD_S / 3600
-
-    @property
-    def changes(self) -> int:
-        """How often the number of replicas changed."""
-        return sum(one != other for one, other in zip(self.replicas[:-1], self.replicas[1:], strict=True))
-
 
 def desired(replicas: int, metric: float, target: float) -> int:
     """Return ceil(replicas × metric ÷ target), or the same number within the tolerance: the rule of `autoscaling/v2`.

@@ -1,27 +1,16 @@
 """A queue as a model of replicas: Poisson arrivals, measured service times, one queue before them (M/G/c)."""
 
 import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
-from kit.common.load import Load, Point, arrivals, merged
+from kit.common.load import Load, arrivals
 from kit.common.parameters import at_least, positive
 
 REQUESTS = 20_000
 """Simulated per rate: two hundred are beyond the 99th percentile."""
 STEPS = 16
 """Halvings of the rate's interval: to a thousandth of what the replicas could serve without any queue."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """A measured point and the model at its rate. Latencies in seconds, of one percentile."""
-
-    rate: float
-    measured_s: float
-    modelled_s: float
 
 
 def simulate(service_s: np.ndarray, replicas: int, rate: float, requests: int = REQUESTS, seed: int = 0) -> Load:
@@ -54,18 +43,3 @@ def capacity(service_s: np.ndarray, replicas: int, bound_s: float, share: float 
         within = simulate(service_s, replicas, rate).percentile(share) <= bound_s
         low, high = (rate, high) if within else (low, rate)
     return low
-
-
-def held_against(points: Iterable[Point], service_s: np.ndarray, replicas: int, share: float = 0.99) -> list[Held]:
-    """Return the model next to each measured point that has enough requests for the percentile.
-
-    The model runs for as many requests as were measured, several times: above its capacity a queue grows with time.
-    """
-    held = []
-    for point in points:
-        if point.load and (measured := point.load.percentile(share)) is not None:
-            requests = point.load.requests
-            runs = range(max(1, REQUESTS // requests))
-            modelled = merged([simulate(service_s, replicas, point.rate, requests, seed) for seed in runs])
-            held.append(Held(point.rate, measured, modelled.percentile(share)))
-    return held
