@@ -1,5 +1,6 @@
 """The questions: every engine gives the same answer, on generated tables, real flights and the user's own."""
 
+import decimal
 import importlib
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from kit.common import datasets
 from kit.errors import UserError
 from kit.measure.answers import equal, portable
 from kit.measure.result import Result
-from kit.techniques.dataframes import QUESTIONS, columns, engines, figures, in_sql, own, workload
+from kit.techniques.dataframes import QUESTIONS, checks, columns, engines, figures, in_sql, own, workload
 from kit.techniques.dataframes.questions import WORKLOADS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # Dask's own, with pandas 3.1
@@ -323,3 +324,20 @@ def test_options_of_generated_tables():
     assert workload.db_benchmark([10, 5]) == {"keys": 10, "missing": 0.05}
     with pytest.raises(UserError, match=r"db_benchmark=\[10\] is not allowed; give two whole numbers"):
         workload.db_benchmark([10])
+
+
+NULLS = {"id": ["a", None], "n": [1, 2]}
+BY_DESIGN = [
+    ({"id": ["a"], "n": [1]}, NULLS, checks.KEYS),
+    ({"ratio": [2, 1]}, {"ratio": [2.5, 1.0]}, checks.DIVISION),
+    ({"price": [decimal.Decimal("1.2")]}, {"price": [1.25]}, checks.SCALE),
+]
+
+
+@pytest.mark.parametrize(("got", "expected", "rule"), BY_DESIGN)
+def test_a_difference_by_design_names_its_rule(got, expected, rule):
+    """Engines differ in missing keys, the division of integers and the scale of decimals: the check names the rule."""
+    found = checks.equal(pa.table(got), pa.table(expected))
+    assert found.state == "failed" and found.note.endswith(f"; the rule: {rule}")
+    assert checks.equal(pa.table(expected), pa.table(expected)).state == "passed"
+    assert ";" not in checks.equal(pa.table({"n": [1.0]}), pa.table({"n": [2.0]})).note

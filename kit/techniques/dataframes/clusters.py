@@ -60,7 +60,6 @@ def spark(address: str = "", memory_mib: float = 0.0) -> Any:
     if address.startswith("sc://"):
         return SparkSession.builder.remote(address).getOrCreate()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.master(address or f"local[{allowed_threads()}]").appName("kit")
     options = {
         **({} if address else {"spark.driver.host": "127.0.0.1"}),
         "spark.driver.memory": f"{int(memory_mib or max(1024, available_mib() / 2))}m",
@@ -73,9 +72,8 @@ def spark(address: str = "", memory_mib: float = 0.0) -> Any:
         "spark.ui.enabled": False,
         "spark.ui.showConsoleProgress": False,
     }
-    for name, value in options.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
+    builder = SparkSession.builder.master(address or f"local[{allowed_threads()}]").appName("kit")
+    session = builder.config(map=options).getOrCreate()
     if address:
         session.conf.set("spark.sql.shuffle.partitions", _cores(session))
     return session
@@ -120,8 +118,7 @@ def sail() -> Any:
     time.sleep(0.1)  # until its threads have their names
     names = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
     session = spark(f"sc://127.0.0.1:{server.listening_address[1]}")
-    session.server = server  # it ends when nothing refers to it
-    session.threads = names.count("tokio-rt-worker") // 2  # as many to read and write as to compute
+    session.server, session.threads = server, names.count("tokio-rt-worker") // 2  # as many to read as to compute
     return session
 
 

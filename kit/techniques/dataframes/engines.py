@@ -62,12 +62,10 @@ def pandas(tables: Tables, question: str) -> Setup:
 
     pyarrow.set_cpu_count(allowed_threads())
     needed = read(tables, question) if tables.from_files else {}
-    load = partial(_pandas_frame, categories=_groups(question), needed=needed)
+    load = partial(_pandas_frame, categories="groupby" in question, needed=needed)
     call = asked(in_pandas, question, tables, load, pd=pd, text={"read_dictionary": FLIGHT_TEXT})
 
-    def proof() -> ExecutionProof:
-        return verified(version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU")
-
+    proof = partial(verified, version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU")
     return Setup(call, proof, peak=partial(bound, tables, question))
 
 
@@ -76,10 +74,8 @@ def polars(tables: Tables, question: str) -> Setup:
     """Polars, lazy, collected by its streaming engine."""
     import polars as pl
 
-    def proof() -> ExecutionProof:
-        return _threads_engaged(pl.thread_pool_size(), version=pl.__version__, device="CPU")
-
-    return _polars(tables, question, "streaming", proof, categories=_groups(question))
+    proof = partial(_threads_engaged, pl.thread_pool_size(), version=pl.__version__, device="CPU")
+    return _polars(tables, question, "streaming", proof, categories="groupby" in question)
 
 
 @_split
@@ -90,7 +86,7 @@ def duckdb(tables: Tables, question: str) -> Setup:
     from kit.techniques.dataframes import in_sql
 
     connection = duckdb.connect(config={"threads": allowed_threads()})
-    load = in_sql.file if tables.from_files else partial(_duckdb_table, connection, enums=_groups(question))
+    load = in_sql.file if tables.from_files else partial(_duckdb_table, connection, enums="groupby" in question)
     query = asked(in_sql, question, tables, load)()
 
     def proof() -> ExecutionProof:
@@ -158,10 +154,8 @@ def polars_gpu(tables: Tables, question: str) -> Setup:
     """Polars' lazy questions on one GPU. What the GPU engine can't do raises; it never falls back in silence."""
     import polars as pl
 
-    def proof() -> ExecutionProof:
-        return verified(version=pl.__version__, device=_device(), fallbacks=0)
-
     engine = pl.GPUEngine(executor="in-memory", raise_on_fail=True)
+    proof = lambda: verified(version=pl.__version__, device=_device(), fallbacks=0)  # noqa: E731
     return _polars(tables, question, engine, proof, categories=False)  # which the GPU engine does not have
 
 
@@ -212,33 +206,18 @@ def sail(tables: Tables, question: str) -> Setup:
 
 
 def on_cluster(address: str) -> dict[str, tuple[Callable[..., Setup], tuple]]:
-    """Return the entry for `ENGINES` of a cluster that answers and has the same versions; none without an address.
-
-    Raise `UserError` as `clusters.checked` does.
-    """
-    if not clusters.checked(address):
-        return {}
-    engine = dask if address.startswith("tcp://") else pyspark
-    return {f"{'Dask' if engine is dask else 'PySpark'} on cluster": (partial(engine, cluster=address), ())}
+    """Return the entry for `ENGINES` of a cluster; none without an address. Raise `UserError` as `clusters.checked`."""
+    name, engine = ("Dask", dask) if address.startswith("tcp://") else ("PySpark", pyspark)
+    return {f"{name} on cluster": (partial(engine, cluster=address), ())} if clusters.checked(address) else {}
 
 
 ENGINES = {
-    "pandas": (pandas, ()),
-    "Polars": (polars, ()),
-    "DuckDB": (duckdb, ()),
-    "Dask": (dask, ()),
-    "PySpark": (pyspark, "pyspark"),
-    "Sail": (sail, "pysail"),
-    "cuDF": (cudf, "cudf"),
-    "cudf.pandas": (cudf_pandas, "cudf.pandas"),
-    "Polars on GPU": (polars_gpu, "polars gpu"),
+    "pandas": (pandas, ()), "Polars": (polars, ()), "DuckDB": (duckdb, ()), "Dask": (dask, ()),
+    "PySpark": (pyspark, "pyspark"), "Sail": (sail, "pysail"), "cuDF": (cudf, "cudf"),
+    "cudf.pandas": (cudf_pandas, "cudf.pandas"), "Polars on GPU": (polars_gpu, "polars gpu"),
     "Dask-cuDF": (dask_cudf, "dask-cudf"),
-}
+}  # fmt: skip
 """Name → the engine, and the capabilities that it requires."""
-
-
-def _groups(question: str) -> bool:
-    return "groupby" in question
 
 
 def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str], Any], **given: Any) -> Callable:

@@ -177,4 +177,3 @@ QUERIES = {
     "own_join": lambda x, keys, by: x.merge(keys, on=by),
     "delay_features": delay_features,
 }
-"""Question → function."""

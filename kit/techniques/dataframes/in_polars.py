@@ -75,6 +75,7 @@ def _named(features: LazyFrame, paths: dict[str, str]) -> LazyFrame:
     return features.join(airlines, on="carrier", how="left").join(airports, on="dest", how="left")
 
 
+AGGREGATES = ("sum", "mean", "min", "max")
 QUERIES = {
     "groupby_1": lambda x: x.group_by("id1").agg(col("v1").sum()),
     "groupby_2": lambda x: x.group_by("id1", "id2").agg(col("v1").sum()),
@@ -94,14 +95,9 @@ QUERIES = {
     "join_4": lambda x, medium: x.join(medium, on="id5", suffix="_medium"),
     "join_5": lambda x, big: x.join(big, on="id3", suffix="_big"),
     "own_groupby": lambda x, by, values: x.group_by(by).agg(
-        pl.len().alias("rows"),
-        col(values).sum().name.suffix("_sum"),
-        col(values).mean().name.suffix("_mean"),
-        col(values).min().name.suffix("_min"),
-        col(values).max().name.suffix("_max"),
+        pl.len().alias("rows"), *(getattr(col(values), how)().name.suffix(f"_{how}") for how in AGGREGATES)
     ),
     "own_sort": lambda x, by, values: x.sort([*by, *values], nulls_last=True).with_row_index("position"),
     "own_join": lambda x, keys, by: x.join(keys, on=by),
     "delay_features": delay_features,
 }
-"""Question → function."""

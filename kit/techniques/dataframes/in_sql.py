@@ -91,6 +91,10 @@ def file(path: str, read: str = "read_parquet('{}')") -> str:
     return read.format(path.replace(quote, 2 * quote))
 
 
+def _ids(*numbers: int) -> str:
+    return ", ".join(f"m.id{number} AS id{number}_medium" for number in numbers)
+
+
 QUERIES = {
     "groupby_1": lambda x: f"SELECT id1, coalesce(sum(v1), 0)::BIGINT AS v1 FROM {x} GROUP BY id1",
     "groupby_2": lambda x: f"SELECT id1, id2, coalesce(sum(v1), 0)::BIGINT AS v1 FROM {x} GROUP BY id1, id2",
@@ -114,18 +118,9 @@ QUERIES = {
         f"FROM {x} GROUP BY id1, id2, id3, id4, id5, id6"
     ),
     "join_1": lambda x, small: f"SELECT x.*, s.id4 AS id4_small, s.v2 FROM {x} AS x JOIN {small} AS s USING (id1)",
-    "join_2": lambda x, medium: (
-        "SELECT x.*, m.id1 AS id1_medium, m.id4 AS id4_medium, m.id5 AS id5_medium, m.v2 "
-        f"FROM {x} AS x JOIN {medium} AS m USING (id2)"
-    ),
-    "join_3": lambda x, medium: (
-        "SELECT x.*, m.id1 AS id1_medium, m.id4 AS id4_medium, m.id5 AS id5_medium, m.v2 "
-        f"FROM {x} AS x LEFT JOIN {medium} AS m USING (id2)"
-    ),
-    "join_4": lambda x, medium: (
-        "SELECT x.*, m.id1 AS id1_medium, m.id2 AS id2_medium, m.id4 AS id4_medium, m.v2 "
-        f"FROM {x} AS x JOIN {medium} AS m USING (id5)"
-    ),
+    "join_2": lambda x, medium: f"SELECT x.*, {_ids(1, 4, 5)}, m.v2 FROM {x} AS x JOIN {medium} AS m USING (id2)",
+    "join_3": lambda x, medium: f"SELECT x.*, {_ids(1, 4, 5)}, m.v2 FROM {x} AS x LEFT JOIN {medium} AS m USING (id2)",
+    "join_4": lambda x, medium: f"SELECT x.*, {_ids(1, 2, 4)}, m.v2 FROM {x} AS x JOIN {medium} AS m USING (id5)",
     "join_5": lambda x, big: (
         "SELECT x.*, b.id1 AS id1_big, b.id2 AS id2_big, b.id4 AS id4_big, b.id5 AS id5_big, b.id6 AS id6_big, b.v2 "
         f"FROM {x} AS x JOIN {big} AS b USING (id3)"
@@ -135,4 +130,3 @@ QUERIES = {
     "own_join": lambda x, keys, by: f"SELECT * FROM {x} JOIN {keys} USING ({listed(by)})",
     "delay_features": delay_features,
 }
-"""Question → function."""

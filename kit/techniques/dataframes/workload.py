@@ -68,7 +68,8 @@ def groupby(rows: int, keys: int = 100, missing: float = 0.0, cache: Path | str 
     _check(rows, missing)
     at_least(keys, 1, "keys", most=rows, whole=True)
     name = f"groupby-{rows}-{keys}-{missing:g}-v{_FORMAT}"
-    return Tables("groupby", rows, cached_tables(cache, name, ["x"], partial(_write_groupby, rows, keys, missing)))
+    write = lambda folder: _write(folder / "x.parquet", _groupby_rows(rows, keys, missing))  # noqa: E731
+    return Tables("groupby", rows, cached_tables(cache, name, ["x"], write))
 
 
 def join(rows: int, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:
@@ -88,10 +89,6 @@ def join(rows: int, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:
 def _check(rows: int, missing: float) -> None:
     at_least(rows, 1, "rows", whole=True)
     at_least(missing, 0, "missing", most=0.99)
-
-
-def _write_groupby(rows: int, keys: int, missing: float, folder: Path) -> None:
-    _write(folder / "x.parquet", _groupby_rows(rows, keys, missing))
 
 
 def _groupby_rows(rows: int, keys: int, missing: float) -> Iterator[Any]:
