@@ -46,11 +46,11 @@ class Stored:
 def stored(data: str, partition_by: Sequence[str] = (), cache: Path | str = disk_cache.CACHE, **options: Any) -> Stored:
     """Return the table to store.
 
-    data: "flights" (New York 2013) or "lineitem" (TPC-H, by tpchgen-cli), each also with its number of rows, as
-    "flights 20000", or your own files: see `common.readers.source`, with options. partition_by: of your own table, its
-    column of days and its column of keys. Raise `UserError` if files can't be read or a column is unknown.
+    data: "flights" (New York 2013; also "") or "lineitem" (TPC-H, by tpchgen-cli), each also with its number of rows,
+    as "flights 20000", or your own files: see `common.readers.source`, with options. partition_by: of your own table,
+    its column of days and its column of keys. Raise `UserError` if files can't be read or a column is unknown.
     """
-    name, _, rows = data.partition(" ")
+    name, _, rows = (data or FLIGHTS).partition(" ")
     if name in (FLIGHTS, LINEITEM):
         if rows and not rows.isdecimal():
             raise UserError(f"data={data!r} has no number of rows; give e.g. '{name} 20000'")
