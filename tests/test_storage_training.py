@@ -117,7 +117,7 @@ def test_an_address_that_cannot_be_used_is_one_sentence(url, message):
     assert "secret" not in str(raised.value)
 
 
-def test_a_table_without_numbers_or_a_whole_batch_is_refused():
+def test_an_impossible_table_format_or_size_is_refused():
     """One sentence each."""
     with pytest.raises(UserError, match="no column of numbers, only name"):
         batches.write(TABLE.select(["name"]), BATCH, ["npy"], Path())
@@ -127,20 +127,18 @@ def test_a_table_without_numbers_or_a_whole_batch_is_refused():
         batches.write(TABLE.slice(0, 9), 16, ["npy"], Path())
     with pytest.raises(UserError, match="formats contains 'npz', which is unknown; did you mean"):
         batches.write(TABLE, BATCH, ["npz"], Path())
+    with pytest.raises(UserError, match="checkpoint_mib=0 is not allowed; give a number from 1"):
+        checkpoint.state(0)
     with pytest.raises(UserError, match="formats has 0 entries"):
         batches.write(TABLE, BATCH, [], Path())
-
-
-def slow(seconds: float) -> None:
-    time.sleep(seconds)
 
 
 @pytest.mark.parametrize(("in_bytes", "in_decoding"), [(0.03, 0.0), (0.0, 0.03)])
 def test_a_wait_is_put_down_to_its_cause(in_bytes, in_decoding, monkeypatch):
     """With a slow storage consumers wait for bytes, and with a slow decoder for decoding, whatever the utilisation."""
-    decode = (None, lambda content: (slow(in_decoding), np.zeros((1, 1), np.float32))[1], 1)
+    decode = (None, lambda content: (time.sleep(in_decoding), np.zeros((1, 1), np.float32))[1], 1)
     monkeypatch.setitem(batches.FORMATS, "slow", decode)
-    found = training.feed(lambda key: slow(in_bytes), "slow", 8, consumers=2, step_s=0.003).metrics
+    found = training.feed(lambda key: time.sleep(in_bytes), "slow", 8, consumers=2, step_s=0.003).metrics
     used, on_bytes, on_decoding = (found[name] for name in training.SHARES)
     assert used < training.FED and used + on_bytes + on_decoding == pytest.approx(1, abs=0.2)
     assert (on_bytes > 5 * on_decoding) if in_bytes else (on_decoding > 5 * on_bytes)
@@ -296,9 +294,3 @@ def test_a_killed_upload_leaves_no_object(tmp_path):
         assert found.call().answer() == batches.digest(tensor for _, tensor in sorted(checkpoint.state(17).items()))
         assert found.execution_proof().facts["object_mib"] >= 17
         found.close()
-
-
-def test_the_size_of_a_checkpoint_is_checked():
-    """One sentence has what was given and what is allowed."""
-    with pytest.raises(UserError, match="checkpoint_mib=0 is not allowed; give a number from 1"):
-        checkpoint.state(0)
