@@ -216,7 +216,7 @@ WAYS = {
     "kit report": Here(reported, before=two_sets),
     "kit run --plan quick": There("test_batch_plans.py::test_the_plans_of_the_kit_are_whole"),
     'kit run 01_dataframes -p data="tables/*.parquet" -p group_by=customer,day -p values=amount': Here(
-        measured, "-p time_budget_s=0.2"
+        measured, "-p time_budget_s=0.2 -p variants=Polars,DuckDB,Dask,Sail"
     ),
     "kit run 02_training -p model=my_package.nets:build -p data=my_package.tables:load": Here(
         measured, "-p strategies=DDP -p ranks=2 -p batch=32 -p check_steps=2 -p time_budget_s=0.1"
