@@ -199,7 +199,7 @@ def test_a_bound_that_no_rate_holds_is_a_users_mistake(plain):
     server = Served.__new__(Served)
     server.__dict__ |= plain.__dict__
     server.asked = Asked("small", 1e-6, 0.9)
-    with pytest.raises(UserError, match="raise bound_ms"):
+    with pytest.raises(UserError, match="raise bound_ms=0.001"):
         variants.ladder(server)
 
 
@@ -341,13 +341,13 @@ def test_a_pod_answers_with_the_digest_of_its_image(tmp_path):
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
-def test_latencies_of_all_rounds_are_put_together(tmp_path):
-    """Loads of one rate are merged, and what was not answered stays infinite."""
-    (tmp_path / "FastAPI.jsonl").write_text(
-        '{"rate": 20, "latency_s": [0.1, null]}\n{"rate": 10, "latency_s": [0.3]}\n{"rate": 20, "latency_s": [0.2]}\n'
-    )
-    found = figures.logged(tmp_path)["FastAPI"]
-    assert list(found) == [10.0, 20.0] and found[20.0].tolist() == [0.1, np.inf, 0.2]
+def test_requests_of_all_rounds_are_put_together(tmp_path):
+    """Counts of one rate are added up, and a rate above one that does not hold is not the capacity."""
+    (tmp_path / "mosec").write_text("10 50 0\n20 30 0\n20 30 1\n40 60 50\n80 60 0\n")
+    assert figures.pooled(tmp_path, "mosec", ASKED) == 10
+    (tmp_path / "mosec").write_text("10 50 0\n20 30 0\n20 34 1\n")
+    assert figures.pooled(tmp_path, "mosec", ASKED) == 20
+    assert figures.pooled(tmp_path, "granian", ASKED) is None
 
 
 def test_modelled_replicas_are_drawn_as_modelled():

@@ -1,6 +1,5 @@
 """Charts and tables of serving: capacity and its costs, latency over rate, open beside closed loop, replicas."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,40 +13,35 @@ from kit.record import formatting
 from kit.record.document import Chart, Series, Table
 from kit.techniques.serving import queue_model
 from kit.techniques.serving.faults import Fault
-
-Logged = dict[str, dict[float, np.ndarray]]
-"""By server and rate the latencies of all rounds together, in seconds; infinity: no good answer in time."""
+from kit.techniques.serving.variants import Asked
 
 
-def logged(folder: Path) -> Logged:
-    """Return what the servers' loads have left in `Asked.log`."""
-    found: Logged = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        by_rate = defaultdict(list)
-        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
-            by_rate[line["rate"]] += [np.inf if took is None else took for took in line["latency_s"]]
-        found[path.stem] = {rate: np.array(by_rate[rate]) for rate in sorted(by_rate)}
-    return found
+def pooled(log: Path, name: str, asked: Asked) -> float | None:
+    """Return the highest rate that holds by the requests of all rounds together; None if there is none."""
+    counts = defaultdict(lambda: np.zeros(2, int))
+    for line in (log / name).read_text().splitlines() if (log / name).exists() else ():
+        rate, *found = line.split()
+        counts[float(rate)] += np.array(found, int)
+    points = [
+        load.Point(rate, None, over, load.verdict(requests, over, asked.percentile))
+        for rate, (requests, over) in counts.items()
+    ]
+    return load.Capacity(asked.bound_s, asked.percentile, tuple(points)).lower or None
 
 
-def capacities(result: Result, log: Logged, bound_s: float, percentile: float, price_per_hour: float = 0.0) -> Table:
+def capacities(result: Result, asked: Asked, price_per_hour: float = 0.0) -> Table:
     """Return a row per server: its capacity in the rounds and in all rounds together, and what it costs."""
-    rows, share = [], f"p{100 * percentile:g}"
+    rows, bound = [], f"p{100 * asked.percentile:g} ≤ {1e3 * asked.bound_s:g} ms"
     for variant in result.record.points[-1].variants:
         rate, proof = variant.metrics.get("requests_per_s"), variant.execution_proof
-        if rate is None or proof is None or not proof.costs:
-            continue
-        held = [
-            at for at, took in log.get(variant.name, {}).items()
-            if load.early_stopping(len(took), int((took > bound_s).sum()), percentile)
-        ]  # fmt: skip
-        price = price_per_hour / rate / 3600 * 1e6 if price_per_hour else None
-        costs = [proof.costs[name] for name in ("mean_batch", "queue_ms", "cold_start_s", "pss_mib")]
-        rows.append([variant.name, rate, max(held, default=None), *costs, proof.facts["threads"], price])
-    columns = ["server", "requests/s", f"{share} holds at", "mean batch", "queue ms", "cold start s", "MiB/replica"]
+        if rate and proof and proof.costs:
+            price = price_per_hour / rate / 3600 * 1e6 if price_per_hour else None
+            costs = [proof.costs[name] for name in ("mean_batch", "queue_ms", "cold_start_s", "pss_mib")]
+            held = pooled(asked.log, variant.name, asked)
+            rows.append([variant.name, rate, held, *costs, proof.facts["threads"], price])
+    columns = ["server", "requests/s", "holds at", "mean batch", "queue ms", "cold start s", "MiB/replica", "threads"]
     return Table(
-        f"Capacity at {share} ≤ {1e3 * bound_s:g} ms, and its costs",
-        [*columns, "threads", "price per million"], rows,
+        f"Capacity at {bound}, and its costs", [*columns, "price per million"], rows,
         "Requests/s: median of the rounds. Holds at: highest rate that the requests of all rounds show together, by "
         "MLPerf's early stopping. Batch and queue: as the server saw them. MiB: proportional set size (PSS).",
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """The variants: a server under load, as a measurement of its capacity, or of its latency at one rate."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -40,7 +39,7 @@ class Asked:
 
     model: as in `models.opened`. bound_s: longest latency for the share `percentile` of the requests. rates: requests
     per second, ascending, the same for all variants. requests: per load. peak: the generator's own requests per second,
-    or infinity. log: folder for the latencies, or None.
+    or infinity. log: folder for the requests over the bound, or None.
     """
 
     model: str
@@ -91,29 +90,23 @@ class Served:
         return found
 
     def _note(self, found: Load, first: int) -> None:
-        answers = [
-            (place, msgspec.json.decode(one)) for place, one in enumerate(found.answers) if found.status[place] == 200
-        ]
-        for place, answer in answers:
+        for place in np.flatnonzero(found.status == 200):
+            answer = msgspec.json.decode(found.answers[place])
             self.mixed_up += answer["number"] != (first + place) % len(self.bodies)
             self.batches[answer["batch"]] += 1
             self.replicas[answer["replica"]] += 1
             self.queue_s.append(answer["queue_s"])
             self.images.add(answer["image"])
         if self.asked.log:
-            took = [round(one, 6) if np.isfinite(one) else None for one in found.latency_s.tolist()]
-            with open(self.asked.log / f"{self.name}.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps({"rate": found.rate, "latency_s": took}) + "\n")
+            with open(self.asked.log / self.name, "a") as log:
+                print(found.rate, found.requests, found.over(self.asked.bound_s), file=log)
 
     def answer(self) -> dict[str, Any]:
         """Return what `checks.same_answers` looks at: answers to the first requests, the offline ones, how many answers
         were another request's, and the seconds of requests that differ and of one that is repeated, in turn."""
         found = load.closed(self.url, self.bodies[:CHECKED], headers=HEADERS)
-        answers = [
-            msgspec.json.decode(one) if status == 200 else None
-            for one, status in zip(found.answers, found.status, strict=True)
-        ]
-        served = [answer and (answer["number"], *answer["output"]) for answer in answers]
+        decoded = [msgspec.json.decode(one) if one[:1] == b"{" else {} for one in found.answers]
+        served = [(one["number"], *one["output"]) if "output" in one else None for one in decoded]
         offline = [(number, *output) for number, output in enumerate(self.offline)]
         turns = [body for different in self.bodies[-2 * CHECKED :] for body in (different, self.bodies[0])]
         took = load.closed(self.url, turns, headers=HEADERS).latency_s.tolist()
@@ -146,7 +139,11 @@ class Served:
 
     def proof(self) -> ExecutionProof:
         """Return what ran, by the server's own answers and by /proc; fell back where batching did not engage."""
-        processes, answered = self._processes(), self.batches.total()
+        answered = self.batches.total()
+        if digest := max(self.images, default=""):  # a container's processes have other numbers inside
+            processes = containers.processes(self.deployment.port)
+        else:
+            processes = [psutil.Process(pid) for pid in self.replicas if psutil.pid_exists(pid)]
         replicas, limit = max(1, len(self.replicas)), f"{self.asked.peak:,.0f} requests/s"
         mean_batch = answered / max(1e-9, sum(number / size for size, number in self.batches.items()))
         facts = {
@@ -154,11 +151,11 @@ class Served:
             "busiest replica": formatting.percent(max(self.replicas.values(), default=0) / max(1, answered)),
             "mean batch": round(mean_batch, 2),
         }  # fmt: skip
-        if digest := max(self.images, default=""):
-            facts["image"] = digest[:19]
+        facts |= {"image": digest[:19]} if digest else {}
         costs = {
-            "cold_start_s": self.cold_start_s, "pss_mib": sum(map(_pss_mib, processes)) / replicas,
+            "pss_mib": sum(one.memory_full_info().pss for one in processes) / replicas / 2**20,
             "mean_batch": mean_batch, "queue_ms": 1e3 * float(np.median(self.queue_s or [0])),
+            "cold_start_s": self.cold_start_s,
         }  # fmt: skip
         if self.plan.batch > 1 and mean_batch < LEAST_BATCH:
             return fell_back(f"single requests: batches of {mean_batch:.2f} on average, below {LEAST_BATCH}", **facts)
@@ -166,18 +163,9 @@ class Served:
             return fell_back(f"the load generator's limit: half of its own {limit}", **facts)
         return verified(costs=costs, **facts)
 
-    def _processes(self) -> list[psutil.Process]:
-        """Return the processes that computed the answers; of a container, seen from outside."""
-        if self.images - {""}:
-            return containers.processes(self.deployment.port)
-        return [psutil.Process(pid) for pid in self.replicas if psutil.pid_exists(pid)]
-
 
 def variant(plan: Plan, name: str) -> Callable[..., Setup]:
-    """Return the variant that measures the capacity of a server, or its latency where `run` gives a rate as well.
-
-    name: of the file in `Asked.log`.
-    """
+    """Return the variant that measures the capacity of a server, or its latency where `run` gives a rate as well."""
 
     def under_load(asked: Asked, rate: float | None = None) -> Setup:
         served = Served(plan, asked, name)
@@ -189,22 +177,15 @@ def variant(plan: Plan, name: str) -> Callable[..., Setup]:
 
 
 def ladder(server: Served) -> tuple[float, ...]:
-    """Return twelve rates, each 1.2 times the one before, around the capacity of a server by a short search.
-
-    Raise `UserError` if it is within the bound at none.
-    """
-    asked, service_s = (
-        server.asked,
-        float(np.median(load.closed(server.url, server.bodies[:50], headers=HEADERS).latency_s)),
-    )
-    options = {"percentile": asked.percentile, "ratio": 1.3, "chunks": 1, "peak": asked.peak}
-    found = load.capacity(server.offer, asked.bound_s, 0.2 / service_s, 20 / service_s, **options)
-    if not found.lower:
-        raise UserError(
-            f"at {0.2 / service_s:.0f} requests/s {100 * asked.percentile:g} % are not answered within bound_ms="
-            f"{1e3 * asked.bound_s:g}, and one alone takes {1e3 * service_s:.1f} ms; raise bound_ms"
-        )
-    return tuple(found.lower * 1.2**step for step in range(-4, 8))
+    """Return twelve rates, each 1.2 times the one before, around the capacity of a server by a short search, or from a
+    fifth of what one request alone allows. Raise `UserError` if one alone is not within the bound."""
+    asked, alone = server.asked, load.closed(server.url, server.bodies[:50], headers=HEADERS)
+    alone_s = float(np.median(alone.latency_s))
+    if alone_s >= asked.bound_s:
+        raise UserError(f"a request alone takes {1e3 * alone_s:.1f} ms; raise bound_ms={1e3 * asked.bound_s:g}")
+    options = {"percentile": asked.percentile, "ratio": 1.3, "bounds": LEAST_S / asked.bound_s, "chunks": 1}
+    found = load.capacity(server.offer, asked.bound_s, 0.2 / alone_s, 20 / alone_s, peak=asked.peak, **options)
+    return tuple((found.lower or 0.4 / alone_s) * 1.2**step for step in range(-4, 8))
 
 
 def latencies(found: Load) -> dict[str, float]:
@@ -212,10 +193,3 @@ def latencies(found: Load) -> dict[str, float]:
     known = {f"p{100 * share:.0f}_ms": found.percentile(share) for share in (0.5, 0.9, 0.99)}
     known = {name: 1e3 * took for name, took in known.items() if took is not None and np.isfinite(took)}
     return known | {"failed_share": found.failed / found.requests}
-
-
-def _pss_mib(process: psutil.Process) -> float:
-    try:
-        return process.memory_full_info().pss / 2**20
-    except (psutil.Error, AttributeError):
-        return 0.0
