@@ -199,7 +199,7 @@ def test_a_bound_that_no_rate_holds_is_a_users_mistake(plain):
     server = Served.__new__(Served)
     server.__dict__ |= plain.__dict__
     server.asked = Asked("small", 1e-6, 0.9)
-    with pytest.raises(UserError, match="raise bound_ms=0.001"):
+    with pytest.raises(UserError, match="raise bound_ms="):
         variants.ladder(server)
 
 
