@@ -82,7 +82,7 @@ class Work:
         memory.reset()
         call_s, answer = _timed(self._call())
         (peak_mib, method), resident_mib = memory.peak(), memory.resident_mib()
-        times_itself, calls, peak_mib = isinstance(answer, Measurement), 1, peak_mib - self.after_setup_mib
+        times_itself, calls = isinstance(answer, Measurement), 1
         if times_itself and "peak_mib" in answer.metrics:
             peak_mib, method = answer.metrics["peak_mib"], "PSS of the process tree that the call started"
         if not times_itself and call_s < ONCE_MORE_BELOW_S:
@@ -91,8 +91,8 @@ class Work:
             calls = min(MOST_CALLS, max(2 * calls, int(SHORTEST_BLOCK_S / max(call_s, 1e-9))))
             call_s = min(call_s, self.measure(0, calls, 1, untimed_call=True)["wall_s"])  # preempted, it reads slow
         return {
-            "peak_mib": max(0.0, peak_mib), "method": method, "resident_mib": resident_mib,
-            "call_s": call_s, "times_itself": times_itself,
+            "peak_mib": max(0.0, peak_mib - self.after_setup_mib), "method": method,
+            "resident_mib": resident_mib, "call_s": call_s, "times_itself": times_itself,
         }  # fmt: skip
 
     def warm_up(self, calls: int, blocks: int, untimed_call: bool) -> None:

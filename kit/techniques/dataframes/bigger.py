@@ -26,7 +26,7 @@ from kit.measure.worker import one_line
 
 SQL = """SELECT {0}, count(*) num_groups, sum(num) num, sum(total) total, sum(amount) amount, avg(most) most
 FROM (SELECT {by}, count(*) num, sum({1}) total, sum({2}) amount, max({3}) most FROM x GROUP BY {by}) GROUP BY {0}"""
-NEEDS_GIB = {"DuckDB": 0.125, "Polars streaming": 0.25, "Polars": 0.25, "pandas": 0.25, "Dask": 0.5, "PySpark": 1.0}
+NEEDS_GIB = {"DuckDB": 0.25, "Polars streaming": 0.25, "Polars": 0.25, "pandas": 0.25, "Dask": 0.5, "PySpark": 1.0}
 """Bound under which an engine does not start, or has no memory left for data."""
 
 
@@ -98,7 +98,7 @@ def _polars(order: Order, engine: str = "in-memory") -> tuple:
 
 def _polars_streaming(order: Order) -> tuple:
     """Without a budget it never spills. It logs what it writes."""
-    budget = {"MEMORY_BUDGET_MB": f"{0.5 * order.memory_mib:.0f}", "SPILL_DIR": order.spill, "LOG_METRICS": "1"}
+    budget = {"MEMORY_BUDGET_MB": f"{0.5 * (order.memory_mib - 64):.0f}", "SPILL_DIR": order.spill, "LOG_METRICS": "1"}
     os.environ |= {f"POLARS_OOC_{name}": value for name, value in budget.items()}  # read at its import
     logged = partial(re.findall, r"written=([\d.]+)")
     return _polars(order, "streaming")[0], lambda: 1e6 * sum(map(float, logged(Path("service.log").read_text())))
@@ -107,7 +107,7 @@ def _polars_streaming(order: Order) -> tuple:
 def _duckdb(order: Order) -> tuple:
     import duckdb
 
-    limits = {"memory_limit": f"{0.7 * order.memory_mib:.0f}MiB", "temp_directory": order.spill}
+    limits = {"memory_limit": f"{0.7 * (order.memory_mib - 64):.0f}MiB", "temp_directory": order.spill}
     connection = duckdb.connect(config=limits | {"threads": allowed_threads(), "preserve_insertion_order": False})
     connection.execute("PRAGMA enable_profiling = 'no_output'")
     connection.read_parquet(order.paths).create_view("x")
