@@ -74,7 +74,7 @@ def written(stored: Stored, layout: Layout, cache: Path | str = disk_cache.CACHE
         remedy = nearest(layout.partition, stored.schema.names)
         raise UserError(f"{layout.partition!r} is no column of {stored.name}; {remedy}")
     name = re.sub("[^a-z0-9]+", "-", f"{layout.codec} {layout.partition}".lower()).strip("-")
-    cache, key = Path(cache) / FOLDER, (stored.path, layout)
+    cache, key = Path(cache) / FOLDER, (stored.path, layout, 2)
     try:
         folder = disk_cache.folder(name, key, lambda to: _write(stored.table(), layout, to), cache=cache)
     except OSError as error:
@@ -87,12 +87,13 @@ def _write(table: pa.Table, layout: Layout, folder: Path) -> None:
     """Write the files, by the library's call for a dataset of one or many, and then the manifest."""
     compression, level = codec(layout.codec)
     options = ds.ParquetFileFormat().make_write_options(compression=compression, compression_level=level)
-    rows, start = -(-len(table) // layout.files), time.perf_counter()
+    rows, start = max(1, -(-len(table) // layout.files)), time.perf_counter()
+    group = min(layout.row_group or ROW_GROUP, rows)
     ds.write_dataset(
         table.sort_by(layout.partition) if layout.partition else table,  # else each open file gets few rows at a time
         folder, format="parquet", partitioning=partitioning(table.schema, layout), file_options=options,
         basename_template="part-{i}.parquet", preserve_order=True, max_partitions=1_000_000,
-        max_rows_per_file=rows, max_rows_per_group=min(layout.row_group or ROW_GROUP, rows),
+        max_rows_per_file=rows, max_rows_per_group=group, min_rows_per_group=group,  # else a group per batch
     )  # fmt: skip
     manifest: dict[str, Any] = {"table_bytes": table.nbytes, "seconds": time.perf_counter() - start}
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.parquet"))}

@@ -27,7 +27,6 @@ ATTEMPTS, TIMEOUT_S = 3, 20.0
 """Tries of a request, the first included, and seconds of each, before a client reports a failure."""
 _URL = "s3://KEY:SECRET@bucket/prefix?endpoint=http://host:port&region=us-east-1"
 _REQUESTS = ("GET OBJECT", "LIST BUCKET", "HEAD OBJECT")
-_FLUSHED_S = 0.02  # the last lines of a request follow its answer
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")  # of a range, which rclone has none of
 _FAULTS = {
     r"SIGNATURE|Signature|INVALID_ACC|InvalidAcc|ACCESS_DENIED|AccessDenied|Forbidden|\b403\b":
@@ -179,7 +178,7 @@ def counted(bucket: Bucket, call: Callable[[], Any]) -> tuple[Any, Traffic]:
         log.seek(0, os.SEEK_END)
         before = counters().write_chars if counters else 0
         result = call()
-        time.sleep(_FLUSHED_S)
+        time.sleep(0.02)  # the last lines of a request follow its answer
         new = log.read()
     sent = (counters().write_chars - before - len(new.encode())) / 2**20 if counters else None  # its log is no answer
     return result, Traffic(*(new.count(f": {sign}") for sign in _REQUESTS), sent)
