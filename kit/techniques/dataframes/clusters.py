@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -68,14 +69,12 @@ def spark(address: str = "", memory_mib: float = 0.0) -> Any:
         "spark.sql.adaptive.enabled": True,
         "spark.sql.execution.arrow.pyspark.enabled": True,
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": allowed_threads(),
-        "spark.ui.enabled": False,
-        "spark.ui.showConsoleProgress": False,
+        "spark.sql.warehouse.dir": f"{tempfile.gettempdir()}/spark-warehouse",
+        **dict.fromkeys(("spark.ui.enabled", "spark.ui.showConsoleProgress"), False),
     }
     builder = SparkSession.builder.master(address or f"local[{allowed_threads()}]").appName("kit")
     session = builder.config(map=options).getOrCreate()
-    if address:
-        session.conf.set("spark.sql.shuffle.partitions", _cores(session))
+    session.conf.set("spark.sql.shuffle.partitions", _cores(session) if address else allowed_threads())
     return session
 
 
