@@ -107,7 +107,7 @@ def _polars_streaming(order: Order) -> tuple:
 def _duckdb(order: Order) -> tuple:
     import duckdb
 
-    limits = {"memory_limit": f"{0.7 * (order.memory_mib - 64):.0f}MiB", "temp_directory": order.spill}
+    limits = {"memory_limit": f"{0.7 * order.memory_mib:.0f}MiB", "temp_directory": order.spill}
     connection = duckdb.connect(config=limits | {"threads": allowed_threads(), "preserve_insertion_order": False})
     connection.execute("PRAGMA enable_profiling = 'no_output'")
     connection.read_parquet(order.paths).create_view("x")
