@@ -78,7 +78,7 @@ BUDGETS = {
     "compare": 800, "report": 1_000, "common": 1_300, "techniques/dataframes": 1_800, "techniques/training": 1_600,
     "techniques/tuning": 1_600, "techniques/quantization": 1_700, "techniques/caching": 1_600,
     "techniques/storage": 1_200, "techniques/serving": 1_300,
-    "common/load": 400,
+    "common/load": 640,
 }  # fmt: skip
 """Lines that each room may have in the end, by `wc -l`; "" is what lies in `kit/` itself.
 
@@ -87,7 +87,6 @@ Load has a budget apart from common's: three techniques share it, and each would
 TODAY = {
     "record": 1_374, "measure": 2_648, "batch": 1_583, "runs": 479, "compare": 857, "techniques/quantization": 1_719,
     "techniques/storage": 1_520,
-    "common/load": 637,
     "techniques/dataframes": 2_065,
     "techniques/serving": 1_340,
 }  # fmt: skip
