@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kit.machine.capabilities import missing
-from kit.techniques.dataframes import QUESTIONS, engines, in_pandas, own, workload
+from kit.techniques.dataframes import QUESTIONS, checks, engines, in_pandas, own, workload
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def test_one_call_on_the_cpu_is_a_fallback():
     """cudf.pandas is engaged only if its profiler saw every call on the GPU; else it says what ran on the CPU."""
     fast = {"DataFrame.groupby": {"gpu": [0.1, 0.1], "cpu": []}}
     slow = {"Series.map": {"cpu": [0.2]}}
-    on_gpu = engines._cudf_pandas_engaged(fast, device="some GPU")
+    on_gpu = checks.cudf_pandas_engaged(fast, device="some GPU")
     assert (on_gpu.state, on_gpu.facts) == ("verified", {"device": "some GPU", "calls_on_gpu": 2, "fallbacks": 0})
-    fell = engines._cudf_pandas_engaged(fast | slow)
+    fell = checks.cudf_pandas_engaged(fast | slow)
     assert (fell.state, fell.note, fell.facts["fallbacks"]) == ("fell back", "pandas on the CPU in Series.map", 1)
-    assert engines._cudf_pandas_engaged({}).state == "fell back"
+    assert checks.cudf_pandas_engaged({}).state == "fell back"
 
 
 def test_dask_reads_by_its_backend(tmp_path, monkeypatch):

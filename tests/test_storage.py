@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kit.common import datasets
 from kit.errors import UserError
 from kit.techniques.storage import servers, tables
 
@@ -124,7 +125,7 @@ def test_tables_have_days_and_keys():
 
 def test_lineitem_is_generated():
     """TPC-H's lineitem has decimals and dates, and about as many rows as asked for."""
-    if not any(map(shutil.which, (tables.PROGRAM, "tpchgen-cli"))):
+    if not any(map(shutil.which, (datasets.TPCHGEN, "tpchgen-cli"))):
         pytest.skip("tpchgen-cli is not installed: pip install -e '.[storage]'")
     lineitem = tables.stored("lineitem 6000")
     table = lineitem.table()

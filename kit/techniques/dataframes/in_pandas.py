@@ -51,7 +51,7 @@ def own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
     how = {"rows": ["sum"]} | {value: ["sum", "mean", "min", "max"] for value in values}
     answer = by_keys(x.assign(rows=1), by).agg(how)
     answer.columns = ["rows", *(f"{value}_{how}" for value in values for how in ("sum", "mean", "min", "max"))]
-    empty = {f"{value}_sum": answer[f"{value}_sum"].where(answer[f"{value}_min"].notna(), 0) for value in values}
+    empty = {f"{value}_sum": answer[f"{value}_sum"].where(~answer[f"{value}_min"].isna(), 0) for value in values}
     return answer.assign(**empty).reset_index()
 
 
@@ -104,7 +104,8 @@ def banded(weather: Frame) -> Frame:
     """Bands: 0 fair, 1 windy (from 20 mph), 2 poor (rain, or visibility under 3 miles); 3 is not known."""
     poor = (weather["precip"].fillna(0) > 0) | (weather["visib"].fillna(10) < 3)
     windy = weather["wind_speed"].fillna(0) >= 20
-    return weather.assign(band=windy.astype("int8").where(~poor, 2)).drop(columns=["precip", "visib"])
+    weather = weather.assign(band=windy.astype("int8").where(~poor, 2)).drop(columns=["precip", "visib"])
+    return weather.rename(columns={"wind_speed": "wind"})
 
 
 def located(flights: Frame, weather: Frame, planes: Frame) -> Frame:
@@ -125,19 +126,10 @@ def features(flights: Frame) -> Frame:
     """Counts, means and quantiles of each carrier, route, hour and band of weather."""
     keys = ["carrier", "origin", "dest", "hour", "band"]
     groups = flights.groupby(keys, observed=True, sort=False)
-    answer = groups.agg(
-        flights=("date", "count"),
-        flown=("flown", "sum"),
-        dep_delay_mean=("dep_delay", "mean"),
-        dep_delay_median=("dep_delay", "median"),
-        arr_delay_mean=("arr_delay", "mean"),
-        late_share=("late", "mean"),
-        late_week_mean=("late_week", "mean"),
-        late_week_max=("late_week", "max"),
-        age_mean=("age", "mean"),
-        seats_mean=("seats", "mean"),
-        wind_mean=("wind_speed", "mean"),
-    ).reset_index()
+    means = {f"{name}_mean": (name, "mean") for name in ("dep_delay", "arr_delay", "late_week", "age", "seats", "wind")}
+    counts = {"flights": ("date", "count"), "flown": ("flown", "sum"), "late_share": ("late", "mean")}
+    others = {"dep_delay_median": ("dep_delay", "median"), "late_week_max": ("late_week", "max")}
+    answer = groups.agg(**means, **counts, **others).reset_index()
     ninety = groups["dep_delay"].quantile(0.9).reset_index().rename(columns={"dep_delay": "dep_delay_p90"})
     return answer.merge(ninety, on=keys)
 

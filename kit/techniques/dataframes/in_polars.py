@@ -9,21 +9,16 @@ from polars import LazyFrame, col
 
 def delay_features(paths: dict[str, str]) -> LazyFrame:
     """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before."""
-    flights = _flights(paths)
+    flights, weather, planes = (pl.scan_parquet(paths[name]) for name in ("flights", "weather", "planes"))
+    date = col("year") * 10_000 + col("month") * 100 + col("day")
+    flights = flights.with_columns(date=date, late=col("dep_delay") > 15)
     flights = (
         flights.join(_late_week(flights), on=["carrier", "origin", "date"], how="left")
-        .join(_weather(paths), on=["origin", "time_hour"], how="left")
-        .join(_planes(paths), on="tailnum", how="left")
+        .join(_banded(weather), on=["origin", "time_hour"], how="left")
+        .join(planes.select("tailnum", "seats", built="year"), on="tailnum", how="left")
         .with_columns(col("weather").fill_null("unknown"), age=col("year") - col("built"))
     )
     return _named(_features(flights), paths)
-
-
-def _flights(paths: dict[str, str]) -> LazyFrame:
-    return pl.scan_parquet(paths["flights"]).with_columns(
-        date=col("year") * 10_000 + col("month") * 100 + col("day"),
-        late=col("dep_delay") > 15,
-    )
 
 
 def _late_week(flights: LazyFrame) -> LazyFrame:
@@ -35,37 +30,23 @@ def _late_week(flights: LazyFrame) -> LazyFrame:
     return days.with_columns(eight - counts).select("carrier", "origin", "date", late_week=share)
 
 
-def _weather(paths: dict[str, str]) -> LazyFrame:
+def _banded(weather: LazyFrame) -> LazyFrame:
     """Bands: poor (rain, or visibility under 3 miles), windy (from 20 mph), fair."""
-    band = (
-        pl.when((col("precip") > 0) | (col("visib") < 3))
-        .then(pl.lit("poor"))
-        .when(col("wind_speed") >= 20)
-        .then(pl.lit("windy"))
-        .otherwise(pl.lit("fair"))
-    )
-    return pl.scan_parquet(paths["weather"]).select("origin", "time_hour", "wind_speed", weather=band)
-
-
-def _planes(paths: dict[str, str]) -> LazyFrame:
-    return pl.scan_parquet(paths["planes"]).select("tailnum", "seats", built="year")
+    poor, windy = (col("precip") > 0) | (col("visib") < 3), col("wind_speed") >= 20
+    band = pl.when(poor).then(pl.lit("poor")).when(windy).then(pl.lit("windy")).otherwise(pl.lit("fair"))
+    return weather.select("origin", "time_hour", wind="wind_speed", weather=band)
 
 
 def _features(flights: LazyFrame) -> LazyFrame:
     delay = col("dep_delay")
     return flights.group_by("carrier", "origin", "dest", "hour", "weather").agg(
+        col("dep_delay", "arr_delay", "late_week", "age", "seats", "wind").mean().name.suffix("_mean"),
         flights=pl.len(),
         flown=delay.count(),
-        dep_delay_mean=delay.mean(),
         dep_delay_median=delay.median(),
         dep_delay_p90=delay.quantile(0.9, interpolation="linear"),
-        arr_delay_mean=col("arr_delay").mean(),
         late_share=col("late").mean(),
-        late_week_mean=col("late_week").mean(),
         late_week_max=col("late_week").max(),
-        age_mean=col("age").mean(),
-        seats_mean=col("seats").mean(),
-        wind_mean=col("wind_speed").mean(),
     )
 
 

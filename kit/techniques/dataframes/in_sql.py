@@ -60,18 +60,11 @@ def delay_features(paths: dict[str, str], read: str = "read_parquet('{}')", quan
         ),
         features AS (
             SELECT carrier, origin, dest, hour, coalesce(weather, 'unknown') AS weather,
-                count(*) AS flights,
-                count(dep_delay) AS flown,
-                avg(dep_delay) AS dep_delay_mean,
-                median(dep_delay) AS dep_delay_median,
-                {quantile}(dep_delay, 0.9) AS dep_delay_p90,
-                avg(arr_delay) AS arr_delay_mean,
-                avg(late::INTEGER) AS late_share,
-                avg(late_week) AS late_week_mean,
-                max(late_week) AS late_week_max,
-                avg(flights.year - planes.year) AS age_mean,
-                avg(seats) AS seats_mean,
-                avg(wind_speed) AS wind_mean
+                count(*) AS flights, count(dep_delay) AS flown, avg(late::INTEGER) AS late_share,
+                avg(dep_delay) AS dep_delay_mean, median(dep_delay) AS dep_delay_median,
+                {quantile}(dep_delay, 0.9) AS dep_delay_p90, avg(arr_delay) AS arr_delay_mean,
+                avg(late_week) AS late_week_mean, max(late_week) AS late_week_max,
+                avg(flights.year - planes.year) AS age_mean, avg(seats) AS seats_mean, avg(wind_speed) AS wind_mean
             FROM flights
             LEFT JOIN weeks USING (carrier, origin, date)
             LEFT JOIN weather USING (origin, time_hour)

@@ -9,7 +9,7 @@ from kit.common.datasets import ROW_GROUP, cached_tables
 from kit.common.disk_cache import CACHE
 from kit.errors import UserError
 from kit.techniques.dataframes.in_sql import listed
-from kit.techniques.dataframes.tables import Tables
+from kit.techniques.dataframes.questions import Tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,9 +51,10 @@ def _types(source: "Source", by: list[str], values: list[str]) -> "dict[str, pa.
     for parameter, names in (("by", by), ("values", values)):
         if not names:
             raise UserError(f"{parameter} names no column; choose from: {', '.join(source.schema.names)}")
-        types |= {name: _type(source.in_all(name, parameter)) for name in names}
-    if both := set(by) & set(values):
-        raise UserError(f"column {min(both)!r} is in both by and values; name it in one of them")
+        fields = [source.in_all(name, parameter) for name in names]
+        if odd := next((field for field in fields if _shared_type(field.type) is None), None):
+            raise UserError(f"column {odd.name!r} is {odd.type}; use numbers, text, true and false, dates or times")
+        types |= {field.name: _shared_type(field.type) for field in fields}
     if text := next((name for name in values if types[name] not in _NUMBERS), None):
         example = f" ({source.misfits[text]} is no number)" if text in source.misfits else ""
         numbers = ", ".join(field.name for field in source.schema if _shared_type(field.type) in _NUMBERS) or "none"
@@ -73,14 +74,8 @@ def _check_results(by: list[str], values: list[str]) -> None:
     taken = {name.casefold() for name in (*_RESULTS, *(f"{v}_{how}" for v in values for how in _AGGREGATES))}
     for name in [*by, *values]:
         if name.casefold() in taken:
-            raise UserError(f"column {name!r} would be twice in a result, next to rows, position and sums; rename it")
+            raise UserError(f"column {name!r} would be twice in a result, as key, value, rows or sum; name another")
         taken.add(name.casefold())
-
-
-def _type(field: "pa.Field") -> "pa.DataType":
-    if (kind := _shared_type(field.type)) is None:
-        raise UserError(f"column {field.name!r} is {field.type}; use numbers, text, true and false, dates or times")
-    return kind
 
 
 def _shared_type(kind: "pa.DataType") -> "pa.DataType | None":
@@ -119,8 +114,6 @@ def _write(source: "Source", types: "dict[str, pa.DataType]", by: list[str], fol
             f"the integers of column {large!r} of {source.shown} may sum to {sums[large]:.2g}, where pandas, Polars "
             f"and Dask overflow int64 and DuckDB does not; read them as numbers (read_options type.{large}=number)"
         )
-    if not any(present.values()):
-        raise UserError(f"{source.shown} is empty: none of the columns {', '.join(types)} has a value")
     if empty := next((name for name, count in present.items() if not count), None):
         raise UserError(f"column {empty!r} of {source.shown} is empty: all its values are missing; name another")
     _write_keys(folder, by)
@@ -137,12 +130,12 @@ def _plain(column: "pa.ChunkedArray", field: "pa.Field", source: "Source", key: 
             raise pa.ArrowInvalid("digits are lost")
         column = shared
     except pa.ArrowInvalid:
-        times = pa.types.is_timestamp(field.type)
-        remedy, kind = ("round them to microseconds", "text") if times else ("read them as numbers", "number")
-        remedy, kind = ("read them as text", "text") if key and not times else (remedy, kind)
+        kind, remedy = ("text", "read them as text") if key else ("number", "read them as numbers")
+        if pa.types.is_timestamp(field.type):
+            kind, remedy = "text", "round them to microseconds"
         raise UserError(
             f"column {field.name!r} of {source.shown} has values of {column.type} that {field.type}, which all engines "
-            f"share, can't hold; {remedy} (types={{{field.name!r}: {kind!r}}}, read_options type.{field.name}={kind})"
+            f"share, can't hold; {remedy} (read_options type.{field.name}={kind})"
         ) from None
     return pc.if_else(pc.is_nan(column), None, column) if pa.types.is_floating(field.type) else column
 

@@ -10,18 +10,15 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-from kit.common.datasets import cached_tables
+from kit.common.datasets import cached_tables, tpchgen
 from kit.common.disk_cache import CACHE
-from kit.errors import UserError
-from kit.machine import isolated
 from kit.machine.fingerprint import allowed_threads
 from kit.measure.result import Result
 from kit.measure.statistics import effect, log_ratios
 from kit.measure.work import Measurement, Setup
 from kit.measure.worker import one_line
-from kit.record.document import CheckResult, Effect, ExecutionProof
-from kit.techniques.dataframes import clusters
-from kit.techniques.dataframes.engines import _spark_engaged, _threads_engaged
+from kit.record.document import CheckResult, Effect
+from kit.techniques.dataframes import checks
 
 TABLES = ("customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier")
 QUERIES = re.findall(r"^-- (\d+) (.+)\n([^;]+);", Path(__file__).with_suffix(".sql").read_text(), re.MULTILINE)
@@ -30,16 +27,8 @@ TITLES = {int(number): title for number, title, _ in QUERIES}
 
 def tables(scale_factor: float, cache: Path | str = CACHE) -> dict[str, str]:
     """Return table → Parquet file: 6 million order lines at scale factor 1. Raise `UserError` without tpchgen-cli."""
-    return cached_tables(cache, f"pds-h-{scale_factor:g}-v1", TABLES, partial(_write, f"{scale_factor:g}"))
-
-
-def _write(scale_factor: str, folder: Path) -> None:
-    execute = "import os, sys, sysconfig; os.execv(sysconfig.get_path('scripts') + '/tpchgen-cli', sys.argv)"
-    options = ["parquet", "--quiet", "--scale-factor", scale_factor, "--output-dir", str(folder)]
-    status, _, errors = isolated.python(["-c", execute, *options], limit_s=3600)
-    if status != 0:
-        why = f"{isolated.why_ended(status, errors, 3600)}; pip install tpchgen-cli"
-        raise UserError(f"tpchgen-cli made no tables of scale factor {scale_factor}: {why}")
+    scale = f"{scale_factor:g}"
+    return cached_tables(cache, f"pds-h-{scale}-v1", TABLES, partial(tpchgen, f"--scale-factor={scale}"))
 
 
 def queries(scale_factor: float, numbers: Collection[int] = ()) -> dict[int, str]:
@@ -56,7 +45,7 @@ def duckdb(paths: dict[str, str], sql: dict[int, str]) -> Setup:
     for name, path in paths.items():
         connection.read_parquet(path).create_view(name)
     [(threads,)] = connection.sql("SELECT current_setting('threads')").fetchall()
-    return _asked(lambda text: connection.sql(text).to_arrow_table(), sql, partial(_threads_engaged, threads))
+    return _asked(lambda text: connection.sql(text).to_arrow_table(), sql, partial(checks.threads_engaged, threads))
 
 
 def polars(paths: dict[str, str], sql: dict[int, str]) -> Setup:
@@ -64,7 +53,7 @@ def polars(paths: dict[str, str], sql: dict[int, str]) -> Setup:
     import polars as pl
 
     context = pl.SQLContext({name: pl.scan_parquet(path) for name, path in paths.items()})
-    proof = partial(_threads_engaged, pl.thread_pool_size())
+    proof = partial(checks.threads_engaged, pl.thread_pool_size())
     return _asked(lambda text: context.execute(text).collect(engine="streaming").to_arrow(), sql, proof)
 
 
@@ -73,13 +62,7 @@ def spark(start: Callable[[], Any], paths: dict[str, str], sql: dict[int, str]) 
     session = start()
     for name, path in paths.items():
         session.read.parquet(path).createOrReplaceTempView(name)
-    before = {} if hasattr(session, "threads") else clusters.counters(session)
-
-    def proof(calls: int) -> ExecutionProof:
-        now = before and clusters.counters(session)
-        return _spark_engaged(before, now, calls=calls) if now else _threads_engaged(session.threads, calls=calls)
-
-    return _asked(lambda text: session.sql(text).toArrow(), sql, proof, session.stop)
+    return _asked(lambda text: session.sql(text).toArrow(), sql, checks.spark_proof(session), session.stop)
 
 
 def _asked(run: Callable[[str], Any], sql: dict[int, str], proof: Callable, close: Any = None) -> Setup:

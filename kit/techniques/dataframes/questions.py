@@ -1,4 +1,6 @@
-"""The questions: each in words, and the workload it belongs to."""
+"""The questions: each in words, and the workload it belongs to; and the tables that they are asked of."""
+
+from dataclasses import dataclass
 
 from kit.common.parameters import one_of
 
@@ -38,3 +40,21 @@ def workload_of(question: str) -> str:
     """Return the workload of a question. Raise `UserError` with the nearest name if there is no such question."""
     one_of(question, QUESTIONS, "question")
     return next(name for name, questions in WORKLOADS.items() if question in questions)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one workload at one size.
+
+    workload: `flights`, `groupby`, `join` or `own`. rows: rows of the main table. paths: table name → absolute path.
+    by, values: the user's own columns, for `own` only. summary: what was taken for what in the user's files.
+    from_files: engines read the files in each query, instead of holding the tables in memory.
+    """
+
+    workload: str
+    rows: int
+    paths: dict[str, str]
+    by: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    summary: str = ""
+    from_files: bool = False

@@ -1,14 +1,12 @@
 """Tables at any number of rows: real flights, and those of the database-like-ops benchmark (db-benchmark), seeded.
 
-The latter follow its R scripts (`_data/groupby-datagen.R`, `_data/join-datagen.R` of duckdblabs/db-benchmark). Rows are
-drawn and written a few row groups at a time, so that memory stays small at any size; only the keys of a join with a
-table as big as the rows are drawn at once, since they are permutations.
+The latter follow its R scripts (`_data/groupby-datagen.R`, `_data/join-datagen.R` of duckdblabs/db-benchmark). They are
+made in memory, where pandas holds them too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,13 @@ from kit.common.datasets import ROW_GROUP, cached_tables
 from kit.common.disk_cache import CACHE
 from kit.common.parameters import at_least
 from kit.errors import UserError
-from kit.techniques.dataframes.questions import FROM_FILES, workload_of
-from kit.techniques.dataframes.tables import Tables
+from kit.techniques.dataframes.questions import FROM_FILES, Tables, workload_of
 
-CHUNK = 8 * ROW_GROUP
 SEED = 1
-_FORMAT = 1
+_FORMAT = 2
 
 
-def tables(
-    question: str,
-    rows: int,
-    keys: int = 100,
-    missing: float = 0.0,
-    cache: Path | str = CACHE,
-) -> Tables:
+def tables(question: str, rows: int, keys: int = 100, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:
     """Return the tables of `question` with so many rows in the main one; those "… from files" are read in each query.
 
     keys, missing: of the generated tables, see `groupby` and `join`. Raise `UserError` for a question of the user's
@@ -68,8 +58,7 @@ def groupby(rows: int, keys: int = 100, missing: float = 0.0, cache: Path | str 
     _check(rows, missing)
     at_least(keys, 1, "keys", most=rows, whole=True)
     name = f"groupby-{rows}-{keys}-{missing:g}-v{_FORMAT}"
-    write = lambda folder: _write(folder / "x.parquet", _groupby_rows(rows, keys, missing))  # noqa: E731
-    return Tables("groupby", rows, cached_tables(cache, name, ["x"], write))
+    return Tables("groupby", rows, cached_tables(cache, name, ["x"], partial(_write_groupby, rows, keys, missing)))
 
 
 def join(rows: int, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:
@@ -91,40 +80,36 @@ def _check(rows: int, missing: float) -> None:
     at_least(missing, 0, "missing", most=0.99)
 
 
-def _groupby_rows(rows: int, keys: int, missing: float) -> Iterator[Any]:
-    """Yield the rows of G1, a chunk at a time."""
+def _write_groupby(rows: int, keys: int, missing: float, folder: Path) -> None:
     import numpy as np
     import pyarrow as pa
 
-    random = np.random.default_rng(SEED)
+    random, columns = np.random.default_rng(SEED), {}
     many = max(1, rows // keys)
-    counts = {"id1": keys, "id2": keys, "id3": many, "id4": keys, "id5": keys, "id6": many}
-    gone = {name: _some(random, count, missing) for name, count in counts.items()}
-    few = pa.array([f"id{i:03d}" for i in range(1, keys + 1)])
-    text = {"id1": few, "id2": few, "id3": pa.array([f"id{i:010d}" for i in range(1, many + 1)])}
-    for _, size in _chunks(rows):
-        columns = {}
-        for name, count in counts.items():
-            code = random.integers(count, size=size, dtype="int32")
-            whole = pa.array(code if name in text else code + 1, mask=gone[name][code])
-            columns[name] = pa.DictionaryArray.from_arrays(whole, text[name]) if name in text else whole
-        for name, most in (("v1", 5), ("v2", 15)):
-            drawn = random.integers(1, most + 1, size=size, dtype="int32")
-            columns[name] = pa.array(drawn, mask=_cells(random, size, missing))
-        columns["v3"] = pa.array(_uniform(random, size), mask=_cells(random, size, missing))
-        yield pa.table(columns)
+    for number, count, width in ((1, keys, 3), (2, keys, 3), (3, many, 10), (4, keys, 0), (5, keys, 0), (6, many, 0)):
+        pool = np.arange(1, count + 1, dtype="int32")
+        ids = _with_gaps(random, random.choice(pool, rows), pool, missing)
+        columns[f"id{number}"] = _text(ids, width) if width else ids
+    values = {"v1": random.integers(1, 6, rows, "int32"), "v2": random.integers(1, 16, rows, "int32")}
+    values["v3"] = _uniform(random, rows)
+    gone = {name: random.random(rows, dtype="float32") < missing for name in values}
+    _write(folder, "x", columns | {name: pa.array(value, mask=gone[name]) for name, value in values.items()})
 
 
 def _write_join(rows: int, missing: float, folder: Path) -> None:
     import numpy as np
+    import pyarrow as pa
 
     random = np.random.default_rng(SEED)
     sizes = {"small": max(10, rows // 1_000_000), "medium": max(100, rows // 1_000), "big": rows}
-    pairs = {name: _overlapping(random, size) for name, size in sizes.items()}
-    left, right = ([pair[side] for pair in pairs.values()] for side in (0, 1))
-    _write(folder / "x.parquet", _join_left(random, left, missing))
-    for number, name in enumerate(sizes, start=1):
-        _write(folder / f"{name}.parquet", _join_right(random, right[:number]))
+    left, right = zip(*(_overlapping(random, size) for size in sizes.values()), strict=True)
+    drawn = [*(random.choice(pool, rows) for pool in left[:-1]), left[-1]]
+    ids = [_with_gaps(random, *pair, missing) for pair in zip(drawn, left, strict=True)]
+    v1 = pa.array(_uniform(random, rows), mask=random.random(rows, dtype="float32") < missing)
+    _write(folder, "x", _ids(ids) | {"v1": v1})
+    for number, (name, size) in enumerate(sizes.items()):
+        ids = [*(random.choice(pool, size) for pool in right[:number]), right[number]]
+        _write(folder, name, _ids(map(pa.array, ids)) | {"v2": _uniform(random, size)})
 
 
 def _overlapping(random: Any, size: int) -> tuple[Any, Any]:
@@ -136,67 +121,33 @@ def _overlapping(random: Any, size: int) -> tuple[Any, Any]:
     return random.permutation(drawn[:size]), random.permutation(np.concatenate([drawn[:common], drawn[size:]]))
 
 
-def _join_left(random: Any, keys: list[Any], missing: float) -> Iterator[Any]:
-    """Yield the rows of x, a chunk at a time: keys of the small and the medium table are drawn, those of the big one
-    all come once."""
+def _with_gaps(random: Any, drawn: Any, pool: Any, share: float) -> Any:
+    """Return the keys `drawn` from a pool, of which exactly that share, rounded down, is missing."""
     import numpy as np
     import pyarrow as pa
 
-    rows = len(keys[-1])
-    gone = [_some(random, len(pool), missing) for pool in keys]
-    for start, size in _chunks(rows):
-        places = [random.integers(len(pool), size=size) for pool in keys[:-1]] + [np.arange(start, start + size)]
-        ids = [pa.array(pool[at], mask=no[at]) for pool, at, no in zip(keys, places, gone, strict=True)]
-        v1 = pa.array(_uniform(random, size), mask=_cells(random, size, missing))
-        yield _ids(ids).append_column("v1", v1)
+    return pa.array(drawn, mask=np.isin(drawn, random.choice(pool, int(len(pool) * share), replace=False)))
 
 
-def _join_right(random: Any, keys: list[Any]) -> Iterator[Any]:
-    """Yield the rows of small, medium or big: every key of the last of `keys` once, the others drawn."""
-    import pyarrow as pa
-
-    for start, size in _chunks(len(keys[-1])):
-        ids = [*(random.choice(pool, size) for pool in keys[:-1]), keys[-1][start : start + size]]
-        yield _ids([pa.array(part) for part in ids]).append_column("v2", pa.array(_uniform(random, size)))
+def _ids(numbers: Iterable[Any]) -> dict[str, Any]:
+    """Return id1 to id3, as far as there are numbers, and id4 onwards as their text."""
+    ids = {f"id{i}": number for i, number in enumerate(numbers, start=1)}
+    return ids | {f"id{i}": _text(number) for i, number in enumerate(ids.values(), start=4)}
 
 
-def _ids(numbers: list[Any]) -> Any:
-    """Return id1 to idn as whole numbers, and id4 onwards as their text."""
-    import pyarrow as pa
+def _text(numbers: Any, width: int = 0) -> Any:
     import pyarrow.compute as pc
 
-    text = [pc.binary_join_element_wise("id", pc.cast(number, pa.string()), "") for number in numbers]
-    names = [f"id{i}" for i in range(1, len(numbers) + 1)] + [f"id{i}" for i in range(4, len(numbers) + 4)]
-    return pa.table(dict(zip(names, [*numbers, *text], strict=True)))
-
-
-def _some(random: Any, count: int, share: float) -> Any:
-    """Return for each of `count` keys whether it is one of the missing ones: exactly that share, rounded down."""
-    import numpy as np
-
-    gone = np.zeros(count, dtype=bool)
-    gone[random.permutation(count)[: int(count * share)]] = True
-    return gone
-
-
-def _cells(random: Any, size: int, share: float) -> Any:
-    return random.random(size, dtype="float32") < share if share else None
+    return pc.binary_join_element_wise("id", pc.utf8_lpad(numbers.cast("string"), width, "0"), "")
 
 
 def _uniform(random: Any, size: int) -> Any:
     return (random.random(size) * 100).round(6)
 
 
-def _chunks(rows: int) -> Iterator[tuple[int, int]]:
-    """Yield the first row and the number of rows of each chunk."""
-    return ((start, min(CHUNK, rows - start)) for start in range(0, rows, CHUNK))
-
-
-def _write(path: Path, parts: Iterator[Any]) -> None:
-    """Write the tables in `parts` as one parquet file."""
+def _write(folder: Path, name: str, columns: dict[str, Any]) -> None:
+    import pyarrow as pa
     import pyarrow.parquet
 
-    first = next(parts)
-    with pyarrow.parquet.ParquetWriter(path, first.schema, store_schema=False) as writer:  # text stays plain text
-        for part in chain([first], parts):
-            writer.write_table(part, row_group_size=ROW_GROUP)
+    options = {"row_group_size": ROW_GROUP, "store_schema": False}  # so that text stays plain text
+    pyarrow.parquet.write_table(pa.table(columns), folder / f"{name}.parquet", **options)

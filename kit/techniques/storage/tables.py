@@ -1,8 +1,8 @@
 """The table that is stored: real flights, TPC-H's lineitem, or your own; with a column of days and one of keys."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kit.common import datasets, disk_cache, readers, services
+from kit.common import datasets, disk_cache, readers
 from kit.common.parameters import at_least
 from kit.errors import UserError
-from kit.machine import isolated
 
 FLIGHTS, LINEITEM = "flights", "lineitem"
-PROGRAM = str(Path(sys.executable).with_name("tpchgen-cli"))
 SCALE = 6_001_215  # rows of lineitem at scale factor 1
-_GENERATED_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -80,15 +77,7 @@ def _flights(rows: int, cache: Path | str) -> Stored:
 
 def _lineitem(rows: int, cache: Path | str) -> Stored:
     scale = f"{at_least(rows, 1000, 'rows of lineitem') / SCALE:.6f}"
-    program = services.installed([PROGRAM, "tpchgen-cli"], "pip install tpchgen-cli to have data='lineitem'")
-
-    def write(folder: Path) -> None:
-        command = f"import os, sys; os.execv({program!r}, ['tpchgen-cli', *sys.argv[1:]])"
-        options = ["parquet", "-s", scale, "--tables", LINEITEM, "--output-dir", str(folder)]
-        status, printed, errors = isolated.python(["-c", command, *options], _GENERATED_S)
-        if status != 0:
-            raise UserError(f"tpchgen-cli failed: {isolated.why_ended(status, errors or printed, _GENERATED_S)}")
-
+    write = partial(datasets.tpchgen, f"--scale-factor={scale} --tables={LINEITEM}")
     paths = datasets.cached_tables(cache, f"storage-lineitem-{scale}", [LINEITEM], write)
     summary = f"TPC-H's lineitem at scale factor {float(scale):.3g}, about {rows:,} rows (tpchgen-cli)"
     columns = ("l_shipdate", "l_quantity", "l_extendedprice")
