@@ -7,7 +7,6 @@ Dask is not, and gets text. A GPU engine asks its CPU twin's question with the b
 Each engine is imported where it is used, so that a process holds one only, and cudf.pandas comes before pandas.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,7 +79,7 @@ def polars(tables: Tables, question: str) -> Setup:
     import polars as pl
 
     proof = partial(checks.threads_engaged, pl.thread_pool_size(), version=pl.__version__, device="CPU")
-    return _polars(tables, question, "streaming", proof, categories="groupby" in question)
+    return _polars(tables, question, "streaming", proof)
 
 
 @_engine
@@ -158,8 +157,7 @@ def polars_gpu(tables: Tables, question: str) -> Setup:
     import polars as pl
 
     engine = pl.GPUEngine(executor="in-memory", raise_on_fail=True)
-    proof = lambda: verified(version=pl.__version__, device=_device(), fallbacks=0)  # noqa: E731
-    return _polars(tables, question, engine, proof, categories=False)  # which the GPU engine does not have
+    return _polars(tables, question, engine, lambda: verified(version=pl.__version__, device=_device(), fallbacks=0))
 
 
 @_gpu_engine
@@ -256,11 +254,13 @@ def _has_gaps(path: str) -> bool:
     return any(group.column(i).statistics.null_count for group in groups for i in whole)
 
 
-def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], ExecutionProof], categories: bool) -> Setup:
+def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], ExecutionProof]) -> Setup:
     import polars as pl
     from polars import selectors
 
     from kit.techniques.dataframes import in_polars
+
+    categories = "groupby" in question and engine == "streaming"  # which the GPU engine does not have
 
     def load(path: str) -> pl.LazyFrame:
         if tables.from_files:
@@ -276,7 +276,7 @@ def _duckdb_table(connection: Any, path: str, enums: bool) -> str:
     """Load a table under the name of its file, and return that name."""
     from kit.techniques.dataframes.in_sql import quoted
 
-    table, name, casts = connection.read_parquet(path), os.path.basename(path).removesuffix(".parquet"), []
+    table, name, casts = connection.read_parquet(path), Path(path).stem, []
     text = [column for column, kind in zip(table.columns, table.types, strict=True) if kind == "VARCHAR"]
     for number, column in enumerate(map(quoted, text if enums else [])):
         table.filter(f"{column} IS NOT NULL").project(column).distinct().create_view("texts", replace=True)

@@ -84,8 +84,8 @@ def file(path: str, read: str = "read_parquet('{}')") -> str:
     return read.format(path.replace(quote, 2 * quote))
 
 
-def _ids(*numbers: int) -> str:
-    return ", ".join(f"m.id{number} AS id{number}_medium" for number in numbers)
+def _ids(*numbers: int, of: str = "medium") -> str:
+    return ", ".join(f"{of[0]}.id{number} AS id{number}_{of}" for number in numbers)
 
 
 QUERIES = {
@@ -97,14 +97,9 @@ QUERIES = {
         "SELECT id6, coalesce(sum(v1), 0)::BIGINT AS v1, coalesce(sum(v2), 0)::BIGINT AS v2, "
         f"coalesce(sum(v3), 0) AS v3 FROM {x} GROUP BY id6"
     ),
-    "groupby_6": lambda x: (
-        f"SELECT id4, id5, median(v3) AS median_v3, stddev_samp(v3) AS sd_v3 FROM {x} GROUP BY id4, id5"
-    ),
+    "groupby_6": lambda x: f"SELECT id4, id5, median(v3) AS median_v3, stddev_samp(v3) AS sd_v3 FROM {x} GROUP BY ALL",
     "groupby_7": lambda x: f"SELECT id3, max(v1) - min(v2) AS range_v1_v2 FROM {x} GROUP BY id3",
-    "groupby_8": lambda x: (
-        "SELECT id6, unnest(largest2) AS largest2_v3 "
-        f"FROM (SELECT id6, max(v3, 2) AS largest2 FROM {x} WHERE v3 IS NOT NULL GROUP BY id6)"
-    ),
+    "groupby_8": lambda x: f"SELECT id6, unnest(max(v3, 2)) AS largest2_v3 FROM {x} WHERE v3 IS NOT NULL GROUP BY id6",
     "groupby_9": lambda x: f"SELECT id2, id4, pow(corr(v1, v2), 2) AS r2 FROM {x} GROUP BY id2, id4",
     "groupby_10": lambda x: (
         "SELECT id1, id2, id3, id4, id5, id6, coalesce(sum(v3), 0) AS v3, count(*) AS count "
@@ -114,10 +109,7 @@ QUERIES = {
     "join_2": lambda x, medium: f"SELECT x.*, {_ids(1, 4, 5)}, m.v2 FROM {x} AS x JOIN {medium} AS m USING (id2)",
     "join_3": lambda x, medium: f"SELECT x.*, {_ids(1, 4, 5)}, m.v2 FROM {x} AS x LEFT JOIN {medium} AS m USING (id2)",
     "join_4": lambda x, medium: f"SELECT x.*, {_ids(1, 2, 4)}, m.v2 FROM {x} AS x JOIN {medium} AS m USING (id5)",
-    "join_5": lambda x, big: (
-        "SELECT x.*, b.id1 AS id1_big, b.id2 AS id2_big, b.id4 AS id4_big, b.id5 AS id5_big, b.id6 AS id6_big, b.v2 "
-        f"FROM {x} AS x JOIN {big} AS b USING (id3)"
-    ),
+    "join_5": lambda x, big: f"SELECT x.*, {_ids(1, 2, 4, 5, 6, of='big')}, b.v2 FROM {x} x JOIN {big} b USING (id3)",
     "own_groupby": own_groupby,
     "own_sort": own_sort,
     "own_join": lambda x, keys, by: f"SELECT * FROM {x} JOIN {keys} USING ({listed(by)})",

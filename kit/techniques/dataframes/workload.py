@@ -28,16 +28,14 @@ def tables(question: str, rows: int, keys: int = 100, missing: float = 0.0, cach
     own table.
     """
     question, files, _ = question.partition(FROM_FILES)
-    if files:
-        return replace(tables(question, rows, keys, missing, cache), from_files=True)
     kind = workload_of(question)
     if kind == "own":
         raise UserError(f"{question} needs your own table; give data=, by= and values=, or another question")
     if kind == "flights":
-        return Tables("flights", rows, datasets.flights(rows, cache))
-    if kind == "groupby":
-        return groupby(rows, keys, missing, cache)
-    return join(rows, missing, cache)
+        made = Tables("flights", rows, datasets.flights(rows, cache))
+    else:
+        made = groupby(rows, keys, missing, cache) if kind == "groupby" else join(rows, missing, cache)
+    return replace(made, from_files=bool(files))
 
 
 def db_benchmark(values: list[int]) -> dict[str, float]:
@@ -55,10 +53,9 @@ def groupby(rows: int, keys: int = 100, missing: float = 0.0, cache: Path | str 
     the different keys of each id, and of the values of each v, is missing. Raise `UserError` for numbers that no such
     table has.
     """
-    _check(rows, missing)
-    at_least(keys, 1, "keys", most=rows, whole=True)
-    name = f"groupby-{rows}-{keys}-{missing:g}-v{_FORMAT}"
-    return Tables("groupby", rows, cached_tables(cache, name, ["x"], partial(_write_groupby, rows, keys, missing)))
+    at_least(keys, 1, "keys", most=at_least(rows, 1, "rows", whole=True), whole=True)
+    write = partial(_write_groupby, rows, keys, at_least(missing, 0, "missing", most=0.99))
+    return Tables("groupby", rows, cached_tables(cache, f"groupby-{rows}-{keys}-{missing:g}-v{_FORMAT}", ["x"], write))
 
 
 def join(rows: int, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:
@@ -69,15 +66,9 @@ def join(rows: int, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:
     text; v1 (of x) and v2 (of the others) are uniform from 0 to 100. missing: as in `groupby`, in x only, so that keys
     of the other tables stay unique and present. Raise `UserError` for numbers that no such tables have.
     """
-    _check(rows, missing)
-    name = f"join-{rows}-{missing:g}-v{_FORMAT}"
+    write = partial(_write_join, at_least(rows, 1, "rows", whole=True), at_least(missing, 0, "missing", most=0.99))
     tables = ("x", "small", "medium", "big")
-    return Tables("join", rows, cached_tables(cache, name, tables, partial(_write_join, rows, missing)))
-
-
-def _check(rows: int, missing: float) -> None:
-    at_least(rows, 1, "rows", whole=True)
-    at_least(missing, 0, "missing", most=0.99)
+    return Tables("join", rows, cached_tables(cache, f"join-{rows}-{missing:g}-v{_FORMAT}", tables, write))
 
 
 def _write_groupby(rows: int, keys: int, missing: float, folder: Path) -> None:
