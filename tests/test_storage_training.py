@@ -92,7 +92,7 @@ def test_azure_holds_the_same_bytes(tmp_path, monkeypatch):
             batches.from_url("az://kit/data")(batches.keys("npy", 0)[0])
 
 
-@pytest.mark.skipif("KIT_HDFS_URL" not in os.environ, reason="KIT_HDFS_URL names no NameNode: docs/techniques/storage.md")
+@pytest.mark.skipif("KIT_HDFS_URL" not in os.environ, reason="KIT_HDFS_URL is not set: docs/techniques/storage.md")
 def test_hdfs_holds_the_same_bytes(tmp_path):
     """A real NameNode and its DataNodes give back what was uploaded."""
     url = f"{os.environ['KIT_HDFS_URL']}/kit-{secrets.token_hex(4)}"
