@@ -59,7 +59,7 @@ def test_s3_and_the_link_hold_the_same_bytes(tmp_path):
         with pytest.raises(UserError, match="no such object"):
             fetch("nothing")
     if link.shaping_permitted() is True:
-        with link.Namespace(100) as namespace, servers.Server(tmp_path, namespace=namespace) as server:
+        with servers.Server(tmp_path, 100) as server:
             found = link.within("", lambda: read(batches.from_bucket(server.bucket("kit")), "Parquet Snappy"))
             np.testing.assert_array_equal(found, EXPECTED.astype(np.float32))
 
@@ -151,28 +151,29 @@ def test_what_a_reader_meets_reaches_the_caller(tmp_path):
 
 
 def test_a_storage_that_is_missing_has_its_reason(tmp_path, monkeypatch):
-    """Without permission there is no link, without room no memory: the others are there, an unknown one is refused."""
-    monkeypatch.setattr(training, "MEMORY", str(tmp_path / "nothing"))
+    """Without permission there is no link: the others are there, an unknown one is refused."""
     monkeypatch.setattr(link, "shaping_permitted", lambda: Missing("not permitted", "ask"))
     written(tmp_path / "kit")
     with ExitStack() as opened:
         found, missing, _ = training.storages(opened, tmp_path / "kit", ["S3", "memory", training.OVER_LINK], 100, "")
-        assert missing.keys() == {"memory", training.OVER_LINK} and "not permitted; ask" in missing.values()
-        np.testing.assert_array_equal(read(found["S3"]["opened"](), "npy"), EXPECTED.astype(np.float32))
+        assert missing == {training.OVER_LINK: "not permitted; ask"}
+        for name in ("S3", "memory"):
+            np.testing.assert_array_equal(read(found[name].opened(), "npy"), EXPECTED.astype(np.float32))
         with pytest.raises(UserError, match="storages contains 'tape'"):
             training.storages(opened, tmp_path / "kit", ["tape"], 100, "")
 
 
 def test_bytes_from_memory_are_no_proof_of_a_disk(tmp_path):
     """Files of a memory file system are found out by the kernel's counter of disk reads."""
-    if not os.path.isdir(training.MEMORY):
+    if not os.path.isdir("/dev/shm"):
         pytest.skip("this system has no file system in memory")
-    folder = Path(training.MEMORY, f"kit-test-{os.getpid()}")
+    folder = Path("/dev/shm", f"kit-test-{os.getpid()}")
     try:
         written(folder)
-        setup = training.fed("npy", 2, 0.001, opened=partial(batches.from_folder, folder), cold=folder)(1)
+        opened = partial(batches.from_folder, folder)
+        setup = training.fed("npy", 2, 0.001, training.Storage(opened, cold=folder))(1)
         assert setup.execution_proof().state == "fell back"
-        setup = training.fed("npy", 2, 0.001, opened=partial(batches.from_folder, folder))(1)
+        setup = training.fed("npy", 2, 0.001, training.Storage(opened))(1)
         assert setup.execution_proof().state == "verified"
     finally:
         shutil.rmtree(folder)
@@ -186,8 +187,8 @@ def test_the_servers_counter_is_the_proof_of_s3(tmp_path):
         bucket = server.bucket("kit")
         opened = partial(batches.from_bucket, bucket)
         for pid, state in ((bucket.pid, "verified"), (idle.pid, "fell back")):
-            served = dataclasses.replace(bucket, pid=pid)
-            proof = training.fed("npy", 2, 0.001, opened=opened, served=served)(1).execution_proof()
+            storage = training.Storage(opened, served=dataclasses.replace(bucket, pid=pid))
+            proof = training.fed("npy", 2, 0.001, storage)(1).execution_proof()
             assert proof.state == state and proof.facts["gets"] == 2
 
 
@@ -210,13 +211,18 @@ def result(utilisation: dict[int, float]) -> SimpleNamespace:
 
 @pytest.mark.parametrize(
     ("utilisation", "fed", "cause"),
-    [({1: 0.95, 4: 0.92}, "≥ 4", "–"), ({1: 0.95, 4: 0.5}, "1", "decoding"), ({1: 0.4, 4: 0.3}, "0", "decoding"),
-     ({1: 0.9, 4: 0.5}, "inconclusive", "decoding"), ({1: 0.95, 4: 0.9}, "1, 4 inconclusive", "–")],
+    [({1: 0.95, 4: 0.92}, ["95 % ✓", "92 % ✓"], "–"), ({1: 0.95, 4: 0.5}, ["95 % ✓", "50 % ✗"], "decoding"),
+     ({1: 0.4, 4: 0.3}, ["40 % ✗", "30 % ✗"], "decoding"), ({1: 0.9, 4: 0.5}, ["90 % ?", "50 % ✗"], "decoding")],
 )  # fmt: skip
-def test_consumers_fed_is_the_last_number_above_the_bound(utilisation, fed, cause):
-    """A number counts if it and all fewer are fed; what is not decided is not counted; the longer wait is the cause."""
+def test_consumers_are_fed_above_the_bound(utilisation, fed, cause):
+    """Fed, not fed and not decided are marked at each number of consumers; the longer wait is the cause."""
     (row,) = training_figures.fed(result(utilisation)).rows
-    assert row[-2:] == [fed, cause]
+    assert row[1:] == [*fed, cause]
+
+
+def complete(folder: Path) -> list[str]:
+    """Return what a reader takes: none of hidden files, as safetensors writes."""
+    return sorted(path.name for path in folder.glob("[!.]*") if path.suffix != checkpoint.PARTIAL)
 
 
 @pytest.mark.parametrize("name", checkpoint.LIBRARIES)
@@ -228,9 +234,9 @@ def test_a_checkpoint_is_read_back_equal(name, tmp_path):
         found = setup.call()
         assert found.answer() == expected and found.metrics["write_gib_per_s"] > 0
         assert setup.execution_proof().facts["flushed"] is flush
-        assert [path.name for path in tmp_path.iterdir()] == checkpoint.complete(tmp_path) != []
+        assert [path.name for path in tmp_path.iterdir()] == complete(tmp_path) != []
         setup.close()
-    assert not checkpoint.complete(tmp_path)
+    assert not complete(tmp_path)
 
 
 WRITER = """
@@ -259,11 +265,11 @@ def test_a_writer_that_ends_half_way_leaves_nothing_to_read(name, how, tmp_path)
             command = [sys.executable, "-c", WRITER, name, str(tmp_path), how]
             ended = subprocess.run(command, capture_output=True, text=True)
             assert ended.returncode == (-signal.SIGXFSZ if how == "killed" else 1)
-            assert checkpoint.complete(tmp_path) == ["step-1"]
+            assert complete(tmp_path) == ["step-1"]
         with checkpoint.atomically(tmp_path / f"step-{step}") as path:
             write(checkpoint.state(step), path)
         assert batches.digest(read(tmp_path / f"step-{step}").values())
-    assert checkpoint.complete(tmp_path) == ["step-1", "step-2"]
+    assert complete(tmp_path) == ["step-1", "step-2"]
 
 
 UPLOADER = """

@@ -2,13 +2,13 @@
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
@@ -21,7 +21,6 @@ Fetch = Callable[[str], Any]
 """Key of a file → a buffer of its bytes."""
 SMALL_FILES = 16
 """Files per batch of the format that has many."""
-_NO_HDFS = "pip install hdfs-native"
 
 
 def matrix(table: pa.Table) -> np.ndarray:
@@ -29,24 +28,17 @@ def matrix(table: pa.Table) -> np.ndarray:
     return np.column_stack([one.to_numpy(zero_copy_only=False).astype(np.float32) for one in table.itercolumns()])
 
 
-def _write_npy(table: pa.Table, file: BinaryIO) -> None:
-    np.save(file, matrix(table))
-
-
-def _read_npy(content: Any) -> np.ndarray:
-    return np.load(io.BytesIO(content))
-
-
 def _read_parquet(content: Any) -> np.ndarray:
     return matrix(parquet.read_table(pa.BufferReader(pa.py_buffer(content)), use_threads=False))
 
 
+_NPY = (lambda table, file: np.save(file, matrix(table)), lambda content: np.load(io.BytesIO(content)))
 FORMATS = {
     "Parquet Snappy": (partial(parquet.write_table, compression="snappy"), _read_parquet, 1),
     "Parquet zstd": (partial(parquet.write_table, compression="zstd"), _read_parquet, 1),
     "Parquet, no codec": (partial(parquet.write_table, compression="none"), _read_parquet, 1),
-    "npy": (_write_npy, _read_npy, 1),
-    "npy, small files": (_write_npy, _read_npy, SMALL_FILES),
+    "npy": (*_NPY, 1),
+    "npy, small files": (*_NPY, SMALL_FILES),
 }
 """How a table is written into a file, how the file's bytes become a matrix again, and how many files a batch has."""
 
@@ -93,17 +85,14 @@ def digest(arrays: Iterable[Any]) -> str:
     return found.hexdigest()
 
 
-def drop_cached(folder: Path, names: Sequence[str]) -> None:
-    """Drop these files from the page cache, where the system can: the next read comes from the disk."""
-    for name in names if hasattr(os, "posix_fadvise") else ():
-        with open(folder / name, "rb") as file:
-            os.fdatasync(file.fileno())  # a page that is not flushed stays
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def from_folder(folder: Path) -> Fetch:
     """Return the reader of files in a folder."""
     return lambda key: (folder / key).read_bytes()
+
+
+def from_memory(folder: Path) -> Fetch:
+    """Return the reader of files that a folder had, from the memory of this process."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("*/*")}.__getitem__
 
 
 def from_bucket(bucket: servers.Bucket) -> Fetch:
@@ -113,32 +102,30 @@ def from_bucket(bucket: servers.Bucket) -> Fetch:
     return bucket.reached()(lambda key: store.get(key).bytes())
 
 
-def from_url(url: str, **options: Any) -> Fetch:
+def from_url(url: str) -> Fetch:
     """Return the reader of files below an address."""
-    files, root = file_system(url, **options)
+    files, root = file_system(url)
     return readers.readable(url)(lambda key: files.cat_file(f"{root}/{key}"))
 
 
-def upload(folder: Path, url: str, **options: Any) -> None:
+def upload(folder: Path, url: str) -> None:
     """Write all files of a folder below an address."""
-    files, root = file_system(url, **options)
+    files, root = file_system(url)
     with readers.readable(url):
-        for path in folder.rglob("*"):
-            if path.is_file():
-                files.pipe_file(f"{root}/{path.relative_to(folder)}", path.read_bytes())
+        for path in filter(Path.is_file, folder.rglob("*")):
+            files.pipe_file(f"{root}/{path.relative_to(folder)}", path.read_bytes())
 
 
-def file_system(url: str, **options: Any) -> tuple[Any, str]:
+def file_system(url: str) -> tuple[Any, str]:
     """Return fsspec's file system of an address, and the path in it: az:// by adlfs, hdfs:// by hdfs-native.
 
-    options: of the file system. Raise `UserError` with the remedy where its package is missing, or it can't be used."""
-    import fsspec
-
+    Raise `UserError` with the remedy where its package is missing, or it can't be used."""
     if url.startswith("s3://"):
         bucket = servers.at(url)
         return bucket.s3fs(), bucket.path()
-    fsspec.register_implementation("hdfs", "hdfs_native.fsspec.HdfsFileSystem", clobber=True, errtxt=_NO_HDFS)
-    if url.startswith("hdfs://"):
-        options = {"dfs.client.failover.max.attempts": "3"} | options  # 15 of them would take minutes
+    hdfs = "hdfs_native.fsspec.HdfsFileSystem"
+    fsspec.register_implementation("hdfs", hdfs, clobber=True, errtxt="pip install hdfs-native")
+    # 15 attempts to reach a NameNode would take minutes
+    options = {"dfs.client.failover.max.attempts": "3"} if url.startswith("hdfs://") else {}
     with readers.readable(url):
         return fsspec.core.url_to_fs(url, **options)

@@ -1,7 +1,6 @@
-"""Checkpoints: written by several libraries, flushed, read back; complete or absent, whenever the writer dies."""
+"""Checkpoints: written by two libraries or to S3, flushed, read back; complete or absent, whenever the writer dies."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,20 +9,18 @@ from pathlib import Path
 
 import psutil
 import torch
-from msgspec.structs import replace
 from safetensors import torch as safetensors
-from torch.distributed import checkpoint as distributed
 
 from kit.common import parameters
 from kit.measure.work import TIME, Measurement, Peak, Setup, verified
 from kit.record.document import ExecutionProof
-from kit.techniques.storage import batches, servers
+from kit.techniques.storage import batches, layouts, servers
 
 State = dict[str, torch.Tensor]
 PARTIAL = ".partial"
-"""Suffix of what is not complete, which no reader takes."""
+"""Suffix of what is not complete, which no reader takes; nor hidden files, as safetensors writes."""
 PART = 8 * 2**20
-"""Bytes of a part of a multipart upload, and of a block of the disk's peak."""
+"""Bytes of a part of a multipart upload."""
 
 
 def state(mib: float) -> State:
@@ -35,30 +32,16 @@ def state(mib: float) -> State:
 
 @contextmanager
 def atomically(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """Yield a path to write a file or a folder at, which then becomes `path`: complete, or not at all.
+    """Yield a path to write a file at, which then becomes `path`: complete, or not at all.
 
     flush: to the disk before it gets its name, and then the name, so that both survive a power failure."""
     unfinished = path.with_name(path.name + PARTIAL)
-    remove(unfinished)
     yield unfinished
-    for written in [*unfinished.rglob("*"), unfinished] if flush else []:
-        _flush(written)
-    remove(path)
+    if flush:
+        _flush(unfinished)
     os.replace(unfinished, path)
     if flush:
         _flush(path.parent)
-
-
-def complete(folder: Path) -> list[str]:
-    """Return the names of the checkpoints that a reader takes, sorted: none of hidden files, as safetensors writes."""
-    return sorted(path.name for path in folder.glob("[!.]*") if not path.name.endswith(PARTIAL))
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -67,23 +50,9 @@ def _flush(path: Path) -> None:
     os.close(descriptor)
 
 
-def to_distributed(found: State, path: Path) -> None:
-    """Write by torch.distributed.checkpoint, here with one rank; `atomically` flushes."""
-    distributed.save(found, storage_writer=distributed.FileSystemWriter(path, sync_files=False), no_dist=True)
-
-
-def from_distributed(path: Path) -> State:
-    """Read by torch.distributed.checkpoint, with the shapes of its metadata."""
-    reader = distributed.FileSystemReader(path)
-    found = {name: torch.empty(one.size) for name, one in reader.read_metadata().state_dict_metadata.items()}
-    distributed.load(found, storage_reader=reader, no_dist=True)
-    return found
-
-
 LIBRARIES = {
     "torch.save": (torch.save, partial(torch.load, weights_only=True)),
     "safetensors": (safetensors.save_file, safetensors.load_file),
-    "torch.distributed.checkpoint": (to_distributed, from_distributed),
 }
 """How each writes a state to a path and reads it: none executes what a file contains."""
 
@@ -100,18 +69,18 @@ def on_disk(name: str, mib: float, folder: Path, *, flush: bool = True) -> Setup
             write(found, unfinished)
 
     def load() -> State:
-        files = [one for one in [path, *path.rglob("*")] if one.is_file()]
-        batches.drop_cached(folder, [str(file.relative_to(folder)) for file in files])
+        layouts.drop_cached([path])
         return read(path)
 
     def proof() -> ExecutionProof:
         before = psutil.disk_io_counters()
         save()
         wrote = (psutil.disk_io_counters().write_bytes - before.write_bytes) / 2**20 if before else 0
-        seen = verified(disks_wrote_mib=round(wrote, 1), flushed=flush)
-        return replace(seen, state="unverified", note="no disk counted it") if flush and wrote < mib else seen
+        state, note = ("unverified", "no disk counted it") if flush and wrote < mib else ("verified", "")
+        return ExecutionProof(state=state, note=note, facts={"disks_wrote_mib": round(wrote, 1), "flushed": flush})
 
-    return Setup(partial(_timed, save, load, mib), proof, partial(remove, path), peak=peak if flush else None)
+    remove = partial(path.unlink, missing_ok=True)
+    return Setup(partial(_timed, save, load, mib), proof, remove, peak=peak if flush else None)
 
 
 def on_s3(bucket: servers.Bucket, mib: float, folder: Path) -> Setup:
@@ -142,16 +111,14 @@ def _timed(save: Callable[[], None], load: Callable[[], State], mib: float) -> M
     return Measurement(write_s, metrics, lambda: batches.digest(found[name] for name in sorted(found)))
 
 
-def disk_gib_per_s(folder: Path, mib: int = 64, repeats: int = 3) -> float:
-    """Return the best rate of writing a file in large blocks and flushing it: the disk's peak for a checkpoint."""
+def disk_gib_per_s(folder: Path, mib: int = 64) -> float:
+    """Return the best rate of writing a file and flushing it: the disk's peak for a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    block, times_s, path = os.urandom(PART), [], folder / f"peak-{os.getpid()}{PARTIAL}"
-    for _ in range(repeats):
-        with open(path, "wb", buffering=0) as file:
-            start = time.perf_counter()
-            for _ in range(mib * 2**20 // PART):
-                file.write(block)
-            os.fsync(file.fileno())
+    content, times_s, path = os.urandom(mib * 2**20), [], folder / f"peak-{os.getpid()}{PARTIAL}"
+    for _ in range(3):
+        start = time.perf_counter()
+        path.write_bytes(content)
+        _flush(path)
         times_s.append(time.perf_counter() - start)
-    remove(path)
+    path.unlink()
     return mib / 1024 / min(times_s)

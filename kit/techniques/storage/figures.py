@@ -9,7 +9,7 @@ from kit.measure.result import Result
 from kit.record import formatting
 from kit.record.document import Chart, Series, Table
 from kit.techniques.storage.layouts import Written
-from kit.techniques.storage.link import measured_mbit_per_s, prediction_errors, read_s
+from kit.techniques.storage.link import measured_mbit_per_s, transfer_s
 
 MBIT_PER_S = [10.0 * 10 ** (step / 6) for step in range(19)]
 """Bandwidths of the map: 10 Mbit/s to 10 Gbit/s."""
@@ -52,20 +52,22 @@ def _rate(mbit_per_s: float) -> str:
 
 
 def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result | None = None) -> Chart:
-    """Return the time of a read relative to the baseline's over bandwidth: modelled by `link.read_s` from what was
-    measured over loopback, and as measured over shaped links."""
+    """Return the time of a read relative to the baseline's over bandwidth: modelled from what was measured over
+    loopback (a client that decodes while bytes arrive is faster), and as measured over shaped links."""
     base, names = result.record.asked.baseline, [name for name in result if result[name].seconds]
 
+    def read_s(name: str, rate: float) -> float:
+        return result[name].seconds + transfer_s(written[name].mib * 2**20, 0, rate)
+
     def ratio(name: str, rate: float) -> float:
-        seconds = [read_s(result[one].seconds, written[one].mib * 2**20, 0, rate) for one in (name, base)]
-        return seconds[0] / seconds[1]
+        return read_s(name, rate) / read_s(base, rate)
 
     series = [Series(name, MBIT_PER_S, [ratio(name, rate) for rate in MBIT_PER_S], style="modelled") for name in names]
     sizes, errors = [point.size for point in shaped.record.points] if shaped else [], []
     for name in names if sizes else ():
-        measured_s = {size: shaped.at(size)[name].seconds for size in sizes if shaped.at(size)[name].seconds}
-        errors += prediction_errors(measured_s, result[name].seconds, written[name].mib * 2**20).values()
-        at = {size: one for size in sizes if (one := shaped.at(size)[name]).interval}
+        timed = {size: one for size in sizes if (one := shaped.at(size)[name]).seconds}
+        errors += [read_s(name, size) / one.seconds - 1 for size, one in timed.items()]
+        at = {size: one for size, one in timed.items() if one.interval}
         ends = [[1 / one.interval[end] for one in at.values()] for end in (1, 0)]
         series += [Series(f"{name}, shaped", [*at], [1 / one.speedup for one in at.values()], *ends)] if at else []
     best = [f"{min(names, key=lambda name, at=at: ratio(name, at))} at {at:,}" for at in (10, 100, 1000, 10_000)]

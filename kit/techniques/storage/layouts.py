@@ -1,12 +1,11 @@
 """Layouts of a table: codec and level, partitions, number of files; whole or absent, with known bytes."""
 
-import ctypes
 import hashlib
 import json
-import mmap
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -120,23 +119,17 @@ def served(one: Written, by: Server | Bucket) -> Bucket:
     return to
 
 
+def drop_cached(files: Iterable[Path]) -> None:
+    """Drop files from the page cache, where the system can: the next read comes from the disk."""
+    for path in files if hasattr(os, "posix_fadvise") else ():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())  # a page that is not flushed stays
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def cold_read_s(path: Path) -> float:
-    """Return the seconds of reading a file's bytes from the disk. Before and after, the kernel is asked to drop it from
-    the page cache, so that the next read is cold too: see `resident`."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        start = time.perf_counter()
-        file.read()
-        seconds = time.perf_counter() - start
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return seconds
-
-
-def resident(path: Path) -> float:
-    """Return the share of a file's pages that are in the page cache, by the kernel's own count (mincore)."""
-    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as mapped:
-        pages, start = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))(), ctypes.c_char.from_buffer(mapped)
-        ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(mapped)), pages)
-        del start  # else the mapping can't be closed
-    return sum(page & 1 for page in pages) / len(pages)
+    """Return the seconds of reading a file's bytes from the disk."""
+    drop_cached([path])
+    start = time.perf_counter()
+    path.read_bytes()
+    return time.perf_counter() - start

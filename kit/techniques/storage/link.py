@@ -1,7 +1,7 @@
 """A link of known bandwidth: real, in a network namespace of our own, where that is permitted; else modelled.
 
 The kernel enforces the bandwidth (`tc`, token bucket) on the loopback of a namespace in which server and client run.
-Delay is always modelled, as requests × round trip. `prediction_errors` compares the model with shaped links.
+Delay is always modelled, as requests × round trip.
 """
 
 import ctypes
@@ -9,13 +9,12 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 from kit.common import parameters
-from kit.common.services import Service
+from kit.common.services import Service, listens
 from kit.errors import UserError
 from kit.machine.capabilities import Missing
 
@@ -36,48 +35,29 @@ def transfer_s(size_bytes: float, requests: float, mbit_per_s: float, rtt_ms: fl
     return size_bytes * 8 / (parameters.positive(mbit_per_s, "mbit_per_s") * 1e6) + requests * rtt_ms / 1e3
 
 
-def read_s(loopback_s: float, size_bytes: float, requests: float, mbit_per_s: float, rtt_ms: float = 0.0) -> float:
-    """Return the modelled seconds of a read over a link: over loopback, the work of server, client and decoder, and
-    `transfer_s` on top. A client that decodes while bytes arrive is faster."""
-    return loopback_s + transfer_s(size_bytes, requests, mbit_per_s, rtt_ms)
-
-
-def prediction_errors(measured_s: Mapping[float, float], loopback_s: float, size_bytes: float) -> dict[float, float]:
-    """Return the error of `read_s`, predicted ÷ measured − 1, at shaped links that it has not seen, by Mbit/s."""
-    return {rate: read_s(loopback_s, size_bytes, 0, rate) / seconds - 1 for rate, seconds in measured_s.items()}
-
-
-class Namespace:
+class Namespace(Service):
     """A network namespace with a loopback of this bandwidth, both directions together. It ends with this process,
     however that ends: the kernel removes a namespace with the last process in it."""
 
     def __init__(self, mbit_per_s: float) -> None:
-        self.mbit_per_s = parameters.at_least(mbit_per_s, 0.1, "mbit_per_s", most=100_000)
-        shaped = _SHAPED.format(rate=round(1000 * mbit_per_s), burst=BURST)
-        command = ["unshare", "--net", "sh", "-c", shaped]
-        self._service = Service(f"link of {mbit_per_s:g} Mbit/s", command, ready=self._is_shaped)
+        rate = round(1000 * parameters.at_least(mbit_per_s, 0.1, "mbit_per_s", most=100_000))
+        command = ["unshare", "--net", "sh", "-c", _SHAPED.format(rate=rate, burst=BURST)]
+        super().__init__(f"link of {mbit_per_s:g} Mbit/s", command, ready=lambda _: (self.folder / "shaped").exists())
 
     def start(self) -> "Namespace":
         """Create the namespace. Raise `UserError` with the remedy where that is not permitted."""
         try:
-            self._service.start()
+            super().start()
         except UserError as error:
             raise UserError(f"there is no network namespace: {str(error).rpartition('; ')[2]}; {REMEDY}") from None
         return self
 
-    def close(self) -> None:
-        """End it. Safe to call twice."""
-        self._service.close()
-
     __enter__ = start
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def path(self) -> str:
         """The namespace's file, for `enter` in any process of this machine."""
-        return f"/proc/{self._service.pid}/ns/net"
+        return f"/proc/{self.pid}/ns/net"
 
     def command(self, command: Sequence[str]) -> list[str]:
         """Return a command that runs this one within, for a `Service`, whose `ready` is `listens`."""
@@ -85,12 +65,7 @@ class Namespace:
 
     def listens(self, port: int) -> bool:
         """Return whether something within listens on this port."""
-        tables = [Path(f"/proc/{self._service.pid}/net/{name}").read_text().splitlines() for name in ("tcp", "tcp6")]
-        rows = [line.split() for table in tables for line in table[1:]]
-        return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)  # 0A: listening
-
-    def _is_shaped(self, port: int) -> bool:
-        return (self._service.folder / "shaped").exists()
+        return within(self.path, functools.partial(listens, port))
 
 
 def enter(path: str) -> None:
@@ -114,16 +89,12 @@ def within(path: str, call: Callable[[], Any]) -> Any:
         return pool.submit(lambda: (enter(path), call())[1]).result()
 
 
-def measured_mbit_per_s(path: str = "", size_bytes: int = 1 << 28) -> float:
-    """Return the bandwidth of a TCP connection in a namespace, or of this machine's loopback, for so many bytes."""
-    return within(path, functools.partial(_received_mbit_per_s, size_bytes))
-
-
-def _received_mbit_per_s(size_bytes: int) -> float:
+def measured_mbit_per_s(size_bytes: int = 1 << 28) -> float:
+    """Return the bandwidth of a TCP connection over the loopback that the calling thread is in, for so many bytes."""
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         receiving, sending = socket.create_connection(server.getsockname()), server.accept()[0]
-        block, start = bytes(1 << 16), time.perf_counter()
-        pool.submit(lambda: ([sending.sendall(block) for _ in range(size_bytes // len(block))], sending.close()))
+        start = time.perf_counter()
+        pool.submit(lambda: (sending.sendall(bytes(size_bytes)), sending.close()))
         with receiving:
             while receiving.recv(1 << 20):
                 pass

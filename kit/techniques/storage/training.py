@@ -6,32 +6,27 @@ Storage's rule for image models. A utilisation alone can't show why a consumer w
 its reader does meanwhile.
 """
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import psutil
 
 from kit.common import parameters
 from kit.measure.work import TIME, Measurement, Peak, Setup, fell_back, verified
 from kit.record.document import ExecutionProof
-from kit.techniques.storage import batches, link, servers
+from kit.techniques.storage import batches, layouts, link, servers
 from kit.techniques.storage.batches import Fetch
 
 FED = 0.9
 """Least utilisation of a consumer that is fed: MLPerf Storage's bound for ResNet-50 and 3D U-Net."""
 STEPS = 20
 """Batches of each consumer per measurement."""
-MEMORY = "/dev/shm"
-"""A file system in memory, where there is one."""
 OVER_LINK = "S3 link"
 PREFETCH = 2
 """Batches that a reader is ahead of its consumer at most, as a worker of PyTorch's DataLoader is."""
@@ -92,80 +87,69 @@ def feed(fetch: Fetch, name: str, count: int, consumers: int, step_s: float) -> 
     return Measurement(seconds, metrics, lambda: batches.digest(map(Reader(fetch, name).batch, range(count))))
 
 
-def fed(
-    name: str,
-    count: int,
-    step_s: float,
-    *,
-    opened: Callable[[], Fetch],
-    cold: Path | None = None,
-    served: servers.Bucket | None = None,
-) -> Callable[[int], Setup]:
-    """Return a variant, a function of the number of consumers: `count` batches in a format, from a storage.
+NOWHERE = servers.Bucket("")
 
-    opened: opens the storage, in the variant's process. cold: folder whose files are dropped from the page cache before
-    each call. served: private bucket whose server's traffic proves that it was read.
-    """
+
+@dataclass(frozen=True)
+class Storage:
+    """Where batches are. opened: opens it, in the variant's process. cold: folder whose files are dropped from the page
+    cache before each call. served: private bucket whose server's traffic proves that it was read."""
+
+    opened: Callable[[], Fetch]
+    cold: Path | None = None
+    served: servers.Bucket = NOWHERE
+
+    def drop_cached(self, keys: Sequence[str]) -> None:
+        """Make the next read of these files cold, if it is to be."""
+        layouts.drop_cached([self.cold / key for key in keys] if self.cold else [])
+
+
+def fed(name: str, count: int, step_s: float, storage: Storage) -> Callable[[int], Setup]:
+    """Return a variant, a function of the number of consumers: `count` batches in a format, from a storage."""
     every = [key for number in range(count) for key in batches.keys(name, number)]
 
     def variant(consumers: int) -> Setup:
-        fetch = opened()
+        fetch = storage.opened()
 
         def call() -> Measurement:
-            batches.drop_cached(cold or Path(), every if cold else [])
+            storage.drop_cached(every)
             return feed(fetch, name, count, consumers, step_s)
 
         peak = Peak(TIME, STEPS * step_s, "each consumer computes and never waits")
-        return Setup(call, lambda: came_from(fetch, every, cold, served), peak=peak)
+        return Setup(call, partial(came_from, storage, fetch, every), peak=peak)
 
     return variant
 
 
 def storages(
     opened: ExitStack, folder: Path, wanted: Sequence[str], mbit_per_s: float, url: str
-) -> tuple[dict[str, dict], dict[str, str], servers.Bucket]:
-    """Return, by storage that is wanted, the arguments of `fed` for a folder's files: its disk, memory, S3 of this
-    machine, S3 over a link of this bandwidth, and `url`, if given; why one is missing; and the S3 bucket.
-
-    opened: ends the servers."""
+) -> tuple[dict[str, Storage], dict[str, str], servers.Bucket]:
+    """Return a folder's storages that are wanted, by name: its disk, memory, S3 of this machine, S3 over a link of this
+    bandwidth, and `url`, if given; why one is missing; and the S3 bucket. opened: ends the servers."""
     bucket = opened.enter_context(servers.Server(folder.parent)).bucket(folder.name)
-    in_folder = partial(batches.from_folder, folder)
-    found = {"disk": {"opened": in_folder, "cold": folder}, "memory": {"opened": in_folder}}
-    found["S3"] = found[OVER_LINK] = {"opened": partial(batches.from_bucket, bucket), "served": bucket}
-    wanted, missing = parameters.several(wanted, found, "storages", least=1), {}
-    size, permitted = sum(path.stat().st_size for path in folder.rglob("*")), link.shaping_permitted()
-    if not os.path.isdir(MEMORY) or shutil.disk_usage(MEMORY).free < 2 * size:
-        missing["memory"] = f"{MEMORY} has no room for {size >> 20} MiB; give it more (docker run --shm-size=…)"
-    elif "memory" in wanted:
-        memory = Path(opened.enter_context(TemporaryDirectory(dir=MEMORY)))
-        shutil.copytree(folder, memory, dirs_exist_ok=True)
-        found["memory"] = {"opened": partial(batches.from_folder, memory)}
+    found = {
+        "disk": Storage(partial(batches.from_folder, folder), cold=folder),
+        "memory": Storage(partial(batches.from_memory, folder)),
+        "S3": (s3 := Storage(partial(batches.from_bucket, bucket), served=bucket)),
+        OVER_LINK: s3,
+    }
+    wanted, missing, permitted = parameters.several(wanted, found, "storages", least=1), {}, link.shaping_permitted()
     if permitted is not True:
         missing[OVER_LINK] = f"{permitted.reason}; {permitted.remedy}"
     elif OVER_LINK in wanted:
-        namespace = opened.enter_context(link.Namespace(mbit_per_s))
-        shaped = opened.enter_context(servers.Server(folder.parent, namespace=namespace)).bucket(folder.name)
-        found[OVER_LINK] = {"opened": partial(batches.from_bucket, shaped), "served": shaped}
+        shaped = opened.enter_context(servers.Server(folder.parent, mbit_per_s)).bucket(folder.name)
+        found[OVER_LINK] = Storage(partial(batches.from_bucket, shaped), served=shaped)
     if url:
         batches.upload(folder, url)
-        wanted, found["your storage"] = [*wanted, "your storage"], {"opened": partial(batches.from_url, url)}
+        wanted, found["your storage"] = [*wanted, "your storage"], Storage(partial(batches.from_url, url))
     return {name: found[name] for name in wanted}, missing, bucket
 
 
-def came_from(fetch: Fetch, every: Sequence[str], cold: Path | None, served: servers.Bucket | None) -> ExecutionProof:
-    """Fetch each file once and return where its bytes came from, by the kernel's counters: of this process's reads from
-    disks, or of what the server's process wrote."""
-    if not hasattr(psutil.Process, "io_counters"):
-        return ExecutionProof(state="unverified", note="this system does not count a process's bytes")
-    batches.drop_cached(cold or Path(), every if cold else [])
-    before = psutil.Process().io_counters().read_bytes
-    facts: dict[str, float] = {"files": len(every)}
-    if served:
-        mib, traffic = servers.counted(served, lambda: sum(len(fetch(key)) for key in every) / 2**20)
-        facts |= {"gets": traffic.gets, "sent_by_server_mib": traffic.sent_mib}
-    else:
-        mib = sum(len(fetch(key)) for key in every) / 2**20
-        facts["from_disk_mib"] = (psutil.Process().io_counters().read_bytes - before) / 2**20
-    if (served or cold) and [*facts.values()][-1] < mib:
-        return fell_back("the page cache, or a file system in memory", read_mib=mib, **facts)
-    return verified(read_mib=mib, **facts)
+def came_from(storage: Storage, fetch: Fetch, every: Sequence[str]) -> ExecutionProof:
+    """Fetch each file once and return where its bytes came from, as `servers.counted` has it."""
+    storage.drop_cached(every)
+    size, costs = servers.counted(storage.served, lambda: sum(len(fetch(key)) for key in every))
+    facts, counter = {"files": len(every), "read_mib": size / 2**20} | costs, "disk_mib" if storage.cold else "sent_mib"
+    if (storage.cold or storage.served.log) and costs.get(counter, 0) < size / 2**20:
+        return fell_back("the page cache, or a file system in memory", **facts)
+    return verified(**facts)

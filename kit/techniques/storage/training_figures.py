@@ -26,8 +26,8 @@ def costs(folder: Path, formats: Sequence[str], count: int, step_s: float) -> Ta
             batches.decoded(name, each)
         decoding_s = (time.perf_counter() - start) / count
         size = sum(len(file) for each in contents for file in each) / count
-        demand = step_s / decoding_s, size * 8e-6 / step_s
-        rows.append([name, len(contents[0]), size / 1024, 1e3 * decoding_s, *demand])
+        cost = size / 1024, 1e3 * decoding_s, step_s / decoding_s, size * 8e-6 / step_s
+        rows.append([name, len(contents[0]), *cost])
     columns = ["format", "files", "KiB", "decoding, ms", "consumers per core", "Mbit/s per consumer"]
     note = f"A consumer takes a batch every {1e3 * step_s:g} ms. Decoded by one thread, from memory."
     return Table(f"A batch by format, mean of {count}", columns, rows, note)
@@ -53,22 +53,19 @@ def more(result: Result, one: tuple[str, str], other: tuple[str, str]) -> bool |
 
 
 def fed(result: Result) -> Table:
-    """Return a row per variant: utilisation by consumers, how many are fed, and what the consumers wait for."""
+    """Return a row per variant: utilisation by number of consumers, whether they are fed, and what they wait for."""
     points, rows = result.record.points, []
     for name in result:
         found = [shares(point, name, SHARES[0]) for point in points]
         if all(map(len, found)):
-            held = [positive(values - FED) for values in found]
-            first = next((place for place, one in enumerate(held) if one is not True), len(held))
-            most = f"≥ {points[-1].size:g}" if first == len(held) else f"{points[first - 1].size:g}" if first else "0"
-            if held[first:] and held[first] is None:
-                most = f"{most}, {points[first].size:g} inconclusive" if first else "inconclusive"
+            marks = [{True: "✓", False: "✗"}.get(positive(values - FED), "?") for values in found]
+            used = [f"{percent(np.median(values))} {mark}" for values, mark in zip(found, marks, strict=True)]
             waits = [np.median(shares(points[-1], name, metric)) for metric in SHARES[1:]]
             cause = "–" if np.median(found[-1]) >= FED else "decoding" if waits[1] > waits[0] else "bytes"
-            rows.append([name, *(percent(np.median(values)) for values in found), most, cause])
+            rows.append([name, *used, cause])
     sizes = [f"utilisation of {point.size:g}" for point in points]
-    note = f"Fed: utilisation of at least {percent(FED)}, by the 95 % interval of its median over rounds."
-    return Table("Consumers fed", ["variant", *sizes, "consumers fed", f"{points[-1].size:g} wait for"], rows, note)
+    note = f"Fed (✓): utilisation of at least {percent(FED)}, by the 95 % interval of its median; ?: inconclusive."
+    return Table("Consumers fed", ["variant", *sizes, f"{points[-1].size:g} wait for"], rows, note)
 
 
 def time_spent(result: Result) -> Chart:
@@ -77,16 +74,9 @@ def time_spent(result: Result) -> Chart:
     names = [name for name in result if len(shares(point, name, SHARES[0]))]
     parts = [[100 * float(np.median(shares(point, name, metric))) for name in names] for metric in SHARES]
     labels = ("computing", "waiting for bytes", "waiting for decoding")
-    title = f"Time of {point.size:g} consumers: more computing is better"
     series = [Series(label, names, part) for label, part in zip(labels, parts, strict=True)]
-    return Chart(
-        title,
-        "variant",
-        "% of the time",
-        series,
-        shape="stacked",
-        note="Medians over rounds. The rest is switching between threads.",
-    )
+    title, note = f"Time of {point.size:g} consumers: more computing is better", "Medians. The rest: switching threads."
+    return Chart(title, "variant", "% of the time", series, shape="stacked", note=note)
 
 
 def claim(result: Result, saved: Result) -> str:
