@@ -74,9 +74,9 @@ CAPABILITIES = {
         "j = shutil.which('java', path=e['JAVA_HOME'] + '/bin' if 'JAVA_HOME' in e else None);"
         "v = s.run([j, '-version'], capture_output=True, text=True).stderr if j else '';"
         "assert int((re.findall('version .([0-9]+)', v) or [0])[0]) >= 17, 'there is no Java 17 or newer'",
-        "apt-get install openjdk-17-jre-headless, or any Java 17+; pip install 'ml-scaling-kit[spark]'",
+        "apt-get install openjdk-17-jre-headless, or any Java 17+; pip install -e '.[spark]'",
     ),
-    "pysail": Capability("pysail", "import pysail.spark, pyspark.sql.connect", "pip install 'ml-scaling-kit[spark]'"),
+    "pysail": Capability("pysail", "import pysail.spark as s; assert s", "pip install -e '.[spark]'"),
     "redis server": Capability(
         "redis", "import redis, shutil;"
         "assert any(map(shutil.which, ('redis-server', 'valkey-server'))), 'there is no redis-server on the PATH'",

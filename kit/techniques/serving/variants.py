@@ -97,7 +97,7 @@ class Served:
             self.replicas[answer["replica"]] += 1
             self.queue_s.append(answer["queue_s"])
             self.images.add(answer["image"])
-        if self.asked.log:
+        if self.asked.log and self.name:
             with open(self.asked.log / self.name, "a") as log:
                 print(found.rate, found.requests, found.over(self.asked.bound_s), file=log)
 
