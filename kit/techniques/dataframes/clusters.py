@@ -18,8 +18,6 @@ from kit.errors import UserError
 from kit.machine import isolated
 from kit.machine.fingerprint import allowed_threads, available_mib
 
-ENGINES = {"tcp": "Dask", "spark": "PySpark", "sc": "PySpark"}
-"""Scheme of an address → the engine that uses the cluster."""
 ANSWER_S, TASK_S = 10.0, 180.0
 """Longest wait for a connection, and for a first task, before which a JVM starts."""
 
@@ -32,7 +30,7 @@ def checked(address: str) -> str:
     if not address:
         return ""
     place, got = urlsplit(address.split(",")[0]), f"cluster={address!r}"
-    if place.scheme not in ENGINES or not re.search(r":\d+$", place.netloc):
+    if place.scheme not in ("tcp", "spark", "sc") or not re.search(r":\d+$", place.netloc):
         known = "tcp://HOST:8786 (Dask), spark://HOST:7077 or sc://HOST:15002 (Spark)"
         raise UserError(f"{got} is no address of a cluster; give {known}")
     try:
@@ -43,8 +41,7 @@ def checked(address: str) -> str:
     status, difference, errors = isolated.python(["-m", __name__, address], TASK_S)
     if status != 0:
         why = isolated.why_ended(status, errors, TASK_S)
-        remedy = "check its address, its versions, and that a worker has a free core"
-        raise UserError(f"{got} does not answer as {ENGINES[place.scheme]} expects: {why}; {remedy}")
+        raise UserError(f"{got} does not answer: {why}; check address, versions, and that a worker has a free core")
     if difference.strip():
         raise UserError(f"{got}: {difference.strip()}")
     return address

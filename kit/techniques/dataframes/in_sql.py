@@ -7,12 +7,9 @@ numbers in 128 bits, which no other engine reads, hence the casts.
 
 
 def own_groupby(x: str, by: list[str], values: list[str]) -> str:
-    sums = [
-        f"coalesce(sum({quoted(v)}), 0) AS {quoted(v + '_sum')}, avg({quoted(v)}) AS {quoted(v + '_mean')}, "
-        f"min({quoted(v)}) AS {quoted(v + '_min')}, max({quoted(v)}) AS {quoted(v + '_max')}"
-        for v in values
-    ]
-    return f"SELECT {listed(by)}, count(*) AS rows, {', '.join(sums)} FROM {x} GROUP BY {listed(by)}"
+    how = {"sum": "coalesce(sum({0}), 0)", "mean": "avg({0})", "min": "min({0})", "max": "max({0})"}
+    values = [f"{sql.format(quoted(v))} AS {quoted(f'{v}_{name}')}" for v in values for name, sql in how.items()]
+    return f"SELECT {listed(by)}, count(*) AS rows, {', '.join(values)} FROM {x} GROUP BY {listed(by)}"
 
 
 def own_sort(x: str, by: list[str], values: list[str]) -> str:
