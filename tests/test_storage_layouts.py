@@ -103,7 +103,7 @@ def test_an_unknown_column_is_refused(odd, tmp_path):
     """So is a partition, or a read, by a column that the table has not."""
     with pytest.raises(UserError, match=r"'one key' needs a column of your table; name .*partition_by="):
         readers.reads({}, servers.Bucket("x"), replace(odd, key=""), "one key")
-    with pytest.raises(UserError, match="'dya' is no column of odd; did you mean 'day'"):
+    with pytest.raises(UserError, match="partition='dya' is unknown; did you mean 'day'"):
         layouts.written(odd, Layout(partition="dya"), tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -114,11 +115,7 @@ def _timed(save: Callable[[], None], load: Callable[[], State], mib: float) -> M
 def disk_gib_per_s(folder: Path, mib: int = 64) -> float:
     """Return the best rate of writing a file and flushing it: the disk's peak for a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    content, times_s, path = os.urandom(mib * 2**20), [], folder / f"peak-{os.getpid()}{PARTIAL}"
-    for _ in range(3):
-        start = time.perf_counter()
-        path.write_bytes(content)
-        _flush(path)
-        times_s.append(time.perf_counter() - start)
+    content, path = os.urandom(mib * 2**20), folder / f"peak-{os.getpid()}{PARTIAL}"
+    times_s = timeit.repeat(lambda: (path.write_bytes(content), _flush(path)), number=1, repeat=3)
     path.unlink()
     return mib / 1024 / min(times_s)

@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from kit.common import disk_cache
-from kit.common.parameters import at_least
+from kit.common.parameters import at_least, one_of
 from kit.errors import UserError, nearest
 from kit.techniques.storage.servers import Bucket, Server
 from kit.techniques.storage.tables import Stored
@@ -69,9 +70,8 @@ def written(stored: Stored, layout: Layout, cache: Path | str = disk_cache.CACHE
     """Return the table in this layout, written in this call or an earlier one: its folder gets its name when all files
     are there. Raise `UserError` for an unknown codec or column, and where the disk is full or the path is a file."""
     codec(layout.codec)
-    if layout.partition not in ("", *stored.schema.names):
-        remedy = nearest(layout.partition, stored.schema.names)
-        raise UserError(f"{layout.partition!r} is no column of {stored.name}; {remedy}")
+    if layout.partition:
+        one_of(layout.partition, stored.schema.names, "partition")
     name = re.sub("[^a-z0-9]+", "-", f"{layout.codec} {layout.partition}".lower()).strip("-")
     cache, key = Path(cache) / FOLDER, (stored.path, layout, 2)
     try:
@@ -130,6 +130,4 @@ def drop_cached(files: Iterable[Path]) -> None:
 def cold_read_s(path: Path) -> float:
     """Return the seconds of reading a file's bytes from the disk."""
     drop_cached([path])
-    start = time.perf_counter()
-    path.read_bytes()
-    return time.perf_counter() - start
+    return timeit(path.read_bytes, number=1)
