@@ -149,7 +149,8 @@ def came_from(storage: Storage, fetch: Fetch, every: Sequence[str]) -> Execution
     """Fetch each file once and return where its bytes came from, as `servers.counted` has it."""
     storage.drop_cached(every)
     size, costs = servers.counted(storage.served, lambda: sum(len(fetch(key)) for key in every))
-    facts, counter = {"files": len(every), "read_mib": size / 2**20} | costs, "disk_mib" if storage.cold else "sent_mib"
+    counter = "sent_mib" if storage.served.log else "disk_mib"
+    facts = {"files": len(every), "read_mib": size / 2**20} | {k: costs[k] for k in ("gets", counter) if k in costs}
     if (storage.cold or storage.served.log) and costs.get(counter, 0) < size / 2**20:
         return fell_back("the page cache, or a file system in memory", **facts)
     return verified(**facts)
