@@ -60,7 +60,7 @@ class Run:
     """One load: times in seconds after its start, shape (requests,); NaN for what did not happen."""
 
     def __init__(self, plan: dict) -> None:
-        self.__dict__ |= plan  # due_s, messages, host, port, num_connections, timeout_s, limit_s, closed: see offer.py
+        self.__dict__ |= plan  # due_s, messages, host, port, num_connections, timeout_s, limit_s, closed: see loops.py
         count = len(self.due_s)
         self.dispatched_s, self.sent_s, self.ended_s = ([float("nan")] * count for _ in range(3))
         self.status, self.answers, self.pending = [0] * count, [b""] * count, count
@@ -98,9 +98,7 @@ class Run:
             with contextlib.suppress(OSError, TimeoutError):
                 await asyncio.wait_for(self.connect(), self.timeout_s)
             while self.waiting and (not self.connections or self.late(self.waiting[0])):
-                self.ended(
-                    self.waiting.popleft(), 0, b""
-                )  # as a client that is refused a connection, and does not retry
+                self.ended(self.waiting.popleft(), 0, b"")  # as a client that is refused, and does not retry
 
     def late(self, request: int) -> bool:
         """Whether a request has timed out: since it was due, or in a closed loop since it was sent."""
