@@ -90,5 +90,5 @@ def test_text_is_prose():
 
 def test_a_missing_package_is_named_with_its_command():
     """No download is tried."""
-    with pytest.raises(UserError, match="comes with the package no_such_data, which is not installed; pip install x=="):
+    with pytest.raises(UserError, match="in package no_such_data, which is not installed; pip install x=="):
         datasets.installed_folder("no_such_data", "x==1")

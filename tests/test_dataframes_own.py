@@ -114,7 +114,7 @@ def test_changed_files_are_read_again(folder):
         ("other/*.parquet", ["customer"], ["amount"], r"by='customer' is in .*/a.parquet \(customer, amount\) and not "
          r"in .*/b.parquet \(client, amount\); rename the column"),
     ],
-)
+)  # fmt: skip
 def test_each_mistake_has_one_sentence(folder, data, by, values, sentence):
     """What was got, what is allowed, what to do: in one line, with nothing left in the cache."""
     (folder / "broken.csv").write_text("a,b\n" + "1,2\n" * 3_000 + "1,notanumber\n")

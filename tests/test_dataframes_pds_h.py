@@ -92,6 +92,7 @@ def test_what_counts_as_an_equal_answer(answer, difference):
 def test_a_wrong_answer_costs_one_engine_one_query(paths):
     """A wrong answer and a query that fails are named and have no ratio; the engine's others have theirs, and so have
     all of the other engine."""
+
     def broken(paths, sql):
         return pds_h.polars(paths, sql | {6: "SELECT 1.5 AS revenue", 4: "SELECT x FROM nowhere"})
 

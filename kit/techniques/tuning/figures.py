@@ -36,7 +36,7 @@ def reached(result: Result, target: Target) -> Chart:
         "share of seeds", series, log_x=True,
         note=f"Kaplan-Meier over {len(next(iter(found.values())).seconds)} seeds, 95 % interval; searches that miss "
         f"the target are censored. The target is the median loss of random search after {target.trials} trials.",
-    )
+    )  # fmt: skip
 
 
 def searches(result: Result, problem: Problem) -> Table:
