@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kit.errors import UserError
-from kit.measure.answers import portable
-from kit.techniques.dataframes import engines, own
+from kit.techniques.dataframes import own
 
 TABLE = pa.table(
     {
@@ -60,17 +59,8 @@ def test_parquet_and_csv_from_folders_files_and_urls(folder, data):
 def test_types_that_all_engines_share(folder):
     """Small and true-or-false numbers, decimals and dates get types that mean the same everywhere."""
     _, x = read(folder, folder / "parts", ["paid", "day"], ["price", "pieces"])
-    assert [str(t) for t in x.schema.types] == ["int32", "timestamp[us]", "double", "int64"]
+    assert [str(t) for t in x.schema.types] == ["int64", "timestamp[us]", "double", "double"]
     assert x["paid"].to_pylist() == [1, 0, None, 1]
-
-
-@pytest.mark.parametrize("engine", [engines.pandas, engines.polars, engines.duckdb], ids=lambda e: e.__name__)
-def test_a_sum_may_be_wider_than_its_column(tmp_path, engine):
-    """Polars adds int32 in 32 bits: every engine gets values to add in 64."""
-    table = pa.table({"k": ["a", "a"], "v": pa.array([2**31 - 1] * 2, pa.int32())})
-    pq.write_table(table, tmp_path / "t.parquet")
-    ready = engine(read(tmp_path, tmp_path / "t.parquet", ["k"], ["v"])[0], "own_groupby")
-    assert portable(ready.call())["v_sum"].to_pylist() == [2**32 - 2]
 
 
 def test_keys_are_nine_in_ten_and_whole(tmp_path):
@@ -105,21 +95,25 @@ def test_changed_files_are_read_again(folder):
         ("parts", ["amount"], ["amount"], "column 'amount' would be twice in a result"),
         ("parts", ["day", "Day"], ["amount"], "column 'Day' would be twice in a result"),
         ("rows.parquet", ["rows"], ["amount"], "column 'rows' would be twice in a result"),
-        ("wide.parquet", ["k"], ["u"], "has values of uint64 that int64, .* as numbers .*read_options type.u=number"),
-        ("wide.parquet", ["k"], ["big"], r"'big' of .* may sum to 9.2e\+18, where pandas, .* type.big=number"),
+        ("wide.parquet", ["u"], ["k"], "has values of uint64 that int64, .* read them as text .*type.u=text"),
         ("wide.parquet", ["cents"], ["k"], r"decimal128\(38, 2\) that double, .* read them as text .*type.cents=text"),
-        ("wide.parquet", ["ns"], ["k"], r"has values of timestamp\[ns\] .* can't hold; round .*type.ns=text"),
+        ("wide.parquet", ["ns"], ["k"], r"has values of timestamp\[ns\] .* can't hold; read .* as text .*type.ns=text"),
         ("empty.parquet", ["customer"], ["amount"], "column 'customer' of .*empty.parquet is empty"),
         ("text.parquet", ["customer"], ["amount"], "text.parquet is called Parquet but does not begin like it"),
-        ("other/*.parquet", ["customer"], ["amount"], r"by='customer' is in .*/a.parquet \(customer, amount\) and not "
-         r"in .*/b.parquet \(client, amount\); rename the column"),
+        (
+            "other/*.parquet",
+            ["customer"],
+            ["amount"],
+            r"by='customer' is in .*/a.parquet \(customer, amount\) and not "
+            r"in .*/b.parquet \(client, amount\); rename the column",
+        ),
     ],
 )  # fmt: skip
 def test_each_mistake_has_one_sentence(folder, data, by, values, sentence):
     """What was got, what is allowed, what to do: in one line, with nothing left in the cache."""
     (folder / "broken.csv").write_text("a,b\n" + "1,2\n" * 3_000 + "1,notanumber\n")
     wide = {"u": pa.array([2**64 - 1], pa.uint64()), "ns": pa.array([1], pa.timestamp("ns")), "k": [1]}
-    wide |= {"big": [-(2**63)], "cents": pa.array([decimal.Decimal("1152921504606846976.01")], pa.decimal128(38, 2))}
+    wide |= {"cents": pa.array([decimal.Decimal("1152921504606846976.01")], pa.decimal128(38, 2))}
     pq.write_table(pa.table(wide), folder / "wide.parquet")
     pq.write_table(TABLE.slice(0, 0), folder / "empty.parquet")
     pq.write_table(TABLE.rename_columns(["rows", *TABLE.column_names[1:]]), folder / "rows.parquet")

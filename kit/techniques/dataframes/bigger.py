@@ -133,8 +133,7 @@ def _pyspark(order: Order) -> tuple:
 
     def written() -> int:
         stages = spark.sparkContext._jsc.sc().statusStore().stageList(None, False, False, no_quantiles, None)
-        each = [stages.apply(number) for number in range(stages.size())]
-        return sum(stage.diskBytesSpilled() + stage.shuffleWriteBytes() for stage in each)
+        return sum(stage.diskBytesSpilled() + stage.shuffleWriteBytes() for stage in clusters.listed(stages))
 
     return spark.sql(order.sql).toArrow, written
 

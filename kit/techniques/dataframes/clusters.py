@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from kit.errors import UserError
 from kit.machine import isolated
 from kit.machine.fingerprint import allowed_threads, available_mib
+from kit.measure.worker import one_line
 
 ANSWER_S, TASK_S = 10.0, 180.0
 """Longest wait for a connection, and for a first task, before which a JVM starts."""
@@ -63,7 +64,6 @@ def spark(address: str = "", memory_mib: float = 0.0) -> Any:
         "spark.driver.maxResultSize": 0,
         "spark.log.level": "ERROR",
         "spark.sql.adaptive.enabled": True,
-        "spark.sql.execution.arrow.pyspark.enabled": True,
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.warehouse.dir": f"{tempfile.gettempdir()}/spark-warehouse",
         **dict.fromkeys(("spark.ui.enabled", "spark.ui.showConsoleProgress"), False),
@@ -89,10 +89,8 @@ def counters(session: Any) -> dict[str, int]:
     if not hasattr(session, "_jsc"):
         return {}
     context = session.sparkContext._jsc.sc()
-    listed = context.statusStore().executorList(False)
-    executors = [listed.apply(number) for number in range(listed.size())]
+    executors, stored = listed(context.statusStore().executorList(False)), list(context.getRDDStorageInfo())
     working = [one for one in executors if one.isActive() and one.totalCores()]
-    stored = list(context.getRDDStorageInfo())
     return {
         "jobs": context.dagScheduler().numTotalJobs(),
         "tasks": sum(one.completedTasks() for one in executors),
@@ -103,6 +101,11 @@ def counters(session: Any) -> dict[str, int]:
         "cached_tables": len(stored),
         "uncached_partitions": sum(one.numPartitions() - one.numCachedPartitions() for one in stored),
     }
+
+
+def listed(sequence: Any) -> list[Any]:
+    """Return the items of a Scala sequence."""
+    return [sequence.apply(number) for number in range(sequence.size())]
 
 
 def sail() -> Any:
@@ -120,7 +123,7 @@ def sail() -> Any:
     return session
 
 
-def _versions() -> dict[str, str]:
+def _versions(task: int = 0) -> dict[str, str]:
     return {"Python": "{}.{}".format(*sys.version_info), "pyspark": version("pyspark")}
 
 
@@ -137,13 +140,7 @@ def _found(address: str) -> list[dict[str, str]]:
     if address.startswith("sc://"):
         session.sql("SELECT 1").collect()
         return [{}, {}]  # plans are sent there, no Python
-    try:
-        tasks = session.sparkContext.parallelize(range(64), 64)
-        return [_versions(), *tasks.map(lambda _: _versions()).collect()]
-    except Exception as error:
-        if other := re.search(r"PYTHON_VERSION_MISMATCH.*?version: ?(\d+\.\d+)", str(error), re.DOTALL):
-            return [_versions(), {"Python": other[1]}]
-        raise
+    return [_versions(), *session.sparkContext.parallelize(range(64), 64).map(_versions).collect()]
 
 
 def main(address: str) -> None:
@@ -151,9 +148,9 @@ def main(address: str) -> None:
     try:
         own, *workers = _found(address)
     except Exception as error:
-        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:180]}")
-    differs = [(name, one[name]) for one in workers for name in one if name in own and one[name] != own[name]]
-    for name, other in differs[:1]:
+        other = re.search(r"PYTHON_VERSION_MISMATCH.*?version: ?(\d+\.\d+)", str(error), re.DOTALL)
+        own, workers = _versions(), [{"Python": other[1]}] if other else sys.exit(one_line(error)[:200])
+    for name, other in [item for one in workers for item in one.items() if own.get(item[0], item[1]) != item[1]][:1]:
         print(f"its workers have {name} {other}, and {own[name]} is here; install the same on both")
     if not workers:
         print("it has no worker; start one")

@@ -1,10 +1,8 @@
 """The engines as variants: each loads the tables in its own process and returns the question as the work to time.
 
-For questions of generated tables and of the user's own, frames are loaded first and only the question is timed; for
-`delay_features`, and with `Tables.from_files`, reading is part of the work. To group by text, pandas and Polars get it
-as categories and DuckDB as an ENUM, as the benchmark's own scripts do: with that they are up to three times as fast;
-Dask is not, and gets text. A GPU engine asks its CPU twin's question with the backend switched.
-Each engine is imported where it is used, so that a process holds one only, and cudf.pandas comes before pandas.
+`delay_features` and questions from files read in each call; for others, tables are loaded first. To group by text,
+pandas and Polars get categories and DuckDB an ENUM; Dask, which gains nothing by them, gets text. A GPU engine asks its
+CPU twin's question. Each engine is imported where it is used, so that a process holds one only.
 """
 
 import time
@@ -102,13 +100,8 @@ def duckdb(tables: Tables, question: str) -> Setup:
 
 @_engine
 def dask(tables: Tables, question: str, cluster: str | None = None) -> Setup:
-    """Dask dataframe: on a cluster of its own within the thread budget, or on the one at `cluster` (tcp://…).
-
-    Its own cluster is one process with threads, not one-threaded processes: shuffled partitions and answers need no
-    copy from process to process then. At a million rows on two cores processes took 1.5 to 8 times as long, whatever
-    the question. For the same reason it shuffles by tasks, in memory: the shuffle that is made for many machines (p2p)
-    took 1.4 to 1.9 times as long where whole tables are shuffled.
-    """
+    """Dask dataframe: on the cluster at `cluster` (tcp://…), or on one of its own: one process with threads, and
+    shuffles by tasks, so that partitions and answers are not copied from process to process."""
     import dask
     from distributed import Client
 
@@ -161,17 +154,15 @@ def polars_gpu(tables: Tables, question: str) -> Setup:
 
 
 @_gpu_engine
-def dask_cudf(tables: Tables, question: str, cluster: str | None = None) -> Setup:
-    """Dask on cuDF partitions: on all GPUs here (one worker each), or on the cluster of GPU workers at `cluster`."""
+def dask_cudf(tables: Tables, question: str) -> Setup:
+    """Dask on cuDF partitions, on all GPUs here: one worker each."""
     import dask
     from dask_cuda import LocalCUDACluster
     from distributed import Client
 
     dask.config.set({"dataframe.backend": "cudf"})
-    client = Client(cluster or LocalCUDACluster(dashboard_address=":0"))
+    client = Client(LocalCUDACluster(dashboard_address=":0"))
     setup = _dask(tables, question, client, verified, device=_device())
-    if cluster:
-        return setup
     several = len(client.scheduler_info()["workers"]) > 1  # GPUs, whose peak together nobody has measured
     return replace(setup, close=client.shutdown, peak=(lambda: None) if several else None)
 
@@ -229,19 +220,17 @@ def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str]
 
 
 def _pandas_frame(path: str, categories: bool, needed: dict[str, list[str]]) -> Any:
-    """Return a pandas frame, of all columns where none are `needed`, by table. Whole numbers with missing values stay
-    whole, which they would not as numpy's."""
+    """Return a pandas frame, of all columns where none are `needed`, by table. Whole numbers stay whole where some are
+    missing, which they would not as numpy's."""
     import pandas as pd
     import pyarrow.parquet
 
-    schema = pyarrow.parquet.read_schema(path)
-    text = [field.name for field in schema if pyarrow.types.is_string(field.type)]
-    columns, texts = needed.get(Path(path).stem), text if categories else None
-    table = pyarrow.parquet.read_table(path, columns=columns, read_dictionary=texts)
+    texts = (
+        [field.name for field in pyarrow.parquet.read_schema(path) if field.type == "string"] if categories else None
+    )
+    table = pyarrow.parquet.read_table(path, columns=needed.get(Path(path).stem), read_dictionary=texts)
     whole = {pyarrow.int32(): pd.Int32Dtype(), pyarrow.int64(): pd.Int64Dtype()}
-    columns = {name: table[name] for name in table.column_names}
-    types = {name: whole.get if column.null_count else None for name, column in columns.items()}
-    return pd.DataFrame({name: column.to_pandas(types_mapper=types[name]) for name, column in columns.items()})
+    return table.to_pandas(types_mapper=whole.get if _has_gaps(path) else None)
 
 
 def _has_gaps(path: str) -> bool:
@@ -249,9 +238,9 @@ def _has_gaps(path: str) -> bool:
     import pyarrow.parquet
 
     footer = pyarrow.parquet.read_metadata(path)
-    whole = [i for i, field in enumerate(footer.schema.to_arrow_schema()) if pyarrow.types.is_integer(field.type)]
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    return any(group.column(i).statistics.null_count for group in groups for i in whole)
+    groups = [footer.row_group(number).to_dict() for number in range(footer.num_row_groups)]
+    columns = [column for group in groups for column in group["columns"] if column["physical_type"][:3] == "INT"]
+    return any(column["statistics"]["null_count"] for column in columns)
 
 
 def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], ExecutionProof]) -> Setup:

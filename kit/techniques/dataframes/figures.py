@@ -4,7 +4,7 @@ import math
 
 from kit.measure.result import Result
 from kit.measure.statistics import MIN_SIZES
-from kit.record import formatting
+from kit.record import formatting, recommendation
 from kit.record.document import Chart, Series, Table
 
 RANGES = {"below 10,000 rows": 9_999, "10,000 to 1,000,000 rows": 1_000_000, "above 1,000,000 rows": math.inf}
@@ -74,3 +74,25 @@ def claimed(result: Result, engines: dict[str, list[str]]) -> dict[str, bool | N
         part = f"{words}: no engine is faster than {' or '.join(names) or 'all others at each size'}"
         parts[part] = None if unknown else bool(names) and set(names) <= set(engines[words])
     return parts
+
+
+def finished(result: Result) -> dict[str, float]:
+    """Return the largest size that each engine finished with an equal result, 0 for none; without skipped ones."""
+    found = {v.name: 0 for at in result.record.points for v in at.variants if v.verdict != "skipped"}
+    good = [(at.size, v) for at in result.record.points for v in at.variants if v.median_s and v.verdict != "rejected"]
+    return found | {v.name: size for size, v in sorted(good, key=lambda pair: pair[0])}
+
+
+def within_bound(result: Result, bound_gib: float) -> Table:
+    """Return the engines that finish the largest size under a bound of memory, as the record's own answer: an engine
+    that runs out of memory is a result, with or without another to compare its time with."""
+    done, point = finished(result), formatting.largest(result.record)
+    largest = f"{point.size / bound_gib:.3g}× the bound of {bound_gib:.3g} GiB"
+    through = [variant for variant in point.variants if done.get(variant.name) == point.size]
+    names = formatting.listing(map(formatting.label, through)) or "No engine"
+    only, verb = "Only " * (len(through) == 1 < len(done)), "finish" if len(through) > 1 else "finishes"
+    times = [f"{formatting.label(one)} takes {formatting.duration(one.median_s)}" for one in through]
+    ends = [f"{name} up to {size / bound_gib:.3g}×" for name, size in done.items() if 0 < size < point.size]
+    none = [f"{formatting.listing(name for name in done if not done[name])} no size"] * (0 in done.values())
+    why = "; ".join([*times, *ends, *none])
+    return recommendation.answers({f"What finishes {largest}?": f"{only}{names} {verb} {largest}: {why}"})

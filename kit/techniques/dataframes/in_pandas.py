@@ -62,7 +62,8 @@ def delay_features(paths: dict[str, str], pd: Any, text: dict[str, Any] = Mappin
     """
     flights = dated(pd.read_parquet(paths["flights"], columns=READ["flights"], **text))
     weather, planes, airports, airlines = (pd.read_parquet(paths[name], columns=READ[name]) for name in list(READ)[1:])
-    weeks = late_week(late_days(flights))
+    days = flights.groupby(["carrier", "origin", "date"], observed=True, sort=False)[["flown", "late"]]
+    weeks = late_week(days.sum().fillna(0).reset_index())
     flights = flights.merge(weeks, on=["carrier", "origin", "date"], how="left")
     return named(features(located(flights, banded(weather), planes)), airlines, airports)
 
@@ -83,12 +84,6 @@ def dated(flights: Frame) -> Frame:
     flown = flights["dep_delay"].notna()
     late = (flights["dep_delay"] > 15).astype("float64").where(flown)
     return flights.assign(date=date, flown=flown.astype("int64"), late=late).drop(columns=["month", "day"])
-
-
-def late_days(flights: Frame) -> Frame:
-    """Count the departures of each carrier, origin and date, and the late ones."""
-    days = flights.groupby(["carrier", "origin", "date"], observed=True, sort=False)
-    return days[["flown", "late"]].sum().fillna(0).reset_index()
 
 
 def late_week(days: Frame) -> Frame:

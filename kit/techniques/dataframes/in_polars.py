@@ -18,7 +18,9 @@ def delay_features(paths: dict[str, str]) -> LazyFrame:
         .join(planes.select("tailnum", "seats", built="year"), on="tailnum", how="left")
         .with_columns(col("weather").fill_null("unknown"), age=col("year") - col("built"))
     )
-    return _named(_features(flights), paths)
+    airlines = pl.scan_parquet(paths["airlines"]).select("carrier", airline="name")
+    airports = pl.scan_parquet(paths["airports"]).select(dest="faa", dest_lat="lat", dest_lon="lon", dest_alt="alt")
+    return _features(flights).join(airlines, on="carrier", how="left").join(airports, on="dest", how="left")
 
 
 def _late_week(flights: LazyFrame) -> LazyFrame:
@@ -48,12 +50,6 @@ def _features(flights: LazyFrame) -> LazyFrame:
         late_share=col("late").mean(),
         late_week_max=col("late_week").max(),
     )
-
-
-def _named(features: LazyFrame, paths: dict[str, str]) -> LazyFrame:
-    airlines = pl.scan_parquet(paths["airlines"]).select("carrier", airline="name")
-    airports = pl.scan_parquet(paths["airports"]).select(dest="faa", dest_lat="lat", dest_lon="lon", dest_alt="alt")
-    return features.join(airlines, on="carrier", how="left").join(airports, on="dest", how="left")
 
 
 AGGREGATES = ("sum", "mean", "min", "max")

@@ -10,6 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from kit.common import datasets
 from kit.common.datasets import ROW_GROUP, cached_tables
 from kit.common.disk_cache import CACHE
@@ -72,9 +77,6 @@ def join(rows: int, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:
 
 
 def _write_groupby(rows: int, keys: int, missing: float, folder: Path) -> None:
-    import numpy as np
-    import pyarrow as pa
-
     random, columns = np.random.default_rng(SEED), {}
     many = max(1, rows // keys)
     for number, count, width in ((1, keys, 3), (2, keys, 3), (3, many, 10), (4, keys, 0), (5, keys, 0), (6, many, 0)):
@@ -82,31 +84,26 @@ def _write_groupby(rows: int, keys: int, missing: float, folder: Path) -> None:
         ids = _with_gaps(random, random.choice(pool, rows), pool, missing)
         columns[f"id{number}"] = _text(ids, width) if width else ids
     values = {"v1": random.integers(1, 6, rows, "int32"), "v2": random.integers(1, 16, rows, "int32")}
-    values["v3"] = _uniform(random, rows)
+    values["v3"] = (random.random(rows) * 100).round(6)
     gone = {name: random.random(rows, dtype="float32") < missing for name in values}
     _write(folder, "x", columns | {name: pa.array(value, mask=gone[name]) for name, value in values.items()})
 
 
 def _write_join(rows: int, missing: float, folder: Path) -> None:
-    import numpy as np
-    import pyarrow as pa
-
     random = np.random.default_rng(SEED)
     sizes = {"small": max(10, rows // 1_000_000), "medium": max(100, rows // 1_000), "big": rows}
     left, right = zip(*(_overlapping(random, size) for size in sizes.values()), strict=True)
     drawn = [*(random.choice(pool, rows) for pool in left[:-1]), left[-1]]
     ids = [_with_gaps(random, *pair, missing) for pair in zip(drawn, left, strict=True)]
-    v1 = pa.array(_uniform(random, rows), mask=random.random(rows, dtype="float32") < missing)
+    v1 = pa.array((random.random(rows) * 100).round(6), mask=random.random(rows, dtype="float32") < missing)
     _write(folder, "x", _ids(ids) | {"v1": v1})
     for number, (name, size) in enumerate(sizes.items()):
         ids = [*(random.choice(pool, size) for pool in right[:number]), right[number]]
-        _write(folder, name, _ids(map(pa.array, ids)) | {"v2": _uniform(random, size)})
+        _write(folder, name, _ids(map(pa.array, ids)) | {"v2": (random.random(size) * 100).round(6)})
 
 
 def _overlapping(random: Any, size: int) -> tuple[Any, Any]:
     """Return two arrays of `size` different keys each, in random order; nine tenths of the keys are in both."""
-    import numpy as np
-
     common = size * 9 // 10
     drawn = random.permutation(np.arange(1, 2 * size - common + 1, dtype="int32"))
     return random.permutation(drawn[:size]), random.permutation(np.concatenate([drawn[:common], drawn[size:]]))
@@ -114,9 +111,6 @@ def _overlapping(random: Any, size: int) -> tuple[Any, Any]:
 
 def _with_gaps(random: Any, drawn: Any, pool: Any, share: float) -> Any:
     """Return the keys `drawn` from a pool, of which exactly that share, rounded down, is missing."""
-    import numpy as np
-    import pyarrow as pa
-
     return pa.array(drawn, mask=np.isin(drawn, random.choice(pool, int(len(pool) * share), replace=False)))
 
 
@@ -127,18 +121,9 @@ def _ids(numbers: Iterable[Any]) -> dict[str, Any]:
 
 
 def _text(numbers: Any, width: int = 0) -> Any:
-    import pyarrow.compute as pc
-
     return pc.binary_join_element_wise("id", pc.utf8_lpad(numbers.cast("string"), width, "0"), "")
 
 
-def _uniform(random: Any, size: int) -> Any:
-    return (random.random(size) * 100).round(6)
-
-
 def _write(folder: Path, name: str, columns: dict[str, Any]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet
-
     options = {"row_group_size": ROW_GROUP, "store_schema": False}  # so that text stays plain text
-    pyarrow.parquet.write_table(pa.table(columns), folder / f"{name}.parquet", **options)
+    pq.write_table(pa.table(columns), folder / f"{name}.parquet", **options)
