@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from record_factory import Made, make_record
 
+from kit import Comparison
 from kit.common import datasets
 from kit.errors import UserError
 from kit.measure.answers import equal, portable
@@ -293,6 +294,22 @@ def test_engines_agree_while_they_read_the_files(question, cache, cluster):
     assert not equal(expected, answer("pandas", loaded, question, cluster)).note
     costs = engines.pandas(tables, question).execution_proof().costs
     assert costs.keys() == {"start_s"}  # no tables were loaded ahead of the calls
+
+
+def test_a_wrong_answer_costs_that_engine_alone(cache):
+    """An engine that loses the group of missing keys is rejected by the rule's name; the other keeps its result."""
+
+    def wrong(tables, question):
+        setup = engines.polars(tables, question)
+        return replace(setup, call=lambda: setup.call().drop_nulls("id1"))
+
+    comparison = Comparison("wrong", baseline="pandas", check=checks.equal, time_budget_s=0.2, max_rounds=6)
+    for name, engine in {"pandas": engines.pandas, "DuckDB": engines.duckdb, "wrong": wrong}.items():
+        comparison.variant(name, engine)
+    result = comparison.run(workload.tables("groupby_1", 4_000, keys=10, missing=0.2, cache=cache), "groupby_1")
+    assert result["wrong"].verdict == "rejected" and checks.KEYS in result["wrong"].reason
+    assert result["wrong"].speedup is None
+    assert result["DuckDB"].variant.check.state == "passed" and result["DuckDB"].speedup > 0
 
 
 def test_what_the_sizes_show():

@@ -11,6 +11,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from record_factory import Made, make_record
 
 from kit.batch import notebooks
 from kit.common import datasets, memory_bound
@@ -18,7 +19,9 @@ from kit.errors import UserError
 from kit.machine import capabilities
 from kit.measure import answers
 from kit.measure.comparison import Comparison
-from kit.techniques.dataframes import bigger
+from kit.measure.result import Result
+from kit.record import recommendation
+from kit.techniques.dataframes import bigger, figures
 
 ROOT = Path(__file__).parents[1]
 ALLOCATE = "import json, time; held = b'x' * {mib}_000_000; time.sleep(0.5); json.dump({{}}, open('answer.json', 'w'))"
@@ -113,23 +116,46 @@ def full_disk(tmp_path):
 
 
 @pytest.mark.alone
-def test_each_end_costs_only_its_variant(many_groups, full_disk, capfd):
-    """Out of memory, a full disk and a wrong answer have a sentence each; whoever finishes is measured."""
-    comparison = Comparison("ends", baseline="DuckDB", time_budget_s=0.1, timeout_s=300)
+def test_a_full_disk_costs_only_its_variant(many_groups, full_disk):
+    """The engine that spills there ends with a sentence; the baseline is measured."""
+    comparison = Comparison("full", baseline="DuckDB", time_budget_s=0.1, timeout_s=300)
+    for name, spill in {"DuckDB": "", "full": full_disk}.items():
+        comparison.variant(name, partial(bigger.variant, "DuckDB", bound_gib=0.25, spill=spill))
+    result = comparison.run(many_groups)
+    assert result["full"].reason.startswith("the disk of its spill folder is full: ")
+    assert result["DuckDB"].variant.state == "measured"
+
+
+@pytest.mark.alone
+def test_each_end_costs_only_its_variant(many_groups, capfd):
+    """Out of memory and a wrong answer have a sentence each; whoever finishes is measured, and is the answer."""
+    comparison = Comparison("ends", baseline="DuckDB", sizes=[0.5], time_budget_s=0.1, timeout_s=300)
     comparison.variant("DuckDB", partial(bigger.variant, "DuckDB", bound_gib=0.25))
-    comparison.variant("full", partial(bigger.variant, "DuckDB", bound_gib=0.25, spill=full_disk))
     comparison.variant("pandas", partial(bigger.variant, "pandas", bound_gib=0.25))
     wrong = many_groups["sql"].replace("avg(most)", "2 * avg(most)")
     comparison.variant("wrong", lambda asked: bigger.variant("DuckDB", asked | {"sql": wrong}, bound_gib=0.25))
     comparison.variant("roomy", partial(bigger.variant, "DuckDB", bound_gib=1.0))
-    found = {one.name: one for one in comparison.run(many_groups).record.points[0].variants}
-    assert found["full"].reason.startswith("the disk of its spill folder is full: ")
+    result = comparison.run(lambda gib: many_groups)
+    found = {one.name: one for one in result.record.points[0].variants}
     assert found["pandas"].reason == "out of memory under 0.25 GiB" and found["wrong"].verdict == "rejected"
+    result.add(figures.within_bound(result, 0.25))
+    answer = recommendation.of(result.record)
+    assert answer.headline == "DuckDB and roomy finish 2× the bound of 0.25 GiB"
+    assert answer.evidence.endswith("pandas and wrong no size")
     assert found["roomy"].state == "measured" and found["roomy"].check.state == "passed"
     assert found["roomy"].metrics["spilled_mib"] == 0 < found["DuckDB"].metrics["spilled_mib"]
     memory = found["DuckDB"].memory
     assert 50 < memory.after_setup_mib + memory.peak_mib < 256 and "process tree" in memory.method
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_one_engine_that_finishes_is_the_answer():
+    """Where all others run out of memory, no time is compared: the record answers which engine finishes."""
+    made = {"DuckDB": Made(), "pandas": Made(state="failed", reason="out of memory under 1 GiB")}
+    result = Result(make_record(made | {"Dask": Made(state="skipped", reason="no Dask")}, sizes=[0.5, 4]))
+    assert figures.finished(result) == {"DuckDB": 4, "pandas": 0}
+    result.add(figures.within_bound(result, 1.0))
+    assert recommendation.of(result.record).headline == "Only DuckDB finishes 4× the bound of 1 GiB"
 
 
 @pytest.mark.parametrize("data", datasets.PARTS)
