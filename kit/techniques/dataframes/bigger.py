@@ -38,10 +38,8 @@ def query(data: str, gib: float) -> dict:
 
 
 def variant(engine: str, asked: dict, bound_gib: float, limit_s: float = 600.0, spill: str = "") -> Setup:
-    """Return the query by one engine, from files that no cache holds, in a process tree of its own at each call.
-
-    limit_s: longest call. spill: folder to spill to, by default next to the data.
-    """
+    """Return the query by one engine, from files that no cache holds, in a process tree of its own at each call, which
+    may take `limit_s`. spill: folder to spill to, by default next to the data."""
     import pyarrow as pa
 
     facts: dict[str, Any] = {"file_cache": "dropped before each call"}
@@ -133,7 +131,8 @@ def _pyspark(order: Order) -> tuple:
 
     def written() -> int:
         stages = spark.sparkContext._jsc.sc().statusStore().stageList(None, False, False, no_quantiles, None)
-        return sum(stage.diskBytesSpilled() + stage.shuffleWriteBytes() for stage in clusters.listed(stages))
+        each = [stages.apply(number) for number in range(stages.size())]
+        return sum(stage.diskBytesSpilled() + stage.shuffleWriteBytes() for stage in each)
 
     return spark.sql(order.sql).toArrow, written
 

@@ -89,7 +89,8 @@ def counters(session: Any) -> dict[str, int]:
     if not hasattr(session, "_jsc"):
         return {}
     context = session.sparkContext._jsc.sc()
-    executors, stored = listed(context.statusStore().executorList(False)), list(context.getRDDStorageInfo())
+    listed, stored = context.statusStore().executorList(False), list(context.getRDDStorageInfo())
+    executors = [listed.apply(number) for number in range(listed.size())]
     working = [one for one in executors if one.isActive() and one.totalCores()]
     return {
         "jobs": context.dagScheduler().numTotalJobs(),
@@ -101,11 +102,6 @@ def counters(session: Any) -> dict[str, int]:
         "cached_tables": len(stored),
         "uncached_partitions": sum(one.numPartitions() - one.numCachedPartitions() for one in stored),
     }
-
-
-def listed(sequence: Any) -> list[Any]:
-    """Return the items of a Scala sequence."""
-    return [sequence.apply(number) for number in range(sequence.size())]
 
 
 def sail() -> Any:

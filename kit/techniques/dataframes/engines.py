@@ -65,8 +65,7 @@ def pandas(tables: Tables, question: str) -> Setup:
     pyarrow.set_cpu_count(allowed_threads())
     needed = read(tables, question) if tables.from_files else {}
     load = partial(_pandas_frame, categories="groupby" in question, needed=needed)
-    call = asked(in_pandas, question, tables, load, pd=pd, text={"read_dictionary": FLIGHT_TEXT})
-
+    call = asked(in_pandas, question, tables, load, read=partial(pd.read_parquet, read_dictionary=FLIGHT_TEXT))
     proof = partial(verified, version=pd.__version__, threads_reading=pyarrow.cpu_count(), device="CPU")
     return Setup(call, proof)
 
@@ -90,11 +89,8 @@ def duckdb(tables: Tables, question: str) -> Setup:
     connection = duckdb.connect(config={"threads": allowed_threads()})
     load = in_sql.file if tables.from_files else partial(_duckdb_table, connection, enums="groupby" in question)
     query = asked(in_sql, question, tables, load)()
-
-    def proof() -> ExecutionProof:
-        [(used,)] = connection.sql("SELECT current_setting('threads')").fetchall()
-        return checks.threads_engaged(used, version=duckdb.__version__, device="CPU")
-
+    [(threads,)] = connection.sql("SELECT current_setting('threads')").fetchall()
+    proof = partial(checks.threads_engaged, threads, version=duckdb.__version__, device="CPU")
     return Setup(lambda: connection.sql(query).to_arrow_table(), proof, connection.close)
 
 
@@ -120,7 +116,7 @@ def cudf(tables: Tables, question: str) -> Setup:
 
     from kit.techniques.dataframes import in_pandas
 
-    call = asked(in_pandas, question, tables, cudf.read_parquet, pd=cudf)
+    call = asked(in_pandas, question, tables, cudf.read_parquet, read=cudf.read_parquet)
     return Setup(call, lambda: verified(version=cudf.__version__, device=_device()))
 
 
@@ -134,7 +130,7 @@ def cudf_pandas(tables: Tables, question: str) -> Setup:
 
     from kit.techniques.dataframes import in_pandas
 
-    call = asked(in_pandas, question, tables, pd.read_parquet, pd=pd)
+    call = asked(in_pandas, question, tables, pd.read_parquet, read=pd.read_parquet)
 
     def proof() -> ExecutionProof:
         with cudf.pandas.Profiler() as profiler:
@@ -197,11 +193,9 @@ ENGINES = {
 
 
 def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str], Any], **given: Any) -> Callable:
-    """Return `question` of `idiom` as a function of nothing: the tables that its signature names are loaded here.
-
-    load: parquet path → table of the engine. given: further arguments, as the module to read with.
-    Raise `UserError` if there is no such question, or if `tables` are those of another workload.
-    """
+    """Return `question` of `idiom` as a function of nothing: the tables that its signature names are loaded here, by
+    `load`: Parquet path → table of the engine. given: further arguments, as the reader. Raise `UserError` if there is
+    no such question, or if `tables` are those of another workload."""
     question = question.removesuffix(FROM_FILES)
     if workload_of(question) != tables.workload:
         raise UserError(f"{question} is asked of tables for {workload_of(question)}, not for {tables.workload}")
@@ -239,8 +233,8 @@ def _has_gaps(path: str) -> bool:
 
     footer = pyarrow.parquet.read_metadata(path)
     groups = [footer.row_group(number).to_dict() for number in range(footer.num_row_groups)]
-    columns = [column for group in groups for column in group["columns"] if column["physical_type"][:3] == "INT"]
-    return any(column["statistics"]["null_count"] for column in columns)
+    columns = [column for group in groups for column in group["columns"]]
+    return any(column["statistics"]["null_count"] for column in columns if column["physical_type"][:3] == "INT")
 
 
 def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], ExecutionProof]) -> Setup:

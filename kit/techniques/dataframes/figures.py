@@ -78,9 +78,9 @@ def claimed(result: Result, engines: dict[str, list[str]]) -> dict[str, bool | N
 
 def finished(result: Result) -> dict[str, float]:
     """Return the largest size that each engine finished with an equal result, 0 for none; without skipped ones."""
-    found = {v.name: 0 for at in result.record.points for v in at.variants if v.verdict != "skipped"}
-    good = [(at.size, v) for at in result.record.points for v in at.variants if v.median_s and v.verdict != "rejected"]
-    return found | {v.name: size for size, v in sorted(good, key=lambda pair: pair[0])}
+    ends = [(v, at.size) for at in result.record.points for v in at.variants if v.verdict != "skipped"]
+    good = [(v.name, size) for v, size in ends if v.median_s and v.verdict != "rejected"]
+    return dict.fromkeys((v.name for v, _ in ends), 0) | dict(sorted(good, key=lambda pair: pair[1]))
 
 
 def within_bound(result: Result, bound_gib: float) -> Table:
@@ -92,7 +92,7 @@ def within_bound(result: Result, bound_gib: float) -> Table:
     names = formatting.listing(map(formatting.label, through)) or "No engine"
     only, verb = "Only " * (len(through) == 1 < len(done)), "finish" if len(through) > 1 else "finishes"
     times = [f"{formatting.label(one)} takes {formatting.duration(one.median_s)}" for one in through]
-    ends = [f"{name} up to {size / bound_gib:.3g}×" for name, size in done.items() if 0 < size < point.size]
-    none = [f"{formatting.listing(name for name in done if not done[name])} no size"] * (0 in done.values())
-    why = "; ".join([*times, *ends, *none])
-    return recommendation.answers({f"What finishes {largest}?": f"{only}{names} {verb} {largest}: {why}"})
+    rest = {name: f"up to {size / bound_gib:.3g}×" if size else "no size" for name, size in done.items()}
+    others = [f"{name} {ended}" for name, ended in rest.items() if done[name] < point.size]
+    headline = f"{only}{names} {verb} {largest}"
+    return recommendation.answers({f"What finishes {largest}?": f"{headline}: {'; '.join([*times, *others])}"})

@@ -17,10 +17,8 @@ ROW_GROUPS = 4
 
 
 def read(path: str, columns: list[str] | None = None, nullable: bool = False) -> DataFrame:
-    """Return a table of several partitions. cuDF's are larger, by a rule of its own: a share of the GPU's memory.
-
-    nullable: with pandas' nullable types, in which whole numbers stay whole where some are missing, as in cuDF's.
-    """
+    """Return a table of several partitions; cuDF's are larger, by its own rule. nullable: with pandas' nullable types,
+    in which whole numbers stay whole where some are missing, as in cuDF's."""
     if dask.config.get("dataframe.backend") == "cudf":
         return dd.read_parquet(path, columns=columns)
     types = {"dtype_backend": "numpy_nullable"} if nullable else {}

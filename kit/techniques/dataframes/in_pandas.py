@@ -5,7 +5,7 @@ which cuDF calls missing (`fillna`); quantiles interpolate linearly; nothing is 
 columns. Text keys are categories where the frame was read with them, as is usual where memory or time counts.
 """
 
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 Frame = Any
@@ -55,13 +55,11 @@ def own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
     return answer.assign(**empty).reset_index()
 
 
-def delay_features(paths: dict[str, str], pd: Any, text: dict[str, Any] = MappingProxyType({})) -> Frame:
-    """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before.
-
-    text: how `pd.read_parquet` shall read columns of text, where that is to be told.
-    """
-    flights = dated(pd.read_parquet(paths["flights"], columns=READ["flights"], **text))
-    weather, planes, airports, airlines = (pd.read_parquet(paths[name], columns=READ[name]) for name in list(READ)[1:])
+def delay_features(paths: dict[str, str], read: Callable[..., Frame]) -> Frame:
+    """Return delays by carrier, route, hour and weather, with how late the carrier was in the week before. read: the
+    engine's `read_parquet`."""
+    flights, weather, planes, airports, airlines = (read(paths[name], columns=READ[name]) for name in READ)
+    flights = dated(flights)
     days = flights.groupby(["carrier", "origin", "date"], observed=True, sort=False)[["flown", "late"]]
     weeks = late_week(days.sum().fillna(0).reset_index())
     flights = flights.merge(weeks, on=["carrier", "origin", "date"], how="left")

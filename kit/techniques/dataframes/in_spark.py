@@ -5,48 +5,43 @@ missing, is 0 here; quantiles interpolate linearly. Each call builds its frame a
 has computed before from the shuffle files of the first time.
 """
 
-from typing import Any
-
-from pyspark.sql import Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as f
 
 from kit.techniques.dataframes.in_sql import delay_features
 
-Frame = Any
-"""A `pyspark.sql.DataFrame`, of Spark itself or of Spark Connect."""
 
-
-def _sum(column: str) -> Any:
+def _sum(column: str) -> Column:
     return f.coalesce(f.sum(column), f.lit(0)).alias(column)
 
 
-def _means(*columns: str) -> list[Any]:
+def _means(*columns: str) -> list[Column]:
     return [f.mean(column).alias(column) for column in columns]
 
 
-def _largest(x: Frame) -> Frame:
+def _largest(x: DataFrame) -> DataFrame:
     """Rank within each group. Spark keeps the first two of each while it sorts."""
     order = Window.partitionBy("id6").orderBy(f.desc("v3"))
     return x.where("v3 IS NOT NULL").withColumn("rank", f.row_number().over(order)).where("rank <= 2")
 
 
-def _joined(x: Frame, other: Frame, key: str, name: str, how: str = "inner") -> Frame:
+def _joined(x: DataFrame, other: DataFrame, key: str, name: str, how: str = "inner") -> DataFrame:
     ids = {f"id{number}": f"id{number}_{name}" for number in range(1, 7) if f"id{number}" != key}
     return x.join(other.withColumnsRenamed(ids), key, how)
 
 
-def _quoted(column: str) -> Any:
+def _quoted(column: str) -> Column:
     return f.col("`" + column.replace("`", "``") + "`")
 
 
-def _own_groupby(x: Frame, by: list[str], values: list[str]) -> Frame:
+def _own_groupby(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
     how = {"mean": f.mean, "min": f.min, "max": f.max}
     sums = [f.coalesce(f.sum(_quoted(v)), f.lit(0)).alias(f"{v}_sum") for v in values]
     rest = [function(_quoted(v)).alias(f"{v}_{name}") for v in values for name, function in how.items()]
     return x.groupBy(*map(_quoted, by)).agg(f.count("*").alias("rows"), *sums, *rest)
 
 
-def _own_sort(x: Frame, by: list[str], values: list[str]) -> Frame:
+def _own_sort(x: DataFrame, by: list[str], values: list[str]) -> DataFrame:
     order = Window.orderBy(*(_quoted(column).asc_nulls_last() for column in [*by, *values]))
     return x.withColumn("position", f.row_number().over(order) - 1)
 

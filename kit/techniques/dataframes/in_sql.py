@@ -50,9 +50,8 @@ def delay_features(paths: dict[str, str], read: str = "read_parquet('{}')", quan
             WINDOW week AS (PARTITION BY carrier, origin ORDER BY date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING)
         ),
         weather AS (
-            SELECT origin, time_hour, wind_speed, CASE
-                WHEN precip > 0 OR visib < 3 THEN 'poor' WHEN wind_speed >= 20 THEN 'windy' ELSE 'fair'
-            END AS weather
+            SELECT origin, time_hour, wind_speed,
+                CASE WHEN precip > 0 OR visib < 3 THEN 'poor' WHEN wind_speed >= 20 THEN 'windy' ELSE 'fair' END weather
             FROM {weather}
         ),
         features AS (

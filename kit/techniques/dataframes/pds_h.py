@@ -27,8 +27,8 @@ TITLES = {int(number): title for number, title, _ in QUERIES}
 
 def tables(scale_factor: float, cache: Path | str = CACHE) -> dict[str, str]:
     """Return table → Parquet file: 6 million order lines at scale factor 1. Raise `UserError` without tpchgen-cli."""
-    scale = f"{scale_factor:g}"
-    return cached_tables(cache, f"pds-h-{scale}-v1", TABLES, partial(tpchgen, f"--scale-factor={scale}"))
+    make = partial(tpchgen, f"--scale-factor={scale_factor:g}")
+    return cached_tables(cache, f"pds-h-{scale_factor:g}-v1", TABLES, make)
 
 
 def queries(scale_factor: float, numbers: Collection[int] = ()) -> dict[int, str]:

@@ -1,7 +1,6 @@
 """Tables at any number of rows: real flights, and those of the database-like-ops benchmark (db-benchmark), seeded.
 
-The latter follow its R scripts (`_data/groupby-datagen.R`, `_data/join-datagen.R` of duckdblabs/db-benchmark). They are
-made in memory, where pandas holds them too.
+The latter follow its R scripts (`_data/groupby-datagen.R`, `_data/join-datagen.R` of duckdblabs/db-benchmark).
 """
 
 from collections.abc import Iterable
@@ -28,10 +27,7 @@ _FORMAT = 2
 
 def tables(question: str, rows: int, keys: int = 100, missing: float = 0.0, cache: Path | str = CACHE) -> Tables:
     """Return the tables of `question` with so many rows in the main one; those "… from files" are read in each query.
-
-    keys, missing: of the generated tables, see `groupby` and `join`. Raise `UserError` for a question of the user's
-    own table.
-    """
+    keys, missing: see `groupby` and `join`. Raise `UserError` for a question of the user's own table."""
     question, files, _ = question.partition(FROM_FILES)
     kind = workload_of(question)
     if kind == "own":
