@@ -1,8 +1,9 @@
 """How often is a capacity wrong? Searches and comparisons on simulated queues, whose capacity is known from long runs.
 
 Per queue and shortest load: how often the interval of `load.capacity` contains the true capacity, and how many seconds
-of load a search takes. Per speed and number of rounds: how often `load.capacities` shows a significant difference,
-where speed 1 is the same server twice. All time is simulated.
+of load a search takes. Per speed and number of rounds, each of them a `load.bisection` of seven rates as in 09_serving:
+how often the ratio of the paired rounds is significant, where speed 1 is the same server twice, and what all rounds
+pooled show of the capacity. All time is simulated.
 
     python benchmarks/capacity_study.py --searches 100
 """
@@ -64,19 +65,34 @@ def covered(searches: int, mean_s: float, bound_s: float, percentile: float, bou
     return f"{bounds:g} | {100 * share:.0f} % | {100 * near:.0f} % | {lower:.2f}–{upper:.2f} | {took_s:.0f} s"
 
 
-def different(comparisons: int, speed: float, rounds: int) -> str:
-    """Return a row: share of comparisons that are significant, and the median ratio with the middle 90 % of them."""
-    times_s, bound_s = service_s(0.004), 0.050
-    true = known(times_s, bound_s, 0.99)
-    rates, ratios, significant = [true / 2 * 1.4**power for power in range(8)], [], 0
+def different(comparisons: int, speed: float, rounds: int, bounds: float) -> str:
+    """Return a row: share of comparisons that are significant, the median ratio with the middle 90 % of them, and of
+    the pooled rounds: how often the interval contains the capacity, or nearly so, and its ends."""
+    times_s, bound_s, percentile = service_s(0.001), 0.020, 0.99
+    true, ratios, significant, pooled = known(times_s, bound_s, percentile), [], 0, []
     for number in range(comparisons):
-        sides = {"a": server(times_s, APART * number), "b": server(times_s / speed, APART * number + APART // 2)}
-        found = load.capacities(sides, rates, bound_s, rounds=rounds)
-        ratio, low, high = found["b"].ratio(found["a"])
+        start = true / np.random.default_rng([3, number]).uniform(1.2, 4)
+        rates = [start * 1.4**power for power in range(7)]
+        crossed, loads = [], []
+        for shift, faster in enumerate((1, speed)):
+            at = server(times_s / faster, APART * number + shift * APART // 2)
+            found = [load.bisection(at, rates, bound_s, bounds=bounds, seed=seed) for seed in range(rounds)]
+            crossed.append(tuple(load.crossing(one, bound_s, percentile) for one in found))
+            loads.append([one for each in found for one in each])
+        slow, fast = (load.Capacity(bound_s, percentile, rounds=one) for one in crossed)
+        ratio, low, high = fast.ratio(slow)
         ratios.append(ratio)
         significant += not low <= 1 <= high
+        pooled.append(load.pooled(loads[0], bound_s, percentile))
     low, middle, high = np.quantile(ratios, [0.05, 0.5, 0.95])
-    return f"{100 * significant / comparisons:.0f} % | {middle:.2f} ({low:.2f}–{high:.2f})"
+    share, near = (
+        np.mean([one.lower <= true * apart and true / apart <= one.upper for one in pooled]) for apart in (1, 1.05)
+    )
+    lower, upper = (np.median([getattr(one, end) for one in pooled]) / true for end in ("lower", "upper"))
+    return (
+        f"{100 * significant / comparisons:.0f} % | {middle:.2f} ({low:.2f}–{high:.2f}) | "
+        f"{100 * share:.0f} % | {100 * near:.0f} % | {lower:.2f}–{upper:.2f}"
+    )
 
 
 def main() -> None:
@@ -89,10 +105,10 @@ def main() -> None:
     for name, queue in QUEUES.items():
         for bounds in (0, 50, 200):
             print(f"| {name} | {covered(searches, *queue, bounds)} |", flush=True)
-    print("\n| speed | rounds | significant | ratio of capacities |\n|---|---|---|---|")
-    for speed in (1, 1.3):
-        for rounds in (3, 5):
-            print(f"| {speed} | {rounds} | {different(searches, speed, rounds)} |", flush=True)
+    print("\n| speed | bounds | rounds | significant | ratio | in the interval | within 5 % | interval ÷ capacity |")
+    print("|---|---|---|---|---|---|---|---|")
+    for speed, bounds, rounds in ((1, 25, 10), (1, 50, 10), (1, 50, 20), (1.3, 25, 10), (1.3, 50, 10)):
+        print(f"| {speed} | {bounds} | {rounds} | {different(searches, speed, rounds, bounds)} |", flush=True)
 
 
 if __name__ == "__main__":

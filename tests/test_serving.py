@@ -21,7 +21,7 @@ from kit.techniques.serving.deploy import Plan
 from kit.techniques.serving.servers import protocol
 from kit.techniques.serving.variants import Asked, Served
 
-ASKED = Asked("small", bound_s=0.1, percentile=0.9, rates=(20.0, 40.0), requests=60)
+ASKED = Asked("small", bound_s=0.1, percentile=0.9, rates=(20.0, 40.0), bounds=10)
 PLANS = deploy.plans(workers=2, batch=8)
 
 
@@ -162,32 +162,29 @@ def test_other_answers_fail_the_check(change, note):
 # Capacity -------------------------------------------------------------------------------------------------------------
 
 
-def simulated(asked, service_s):
-    """Return a `Served` whose loads are those of a queue, without a server."""
+def test_capacity_is_where_a_rounds_loads_cross_the_bound(tmp_path):
+    """Three loads of a binary search; the loads of all rounds together hold below it and fail above it."""
+    rates = tuple(25 * 1.4**step for step in range(7))
+    asked = Asked("small", 0.05, 0.9, rates, bounds=100, log=tmp_path)
     server = object.__new__(Served)
-    server.asked, server.capacities, server.rates = asked, [], [one for one in asked.rates if one <= asked.peak / 2]
-    server.plan, server.batches, server.replicas = Plan(deploy.uvicorn), {}, {}
-    server.offer = lambda rate, seed=0: queue_model.simulate(np.array([service_s]), 1, rate, 500, seed)
-    return server
-
-
-def test_capacity_is_the_highest_rate_that_holds():
-    """Bisection finds it by MLPerf's rule; where no rate holds it is a step below the lowest."""
-    rates = tuple(50 * 1.2**step for step in range(12))
-    asked = Asked("small", 0.05, 0.9, rates)
-    server = simulated(asked, 0.01)  # computes 100 requests per second at most
-    found = server.capacity()
-    held = [rate for rate in rates if load.early_stopping(500, server.offer(rate).over(0.05), 0.9)]
-    assert 1 / found.seconds == pytest.approx(max(held)) and 50 < max(held) < 100
-    assert found.metrics["requests_per_s"] == pytest.approx(max(held)) and found.metrics["p90_ms"] <= 50
-    assert 1 / simulated(asked, 0.1).capacity().seconds == pytest.approx(rates[0] / 1.2)
+    server.asked, server.capacities, server.rates, server.name = asked, [], rates, "FastAPI"
+    server.offer = lambda *at: queue_model.simulate(np.array([0.01]), 1, *at)  # computes 100 requests/s at most
+    found = [server.capacity() for _ in range(4)]
+    assert all(70 < 1 / one.seconds < 100 and one.metrics["p90_ms"] <= 50 for one in found)
+    session = SimpleNamespace(measurements={"FastAPI": SimpleNamespace(wall_s=[one.seconds for one in found])})
+    result = SimpleNamespace(record=SimpleNamespace(points=[SimpleNamespace(sessions=[session])]))
+    pooled = figures.capacity(result, "FastAPI", asked)
+    assert pooled.lower in rates and pooled.upper in rates and pooled.lower < 90 < pooled.upper < 150
+    assert sum(point.load.requests >= 3 * 100 * 0.05 for point in pooled.points) >= 3
+    assert pooled.ratio(pooled) == (1, 1, 1) and len(pooled.rounds) == 4
+    assert figures.capacity(result, "mosec", asked).points == ()
 
 
 def test_nothing_is_claimed_above_half_of_the_generators_peak(plain):
     """A server that carries all that may be offered is no result: the generator was the limit."""
     server = Served.__new__(Served)
     server.__dict__ |= plain.__dict__
-    server.asked = Asked("small", 10.0, 0.9, (5.0, 10.0, 100.0), 60, peak=20.0)
+    server.asked = Asked("small", 10.0, 0.9, (5.0, 10.0, 100.0), 0.1, peak=20.0)
     server.rates, server.capacities = [5.0, 10.0], []
     server.capacity()
     proof = server.proof()
@@ -341,23 +338,16 @@ def test_a_pod_answers_with_the_digest_of_its_image(tmp_path):
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
-def test_requests_of_all_rounds_are_put_together(tmp_path):
-    """Counts of one rate are added up, and a rate above one that does not hold is not the capacity."""
-    (tmp_path / "mosec").write_text("10 50 0\n20 30 0\n20 30 1\n40 60 50\n80 60 0\n")
-    assert figures.pooled(tmp_path, "mosec", ASKED) == 10
-    (tmp_path / "mosec").write_text("10 50 0\n20 30 0\n20 34 1\n")
-    assert figures.pooled(tmp_path, "mosec", ASKED) == 20
-    assert figures.pooled(tmp_path, "granian", ASKED) is None
-
-
-def test_modelled_replicas_are_drawn_as_modelled():
-    """The queue's curve is named modelled, and the measured points are beside it."""
-    names = {"FastAPI, 1 thread": 0.02, "FastAPI, workers": 0.011}
-    result = {name: SimpleNamespace(seconds=seconds) for name, seconds in names.items()}
-    chart = figures.replicas(result, 2, np.full(50, 0.01), 0.1, 0.9)
+def test_modelled_replicas_are_drawn_as_modelled(tmp_path):
+    """The queue's curve is named modelled, the measured points are beside it, and rounds show what replicas bring."""
+    walls = {"FastAPI, 1 thread": [0.02, 0.021, 0.02], "FastAPI, workers": [0.01, 0.011, 0.01]}
+    session = SimpleNamespace(measurements={name: SimpleNamespace(wall_s=wall) for name, wall in walls.items()})
+    result = SimpleNamespace(record=SimpleNamespace(points=[SimpleNamespace(sessions=[session])]))
+    chart = figures.replicas(result, 2, Asked("small", 0.1, 0.9, log=tmp_path), np.full(50, 0.01))
     modelled, measured = chart.series
     assert isinstance(modelled, Series) and modelled.style == "modelled" and len(modelled.x) == 8
-    assert measured.x == [1, 2] and measured.y == pytest.approx([50, 1 / 0.011])
+    assert measured.x == [1, 2] and measured.y == pytest.approx([50, 100])
+    assert "2 replicas of one thread carry 2.0× as much as one (95 % CI 1.8–2.1)" in chart.note
 
 
 @pytest.mark.parametrize(

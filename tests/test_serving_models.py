@@ -42,32 +42,48 @@ def test_a_replay_waits_before_it_removes():
         autoscaling.replay([], [1.0], 10)
 
 
-def test_variants_are_offered_the_same():
-    """All variants get the same rates and arrivals, in random order; rounds decide a difference."""
-    seen = []
+def rounds(server, rates, bound_s, count, seed=0):
+    """Return the capacity by rounds of a simulated server, as a notebook has it."""
+    found = [load.bisection(server, rates, bound_s, bounds=20, seed=seed + turn) for turn in range(count)]
+    return load.Capacity(bound_s, 0.99, rounds=tuple(load.crossing(one, bound_s) for one in found))
 
-    def noted(name, replicas):
-        at = partial(queue_model.simulate, EXPONENTIAL_S, replicas)
-        return lambda rate, requests, seed: seen.append((name, rate, requests, seed)) or at(rate, requests, seed)
 
-    found = load.capacities({"one": noted("one", 1), "two": noted("two", 2)}, [20, 40, 80, 160, 320], 0.2, rounds=3)
-    ratio, low, high = found["two"].ratio(found["one"])
-    assert 1 < low < ratio < high and found["one"].ratio(found["one"]) == (1, 1, 1)
-    asked = [{one[1:] for one in seen if one[0] == name} for name in ("one", "two")]
-    assert asked[0] <= asked[1] and {one[0] for one in seen[::2]} == {"one", "two"}
+def test_a_round_is_a_binary_search():
+    """Seven rates take three loads with the arrivals of the round's seed; a server with two replicas carries more."""
+    seen, rates = [], [20.0 * 1.6**power for power in range(7)]
+
+    def noted(*at):
+        seen.append(at)
+        return queue_model.simulate(EXPONENTIAL_S, 1, *at)
+
+    one, two = rounds(noted, rates, 0.2, 3), rounds(partial(queue_model.simulate, EXPONENTIAL_S, 2), rates, 0.2, 3)
+    assert [at[2] for at in seen] == [0, 0, 0, 1, 1, 1, 2, 2, 2] and {at[0] for at in seen[::3]} == {rates[3]}
+    assert all(at[1] == max(200, round(at[0] * 20 * 0.2)) for at in seen)
+    ratio, low, high = two.ratio(one)
+    assert 1 < low < ratio < high and one.ratio(one) == (1, 1, 1)
     assert load.Capacity(0.2, 0.99, rounds=(1, 2)).ratio(load.Capacity(0.2, 0.99, rounds=(1, 1)))[1:] == (0, math.inf)
 
 
 def test_a_server_against_itself_is_rarely_different():
     """One simulated server under two names: at most 5 % of the comparisons are significant."""
-    rates, different = [100 * 1.5**power for power in range(5)], 0
+    rates, different = [100 * 1.5**power for power in range(7)], 0
     server = partial(queue_model.simulate, np.random.default_rng(0).gamma(4, 0.001, 5_000), 1)
     for pair in range(0, 60_000, 1_000):
-        sides = {side: lambda *at, more=pair + side: server(*at[:2], at[2] + more) for side in (0, 500)}
-        found = load.capacities(sides, rates, 0.05, bounds=20)
-        _, low, high = found[0].ratio(found[500])
+        one, same = (rounds(server, rates, 0.05, 3, seed) for seed in (pair, pair + 500))
+        _, low, high = same.ratio(one)
         different += not low <= 1 <= high
     assert different <= binom.ppf(0.999, 60, 0.05)
+
+
+def test_requests_that_wait_together_do_not_pass_a_rate():
+    """10 % above its capacity, pooled rounds of a queue hardly ever hold; single requests would pass it often."""
+    times_s, bound_s = np.random.default_rng(0).gamma(4, 0.00025, 20_000), 0.02
+    rate, held, plain = 1.1 * queue_model.capacity(times_s, 1, bound_s), 0, 0
+    for run in range(0, 40_000, 1_000):
+        loads = [queue_model.simulate(times_s, 1, rate, round(rate * 0.5), run + turn) for turn in range(10)]
+        held += load.pooled(loads, bound_s).lower > 0
+        plain += any(load.early_stopping(one.requests, one.over(bound_s)) for one in loads)
+    assert held <= 2 < plain
 
 
 def test_requests_that_wait_together_count_as_fewer():

@@ -24,7 +24,7 @@ _LAST_CHARACTERS = 400
 _WATCHED = 'exec 3<&0; (read _ <&3; kill -KILL 0) >/dev/null 2>&1 & input=$0; exec "$@" 3<&- <"$input"'
 
 
-class Service:
+class Service(contextlib.AbstractContextManager):
     """A server process of this machine. It and its children end with this process, however that ends.
 
     port: on 127.0.0.1, the same after a restart. folder: private temporary folder, the server's working directory.
@@ -68,8 +68,7 @@ class Service:
 
         Raise `UserError` with the last lines of the server's output if it does not start.
         """
-        self._process = self._spawn()
-        weakref.finalize(self, _end, self._process)  # a cell that runs again drops the old service
+        self._spawn()
         deadline = time.monotonic() + self._start_s
         while time.monotonic() < deadline and self.running:
             if self._ready(self.port):
@@ -79,6 +78,13 @@ class Service:
         output = self.last_output() or "it printed nothing"
         self.close()
         raise UserError(f"{self.name} did not start on port {self.port}: it {reason}; {output}")
+
+    def run(self, limit_s: float) -> int | None:
+        """Start the command and wait for its own end: return its status, or None after `limit_s`."""
+        self._spawn()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(limit_s)
+        return None
 
     def kill(self) -> None:
         """End the server and its children as a crash would (SIGKILL)."""
@@ -96,40 +102,33 @@ class Service:
         log = self.folder / "service.log"
         return " ".join(log.read_text(errors="replace")[-_LAST_CHARACTERS:].split()) if log.exists() else ""
 
-    def __enter__(self) -> "Service":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _with_port(self, text: str) -> str:
         return text.replace("{port}", str(self.port))
 
-    def _spawn(self) -> subprocess.Popen:
-        """Start the command in a process group of its own, which ends when the result's `lifeline` is closed."""
+    def _spawn(self) -> None:
+        """Start the command in a process group of its own, which ends when the process's `lifeline` is closed."""
         given = self.folder / "input"
         given.touch(mode=0o600)
         given.write_text(self._stdin)
-        import_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        command = ["/bin/sh", "-c", _WATCHED, str(given), *self._command]
+        options = {"cwd": self.folder, "env": os.environ | {"PYTHONPATH": path} | dict(self._environment)}
         lifeline, ours = os.pipe()
         try:
             with open(self.folder / "service.log", "ab") as log:
-                process = subprocess.Popen(
-                    ["/bin/sh", "-c", _WATCHED, str(given), *self._command],
-                    stdin=lifeline,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self.folder,
-                    env=os.environ | {"PYTHONPATH": import_path} | dict(self._environment),
-                    start_new_session=True,
+                self._process = subprocess.Popen(
+                    command, stdin=lifeline, stdout=log, stderr=log, start_new_session=True, **options
                 )
         except BaseException:
             os.close(ours)
             raise
         finally:
             os.close(lifeline)
-        process.lifeline = os.fdopen(ours, "wb")
-        return process
+        self._process.lifeline = os.fdopen(ours, "wb")
+        weakref.finalize(self, _end, self._process)  # a cell that runs again drops the old service
 
 
 def installed(programs: Sequence[str], remedy: str) -> str:

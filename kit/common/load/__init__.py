@@ -8,12 +8,14 @@ from kit.common.load.capacity import (
     UNDECIDED,
     Capacity,
     Point,
-    capacities,
+    bisection,
     capacity,
     crossing,
     early_stopping,
     generator_peak,
     least_requests,
+    pooled,
+    requests_of,
     verdict,
 )
 from kit.common.load.latency import LEAST_BEYOND, Load, merged, percentile

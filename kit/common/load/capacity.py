@@ -1,9 +1,9 @@
 """Capacity under a latency bound: the highest rate whose percentile holds, by MLPerf's early stopping."""
 
 import itertools
-import random
+import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +79,7 @@ class Point:
 class Capacity:
     """Highest rate whose percentile is within the bound, as an interval.
 
-    points: by rate. rounds: of `capacities`, the rate at which each round crossed the bound, requests per second.
+    points: by rate. rounds: `crossing` of each paired round, requests per second.
     """
 
     bound_s: float
@@ -163,48 +163,49 @@ def capacity(
     return found
 
 
-def capacities(
-    variants: Mapping[str, At],
+def bisection(
+    at: At,
     rates: Sequence[float],
     bound_s: float,
     *,
     percentile: float = 0.99,
-    rounds: int = 3,
     bounds: float = LEAST_BOUNDS / 4,
-    peak: float = float("inf"),
     seed: int = 0,
-) -> dict[str, Capacity]:
-    """Offer the same rates to all variants, in rounds: each rate to all in random order, with the same arrivals.
+) -> list[Load]:
+    """Offer load at some of the rates, which ascend: one round of a comparison, whose rounds are merged later.
 
-    Loads of one rate are merged over the rounds; `Capacity.ratio` compares round by round. A variant is spared the
-    rates above two that it failed. bounds: shortest load in one round, as a multiple of the bound.
-    """
-    found = {name: _unknown(bound_s, percentile) for name in variants}
-    order = random.Random(seed)
-    for turn in range(at_least(rounds, 1, "rounds", whole=True)):
-        shares: dict[str, dict[float, float]] = {name: {} for name in variants}
-        for rate in sorted(rates):
-            for name in order.sample(list(variants), len(variants)):
-                if sum(point.verdict == FAILS and point.rate < rate for point in found[name].points) < 2:
-                    load = _offered(variants[name], rate, found[name], bounds, peak, seed + turn)
-                    found[name] = found[name].with_load(rate, load)
-                    shares[name] |= {rate: max(load.over(bound_s), 0.5) / load.requests} if load else {}
-        for name, share in shares.items():
-            crossed = crossing(list(share), list(share.values()), percentile)
-            found[name] = replace(found[name], rounds=(*found[name].rounds, crossed))
+    The next rate is the middle of those left: above the last one if its percentile was within the bound, else below.
+    With 2ⁿ − 1 rates these are n loads. bounds: see `requests_of`."""
+    low, high, loads = -1, len(rates), []
+    while high - low > 1:
+        rate = rates[(low + high) // 2]
+        loads.append(at(rate, requests_of(rate, bound_s, percentile, bounds), seed))
+        within = loads[-1].over(bound_s) <= (1 - percentile) * loads[-1].requests
+        low, high = ((low + high) // 2, high) if within else (low, (low + high) // 2)
+    return loads
+
+
+def pooled(loads: Sequence[Load], bound_s: float, percentile: float = 0.99) -> Capacity:
+    """Return the capacity that all loads show together, those of one rate merged in their order."""
+    found = _unknown(bound_s, percentile)
+    for rate in sorted({one.rate for one in loads}):
+        found = found.with_load(rate, merged([one for one in loads if one.rate == rate]))
     return found
 
 
-def crossing(rates: Sequence[float], over: Sequence[float], percentile: float) -> float:
-    """Return the rate above which more than 1 − percentile of the requests are over the bound; NaN without rates.
+def requests_of(rate: float, bound_s: float, percentile: float, bounds: float) -> int:
+    """Return the requests of a load that lasts so many bounds, at least so many that two are beyond the percentile."""
+    return max(math.ceil(2 / (1 - percentile) - 1e-6), round(rate * bounds * bound_s))
 
-    over: share at each rate, made to rise with it (isotonic regression), on log scales between rates. The first or the
-    last rate if the crossing is beyond.
-    """
-    if not rates:
-        return float("nan")
-    rising = isotonic_regression(np.log(over)).x
-    return float(np.exp(np.interp(np.log(1 - percentile), rising, np.log(rates))))
+
+def crossing(loads: Sequence[Load], bound_s: float, percentile: float = 0.99) -> float:
+    """Return the rate above which more than 1 − percentile of the requests are over the bound, in one round of loads.
+
+    Their shares are made to rise with the rate (isotonic regression), on log scales between rates. The first or the
+    last rate if the crossing is beyond."""
+    loads = sorted(loads, key=lambda one: one.rate)
+    rising = isotonic_regression([np.log(max(one.over(bound_s), 0.5) / one.requests) for one in loads]).x
+    return float(np.exp(np.interp(np.log(1 - percentile), rising, np.log([one.rate for one in loads]))))
 
 
 def generator_peak(

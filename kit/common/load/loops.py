@@ -88,12 +88,9 @@ def closed(url: str, bodies: Sequence[bytes], requests: int | None = None, **opt
 
 def _executed(plan: dict, url: str) -> dict[str, Any]:
     """Let the generator execute a plan, and return what it found."""
-    with Service("the load generator", _GENERATOR, ready=lambda port: True) as generator:
+    with Service("the load generator", _GENERATOR) as generator:
         (generator.folder / "plan").write_bytes(marshal.dumps(plan))
-        deadline = perf_counter() + plan["limit_s"] + plan["timeout_s"] + _START_S
-        generator.start()
-        while generator.running and perf_counter() < deadline:
-            sleep(0.01)
+        generator.run(plan["limit_s"] + plan["timeout_s"] + _START_S)
         if not (generator.folder / "result").exists():
             raise UserError(f"no load was sent to {url}: {generator.last_output() or 'the generator was killed'}")
         result = marshal.loads((generator.folder / "result").read_bytes())

@@ -18,7 +18,7 @@ import psutil
 from kit.common import services
 from kit.common.services import Service
 from kit.errors import UserError
-from kit.techniques.serving.deploy import Deployment, Plan, answers
+from kit.techniques.serving.deploy import Deployment, Plan, answers, refusal
 
 REMEDY = "apt-get install podman buildah runc, and run as root"
 BUILD_S = 300.0
@@ -37,16 +37,17 @@ class Image:
 @cache
 def why_not() -> str:
     """Return why containers can't be run here, with the remedy; empty if one has run."""
-    try:
-        for program in ("podman", "buildah"):
-            services.installed([program], REMEDY)
-        if os.geteuid() != 0:
-            return f"containers are run as root only; {REMEDY}"
-        with tempfile.TemporaryDirectory(prefix="kit-image-") as folder:
-            _once("probe", folder)
-    except UserError as error:
-        return f"{error}; {REMEDY}"
-    return ""
+    why = refusal(_probe)
+    return f"{why}; {REMEDY}" if why else ""
+
+
+def _probe() -> None:
+    for program in ("podman", "buildah"):
+        services.installed([program], "it builds or runs containers")
+    if os.geteuid() != 0:
+        raise UserError("containers are run as root only")
+    with tempfile.TemporaryDirectory(prefix="kit-image-") as folder:
+        _once("probe", folder)
 
 
 def build(folder: Path, model: str) -> Image:
@@ -65,11 +66,9 @@ def _script(*arguments: str) -> list[str]:
 
 def _once(*arguments: str, **environment: str) -> None:
     """Run a command of `container.sh` to its end. Raise `UserError` with its last output if it fails."""
-    run = ["/bin/sh", "-c", '"$@" && touch done && exec sleep infinity', "sh", *_script(*arguments)]
-    options = {"environment": environment, "start_s": BUILD_S}
-    name = f"container.sh {arguments[0]}"
-    with Service(name, run, ready=lambda _: (service.folder / "done").exists(), **options) as service:
-        service.start()
+    with Service("container.sh", _script(*arguments), environment=environment) as script:
+        if script.run(BUILD_S) != 0:
+            raise UserError(f"container.sh {arguments[0]} failed: {script.last_output()}")
 
 
 def plan(folder: Path, model: str) -> Plan:

@@ -14,6 +14,7 @@ from kit.machine import fingerprint
 
 PAGES = "kit.techniques.serving.servers"
 START_S = 60.0
+HAPROXY = ["haproxy"], "apt-get install haproxy"
 
 
 @dataclass
@@ -106,7 +107,7 @@ def mosec(plan: Plan, environment: dict[str, str]) -> Deployment:
 
 def haproxy(plan: Plan, environment: dict[str, str]) -> Deployment:
     """Replicas as servers of their own behind haproxy. Raise `UserError` where it is not installed."""
-    program = services.installed(["haproxy"], "apt-get install haproxy")
+    program = services.installed(*HAPROXY)
     settings = Path(__file__).with_name("servers").joinpath("haproxy.cfg").read_text(encoding="utf-8")
     with ExitStack() as unfinished:
         started = [unfinished.enter_context(_uvicorn(environment, "plain")) for _ in range(plan.replicas)]
@@ -128,18 +129,18 @@ def two_services(plan: Plan, environment: dict[str, str]) -> Deployment:
     return Deployment([*behind.services, front])
 
 
-def why_no(program: str, remedy: str) -> str:
-    """Return why a variant that needs a program is skipped; empty if it is installed."""
+def refusal(call: Callable[..., object], *arguments: object) -> str:
+    """Return the sentence of the `UserError` that a call raises; empty if it raises none."""
     try:
-        services.installed([program], remedy)
-    except UserError as missing:
-        return str(missing)
+        call(*arguments)
+    except UserError as error:
+        return str(error)
     return ""
 
 
 def plans(workers: int, batch: int) -> dict[str, Plan]:
     """Return how each server is deployed, by name. workers: replicas where there are several; batch: see `Plan`."""
-    no_haproxy = why_no("haproxy", "apt-get install haproxy")
+    no_haproxy = refusal(services.installed, *HAPROXY)
     return {
         "FastAPI": Plan(uvicorn),
         "FastAPI, 1 thread": Plan(uvicorn, threads=1),

@@ -18,8 +18,7 @@ import numpy as np
 from kit.common import load
 from kit.common.load import Load
 from kit.common.services import Service
-from kit.errors import UserError
-from kit.techniques.serving.deploy import PAGES, Plan, uvicorn
+from kit.techniques.serving.deploy import PAGES, Plan, refusal, uvicorn
 from kit.techniques.serving.servers import protocol
 from kit.techniques.serving.variants import HEADERS, Asked, Served
 
@@ -96,18 +95,10 @@ def refused(asked: Asked) -> list[Fault]:
         np.savez(Path(folder, "cut.npz"), x=np.zeros((1, 2), np.float32))
         command = [sys.executable, "-m", "uvicorn", f"{PAGES}.plain:app", "--port", str(taken.getsockname()[1])]
         on_it = Service("uvicorn", command, environment=Plan(uvicorn).environment(asked.model))
-        causes = {
-            "port in use": on_it.start,
-            "model that does not load": partial(Plan(uvicorn).deploy, f"{folder}/cut.onnx"),
-        }
-        found = []
-        for name, start in causes.items():
-            try:
-                start().close()
-                found.append(Fault(name, False, "it started"))
-            except UserError as error:
-                found.append(Fault(name, True, f"… {str(error)[-120:]}"))
-    return found
+        damaged = partial(Plan(uvicorn).deploy, f"{folder}/cut.onnx")
+        causes = {"port in use": on_it.start, "model that does not load": damaged}
+        reasons = {name: refusal(lambda start=start: start().close()) for name, start in causes.items()}
+    return [Fault(name, bool(why), f"… {why[-120:]}" if why else "it started") for name, why in reasons.items()]
 
 
 def bad_requests(served: Served) -> list[Fault]:

@@ -1,8 +1,7 @@
 """Charts and tables of serving: capacity and its costs, latency over rate, open beside closed loop, replicas."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,17 +15,18 @@ from kit.techniques.serving.faults import Fault
 from kit.techniques.serving.variants import Asked
 
 
-def pooled(log: Path, name: str, asked: Asked) -> float | None:
-    """Return the highest rate that holds by the requests of all rounds together; None if there is none."""
-    counts = defaultdict(lambda: np.zeros(2, int))
-    for line in (log / name).read_text().splitlines() if (log / name).exists() else ():
-        rate, *found = line.split()
-        counts[float(rate)] += np.array(found, int)
-    points = [
-        load.Point(rate, None, over, load.verdict(requests, over, asked.percentile))
-        for rate, (requests, over) in counts.items()
-    ]
-    return load.Capacity(asked.bound_s, asked.percentile, tuple(points)).lower or None
+def capacity(result: Result, name: str, asked: Asked) -> load.Capacity:
+    """Return a server's capacity by the loads of all rounds together, and by round; an interval from 0 if there are
+    none."""
+    loads, log = [], asked.log / name
+    if log.exists():
+        with open(log, "rb") as logged:
+            while logged.tell() < log.stat().st_size:
+                (rate, *_), *times = np.load(logged)
+                loads.append(Load(rate, *times, answers=[]))
+    rounds = [one.measurements[name] for one in result.record.points[-1].sessions if name in one.measurements]
+    found = load.pooled(loads, asked.bound_s, asked.percentile)
+    return replace(found, rounds=tuple(1 / seconds for one in rounds for seconds in one.wall_s))
 
 
 def capacities(result: Result, asked: Asked, price_per_hour: float = 0.0) -> Table:
@@ -37,13 +37,15 @@ def capacities(result: Result, asked: Asked, price_per_hour: float = 0.0) -> Tab
         if rate and proof and proof.costs:
             price = price_per_hour / rate / 3600 * 1e6 if price_per_hour else None
             costs = [proof.costs[name] for name in ("mean_batch", "queue_ms", "cold_start_s", "pss_mib")]
-            held = pooled(asked.log, variant.name, asked)
-            rows.append([variant.name, rate, held, *costs, proof.facts["threads"], price])
-    columns = ["server", "requests/s", "holds at", "mean batch", "queue ms", "cold start s", "MiB/replica", "threads"]
+            found = capacity(result, variant.name, asked)
+            ends = [end if 0 < end < np.inf else None for end in (found.lower, found.upper)]
+            rows.append([variant.name, rate, *ends, *costs, proof.facts["threads"], price])
+    columns = ["server", "requests/s", "holds at", "fails at", "mean batch", "queue ms", "cold start s", "MiB/replica"]
     return Table(
-        f"Capacity at {bound}, and its costs", [*columns, "price per million"], rows,
-        "Requests/s: median of the rounds. Holds at: highest rate that the requests of all rounds show together, by "
-        "MLPerf's early stopping. Batch and queue: as the server saw them. MiB: proportional set size (PSS).",
+        f"Capacity at {bound}, and its costs", [*columns, "threads", "price per million"], rows,
+        "Requests/s: median over the rounds of the rate that crosses the bound. Holds, fails: the loads of all rounds "
+        "together, at 99 % confidence (MLPerf's early stopping), where requests that wait together count as fewer. "
+        "Batch and queue: as the server saw them. MiB: proportional set size (PSS).",
     )  # fmt: skip
 
 
@@ -61,22 +63,26 @@ def loops(found: Mapping[str, Load], stop_s: float) -> Chart:
     )  # fmt: skip
 
 
-def replicas(result: Result, workers: int, service_s: np.ndarray, bound_s: float, percentile: float) -> Chart:
+def replicas(result: Result, workers: int, asked: Asked, service_s: np.ndarray) -> Chart:
     """Return the capacity by replicas: measured, and of a queue model for one to eight.
 
     workers: replicas of "FastAPI, workers"; service_s: seconds of single requests on an idle server with one replica.
     """
     counts = list(range(1, 9))
-    modelled = [queue_model.capacity(service_s, count, bound_s, percentile) for count in counts]
+    modelled = [queue_model.capacity(service_s, count, asked.bound_s, asked.percentile) for count in counts]
     known = {1: "FastAPI, 1 thread", workers: "FastAPI, workers"}
-    known = {count: result[name].seconds for count, name in known.items() if name in result}
-    measured = {count: 1 / seconds for count, seconds in known.items() if seconds and count in counts}
-    differ = [f"{rate:.0f} against {modelled[count - 1]:.0f} at {count}" for count, rate in measured.items()]
+    found = {count: capacity(result, name, asked) for count, name in known.items()}
+    measured = {count: float(np.median(one.rounds)) for count, one in found.items() if one.rounds and count in counts}
+    notes = [f"{rate:.0f} against {modelled[count - 1]:.0f} at {count}" for count, rate in measured.items()]
+    notes = [f"Measured against the model: {', '.join(notes) or 'nothing'}. The model has a core for each replica."]
+    if len(measured) == 2:
+        ratio, low, high = found[workers].ratio(found[1])
+        interval = f"95 % CI {low:.1f}–{high:.1f}" if low else "too few rounds for an interval"
+        notes.append(f"{workers} replicas of one thread carry {ratio:.1f}× as much as one ({interval}).")
     return Chart(
-        f"Capacity by replicas at p{100 * percentile:g} ≤ {1e3 * bound_s:g} ms", "replicas", "requests per second",
-        [Series("queue model", counts, modelled, style="modelled"),
-         *([Series("measured", list(measured), list(measured.values()))] if measured else [])],
-        note=f"Measured against the model: {', '.join(differ) or 'nothing'}. The model has a core for each replica.",
+        f"Capacity by replicas at p{100 * asked.percentile:g} ≤ {1e3 * asked.bound_s:g} ms", "replicas",
+        "requests per second", [Series("queue model", counts, modelled, style="modelled"),
+         *([Series("measured", list(measured), list(measured.values()))] if measured else [])], note=" ".join(notes),
     )  # fmt: skip
 
 

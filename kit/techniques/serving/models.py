@@ -30,13 +30,14 @@ class Model:
 
     load: number of threads → `Predict`; called once in each replica. decode: body of a request → its sample, without
     the batch dimension; raises ValueError for a malformed one. bodies: number → bodies of as many requests, all
-    different as long as there are enough. name: for titles.
+    different as long as there are enough. name: for titles. bound_ms: longest latency, unless another is asked for.
     """
 
     load: Callable[[int], Predict]
     decode: Callable[[bytes], np.ndarray]
     bodies: Callable[[int], list[bytes]]
     name: str = "your model"
+    bound_ms: float = 50.0
 
 
 def opened(model: str) -> Model:
@@ -146,7 +147,7 @@ def small() -> Model:
 
     path = disk_cache.folder("serving-small", (SMALL, 64), write) / "model.onnx"
     decode = partial(tensor, like=np.zeros((1, 28, 28), np.float32))
-    return Model(partial(session, path), decode, bodies, "a small network")
+    return Model(partial(session, path), decode, bodies, "a small network", 20.0)
 
 
 def from_file(path: Path) -> Model:

@@ -29,8 +29,8 @@ BODIES = 1_000
 """Different requests; after so many they repeat."""
 LEAST_BATCH = 1.5
 """Requests per computation, on average: with fewer, batching did not engage."""
-LEAST_S = 0.5
-"""Shortest load at one rate."""
+STEP, STEPS = 1.4, 7
+"""Ratio of two rates that are offered, and how many there are: three loads of a binary search."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Asked:
     """What each variant is asked.
 
     model: as in `models.opened`. bound_s: longest latency for the share `percentile` of the requests. rates: requests
-    per second, ascending, the same for all variants. requests: per load. peak: the generator's own requests per second,
-    or infinity. log: folder for the requests over the bound, or None.
+    per second, ascending, the same for all variants. bounds: shortest load at one rate, in multiples of the bound.
+    peak: the generator's own requests per second, or infinity. log: folder for the loads of all rounds, or None.
     """
 
     model: str
     bound_s: float
     percentile: float = 0.99
     rates: tuple[float, ...] = ()
-    requests: int = 100
+    bounds: float = 50.0
     peak: float = float("inf")
     log: Path | None = None
 
@@ -79,13 +79,13 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self.deployment.close()
 
-    def offer(self, rate: float, requests: int = 0, seed: int = 0) -> Load:
+    def offer(self, rate: float, requests: int = 60, seed: int = 0) -> Load:
         """Offer requests that differ from those before, as long as there are `BODIES`."""
-        count, start = requests or max(self.asked.requests, round(rate * LEAST_S)), self._sent % len(self.bodies)
-        bodies = (self.bodies[start:] + self.bodies[:start])[:count]
+        start = self._sent % len(self.bodies)
+        bodies = (self.bodies[start:] + self.bodies[:start])[:requests]
         options = {"seed": seed, "headers": HEADERS, "timeout_s": self.timeout_s}
-        found = load.offer(self.url, bodies, rate, count, **options)
-        self._sent += count
+        found = load.offer(self.url, bodies, rate, requests, **options)
+        self._sent += requests
         self._note(found, start)
         return found
 
@@ -97,9 +97,6 @@ class Served:
             self.replicas[answer["replica"]] += 1
             self.queue_s.append(answer["queue_s"])
             self.images.add(answer["image"])
-        if self.asked.log and self.name:
-            with open(self.asked.log / self.name, "a") as log:
-                print(found.rate, found.requests, found.over(self.asked.bound_s), file=log)
 
     def answer(self) -> dict[str, Any]:
         """Return what `checks.same_answers` looks at: answers to the first requests, the offline ones, how many answers
@@ -114,27 +111,24 @@ class Served:
         return {"served": served, "offline": offline, "mixed up": self.mixed_up, **times}
 
     def capacity(self) -> Measurement:
-        """Return the seconds per request at the highest of the rates that holds, by bisection of them.
-
-        A rate holds by MLPerf's early stopping. Where none does, the lowest less one step counts as the capacity.
-        """
-        low, high, best = -1, len(self.rates), None
-        while high - low > 1:
-            middle = (low + high) // 2
-            found = self.offer(self.rates[middle], seed=len(self.capacities))
-            if load.early_stopping(found.requests, found.over(self.asked.bound_s), self.asked.percentile):
-                low, best = middle, found
-            else:
-                high = middle
-        below_all = self.asked.rates[0] ** 2 / self.asked.rates[1]
-        self.capacities.append(self.rates[low] if best else below_all)
-        metrics = {"requests_per_s": self.capacities[-1], **(latencies(best) if best else {})}
-        return Measurement(1 / self.capacities[-1], metrics, self.answer)
+        """Return the seconds per request at the rate where one round's loads cross the bound: a binary search."""
+        bound_s, percentile = self.asked.bound_s, self.asked.percentile
+        options = {"percentile": percentile, "bounds": self.asked.bounds, "seed": len(self.capacities)}
+        loads = load.bisection(self.offer, self.rates, bound_s, **options)
+        if self.asked.log:
+            with open(self.asked.log / self.name, "ab") as log:
+                for one in loads:
+                    times = one.due_s, one.dispatched_s, one.sent_s, one.ended_s, one.status
+                    np.save(log, np.vstack([np.full(one.requests, one.rate), *times]))
+        self.capacities.append(load.crossing(loads, bound_s, percentile))
+        held = [one for one in loads if one.rate <= self.capacities[-1]]
+        metrics = latencies(max(held, key=lambda one: one.rate)) if held else {}
+        return Measurement(1 / self.capacities[-1], {"requests_per_s": self.capacities[-1], **metrics}, self.answer)
 
     def latency(self, rate: float) -> Measurement:
         """Return the 90th percentile of the latency at one rate; a request without an answer counts as timed out."""
         self.loads += 1
-        found = self.offer(rate, seed=self.loads)
+        found = self.offer(rate, load.requests_of(rate, self.asked.bound_s, 0.9, self.asked.bounds), seed=self.loads)
         return Measurement(min(self.timeout_s, found.percentile(0.9)), latencies(found), self.answer)
 
     def proof(self) -> ExecutionProof:
@@ -159,7 +153,7 @@ class Served:
         }  # fmt: skip
         if self.plan.batch > 1 and mean_batch < LEAST_BATCH:
             return fell_back(f"single requests: batches of {mean_batch:.2f} on average, below {LEAST_BATCH}", **facts)
-        if self.asked.peak < float("inf") and np.median(self.capacities or [0]) >= self.rates[-1]:
+        if len(self.rates) < len(self.asked.rates) and np.median(self.capacities or [0]) >= self.rates[-1]:
             return fell_back(f"the load generator's limit: half of its own {limit}", **facts)
         return verified(costs=costs, **facts)
 
@@ -177,15 +171,14 @@ def variant(plan: Plan, name: str) -> Callable[..., Setup]:
 
 
 def ladder(server: Served) -> tuple[float, ...]:
-    """Return twelve rates, each 1.2 times the one before, around the capacity of a server by a short search, or from a
-    fifth of what one request alone allows. Raise `UserError` if one alone is not within the bound."""
+    """Return the rates that all servers are offered: 0.3 to 2.3 times what this one answers at most, eight requests at
+    a time. Raise `UserError` if one request alone is not within the bound."""
     asked, alone = server.asked, load.closed(server.url, server.bodies[:50], headers=HEADERS)
-    alone_s = float(np.median(alone.latency_s))
+    alone_s = float(np.quantile(alone.latency_s, 0.5))
     if alone_s >= asked.bound_s:
         raise UserError(f"a request alone takes {1e3 * alone_s:.1f} ms; raise bound_ms={1e3 * asked.bound_s:g}")
-    options = {"percentile": asked.percentile, "ratio": 1.3, "bounds": LEAST_S / asked.bound_s, "chunks": 1}
-    found = load.capacity(server.offer, asked.bound_s, 0.2 / alone_s, 20 / alone_s, peak=asked.peak, **options)
-    return tuple((found.lower or 0.4 / alone_s) * 1.2**step for step in range(-4, 8))
+    most = load.closed(server.url, server.bodies[:300], connections=8, headers=HEADERS).answered_rate
+    return tuple(0.3 * most * STEP**step for step in range(STEPS))
 
 
 def latencies(found: Load) -> dict[str, float]:
