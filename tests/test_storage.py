@@ -12,7 +12,7 @@ import pytest
 
 from kit.common import datasets
 from kit.errors import UserError
-from kit.techniques.storage import servers, tables
+from kit.techniques.storage import layouts, servers
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[storage]'")
 pytest.importorskip("obstore", reason="obstore is not installed: pip install -e '.[storage]'")
@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
 def server(folder):
     """A private server."""
     needs_rclone()
-    with servers.Server(folder) as server:
+    with servers.Server(folder).start() as server:
         yield server
 
 
@@ -117,18 +117,18 @@ def test_keys_are_not_on_the_command_line(server):
 
 def test_tables_have_days_and_keys():
     """The built-in tables name a column of days, one of keys, and three more; the same rows are written once."""
-    flights = tables.stored("flights 2000")
-    assert len(flights.table()) == 2_000 and pa.types.is_date32(flights.schema.field("date").type)
-    assert {flights.day, flights.key, *flights.columns} <= set(flights.schema.names)
-    assert tables.stored("flights 2000").path == flights.path
+    flights = layouts.stored("flights 2000")
+    assert len(flights.table) == 2_000 and pa.types.is_date32(flights.table["date"].type)
+    assert {flights.day, flights.key, *flights.columns} <= set(flights.table.column_names)
+    assert layouts.stored("flights 2000").stamp == flights.stamp != layouts.stored("flights 2001").stamp
 
 
 def test_lineitem_is_generated():
     """TPC-H's lineitem has decimals and dates, and about as many rows as asked for."""
     if not any(map(shutil.which, (datasets.TPCHGEN, "tpchgen-cli"))):
         pytest.skip("tpchgen-cli is not installed: pip install -e '.[storage]'")
-    lineitem = tables.stored("lineitem 6000")
-    table = lineitem.table()
+    lineitem = layouts.stored("lineitem 6000")
+    table = lineitem.table
     assert 5_000 < len(table) < 7_000 and pa.types.is_decimal(table["l_quantity"].type)
     assert {lineitem.day, lineitem.key, *lineitem.columns} <= set(table.column_names)
 

@@ -19,7 +19,7 @@ from test_storage import needs_rclone
 from kit import Comparison
 from kit.charts import chart
 from kit.errors import UserError
-from kit.techniques.storage import figures, layouts, readers, servers, tables
+from kit.techniques.storage import figures, layouts, readers, servers
 from kit.techniques.storage.layouts import Layout
 
 ROOT = Path(__file__).parents[1]
@@ -43,10 +43,10 @@ def odd_table(rows: int = 60) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory) -> tables.Stored:
+def odd(tmp_path_factory) -> layouts.Stored:
     path = tmp_path_factory.mktemp("odd") / "odd.parquet"
     pq.write_table(odd_table(), path)
-    return tables.Stored("odd", str(path), "day", "key", ("number", "price", "at"), "")
+    return layouts.Stored(str(path), odd_table(), "day", "key", ("number", "price", "at"), "")
 
 
 SHAPES = [
@@ -62,14 +62,14 @@ def test_a_table_is_equal_after_a_round_trip(odd, layout, tmp_path):
     """Values, nulls, NaN, decimals, time zones and the types of partition columns come back, whatever the layout; and
     the footers have the codec that was asked for."""
     one = layouts.written(odd, layout, tmp_path)
-    read = readers.Read(servers.Bucket("unused"), one, odd.schema)
+    read = readers.Read(servers.Bucket("unused"), one, odd.table.schema)
     assert readers.fingerprint(readers.local_disk(read)()) == readers.fingerprint(odd_table())
     name = layouts.codec(layout.codec)[0]
     footer = pq.read_metadata(one.folder / one.first)
     assert footer.row_group(0).column(0).compression == {"NONE": "UNCOMPRESSED"}.get(name, name)
     values = odd_table()[layout.partition].to_pylist() if layout.partition else []
     assert len(one.sizes) == (len(set(values)) or layout.files)
-    assert layout.row_group is None or footer.num_row_groups == 6
+    assert layout.row_group == layouts.ROW_GROUP or footer.num_row_groups == 6
     assert all((one.folder / name).stat().st_size == size for name, size in one.sizes.items())
 
 
@@ -117,13 +117,13 @@ def test_a_path_that_is_a_file_is_refused(odd, tmp_path):
 
 WRITER = """
 import sys, time
-from kit.techniques.storage import layouts, tables
+from kit.techniques.storage import layouts
 def slow(file):
     print("wrote", flush=True)
     time.sleep(0.2)
 write = layouts.ds.write_dataset
 layouts.ds.write_dataset = lambda *given, **options: write(*given, **options, file_visitor=slow)
-stored = tables.Stored("odd", sys.argv[1], "day", "key", (), "")
+stored = layouts.Stored(sys.argv[1], layouts.pq.read_table(sys.argv[1]), "day", "key", (), "")
 layouts.written(stored, layouts.Layout(files=20), sys.argv[2])
 """
 
@@ -136,7 +136,7 @@ def start(code: str, *arguments: str) -> subprocess.Popen:
 
 def test_a_killed_writer_leaves_nothing_that_a_reader_takes(odd, tmp_path):
     """A writer killed by SIGKILL between its files leaves no folder of the layout's name; the next one writes all."""
-    with start(WRITER, odd.path, str(tmp_path)) as process:
+    with start(WRITER, odd.stamp, str(tmp_path)) as process:
         for _ in range(3):
             assert process.stdout.readline() == "wrote\n", process.stderr.read()
         process.send_signal(signal.SIGKILL)
@@ -150,7 +150,7 @@ def test_a_killed_writer_leaves_nothing_that_a_reader_takes(odd, tmp_path):
 def test_a_full_disk_is_one_sentence(odd, tmp_path):
     """Where no space is left the writer reports it, and leaves nothing of the layout's name."""
     code = WRITER.replace("layouts.written(", "print(end='', flush=True)\nlayouts.written(").replace("0.2", "0")
-    inner = f'mount -t tmpfs -o size=32k none {tmp_path} && exec {sys.executable} -c "$0" {odd.path} {tmp_path}'
+    inner = f'mount -t tmpfs -o size=32k none {tmp_path} && exec {sys.executable} -c "$0" {odd.stamp} {tmp_path}'
     done = subprocess.run(["unshare", "-rm", "sh", "-c", inner, code], capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
     if "mount" in done.stderr or "unshare" in done.stderr:
@@ -173,7 +173,7 @@ def places(odd, cache) -> dict[str, layouts.Written]:
 @pytest.fixture(scope="module")
 def server(cache, places):
     needs_rclone()
-    with servers.Server(cache / layouts.FOLDER) as server:
+    with servers.Server(cache / layouts.FOLDER).start() as server:
         yield server
 
 
@@ -226,10 +226,9 @@ def test_one_partition_is_read_alone(odd, places, server):
 def test_a_read_beyond_its_partition_falls_back(tmp_path, server):
     """A reader that gets all files where one would do is not verified."""
     noise = pa.table({"day": [n % 4 for n in range(200_000)], "noise": [hash((n, 1)) for n in range(200_000)]})
-    pq.write_table(noise, tmp_path / "noise.parquet")
-    stored = tables.Stored("noise", str(tmp_path / "noise.parquet"), "day", "", ("day",), "")
+    stored = layouts.Stored("noise", noise, "day", "", ("day",), "")
     one = layouts.written(stored, Layout(partition="day"), tmp_path)
-    with servers.Server(tmp_path / layouts.FOLDER) as other:
+    with servers.Server(tmp_path / layouts.FOLDER).start() as other:
         read = readers.reads({"by day": one}, other, stored, "one day")["by day"]
         assert measured(read)[1].state == "verified"
         _, judged, _ = measured(read, lambda read: readers.pyarrow(replace(read, column="")))
@@ -240,7 +239,7 @@ def test_other_bytes_than_those_written_fall_back(odd, tmp_path, cache):
     """A file that was changed after it was written is found by its SHA-256, as the server sends it."""
     needs_rclone()
     one = layouts.written(odd, Layout(), tmp_path)
-    with servers.Server(tmp_path / layouts.FOLDER) as other:
+    with servers.Server(tmp_path / layouts.FOLDER).start() as other:
         read = readers.reads({"x": one}, other, odd)["x"]
         pq.write_table(odd_table().take([*range(59, -1, -1)]), one.folder / one.first)
         _, judged, _ = measured(read)
@@ -263,7 +262,7 @@ def test_a_server_that_stops_in_mid_read_is_named(odd, cache, places, monkeypatc
     """The client tries again, and then it is one sentence; no part of the table comes back."""
     needs_rclone()
     monkeypatch.setattr(servers, "TIMEOUT_S", 2.0)
-    with servers.Server(cache / layouts.FOLDER) as other:
+    with servers.Server(cache / layouts.FOLDER).start() as other:
         bucket = layouts.served(places["one file"], other)
         with (
             pytest.raises(UserError, match="does not answer, or stopped during the request; start it and run again"),
@@ -277,8 +276,8 @@ def test_a_server_that_stops_in_mid_read_is_named(odd, cache, places, monkeypatc
 
 UPLOADER = """
 import sys
-from kit.techniques.storage import layouts, servers, tables
-stored = tables.Stored("odd", sys.argv[1], "day", "key", (), "")
+from kit.techniques.storage import layouts, servers
+stored = layouts.Stored(sys.argv[1], layouts.pq.read_table(sys.argv[1]), "day", "key", (), "")
 one = layouts.written(stored, layouts.Layout(files=60), sys.argv[2])
 layouts.served(one, servers.at(sys.argv[3]))
 """
@@ -288,10 +287,10 @@ def test_a_killed_upload_is_not_whole_and_is_made_again(odd, tmp_path):
     """An upload killed by SIGKILL has no manifest, so that it is sent again; then all files are as written."""
     needs_rclone()
     (tmp_path / "yours/mine").mkdir(parents=True)
-    with servers.Server(tmp_path / "yours") as yours:
+    with servers.Server(tmp_path / "yours").start() as yours:
         bucket = yours.bucket("mine")
         url = f"s3://{bucket.key}:{bucket.secret}@mine/some?endpoint={bucket.endpoint}"
-        with start(UPLOADER, odd.path, str(tmp_path), url) as process:
+        with start(UPLOADER, odd.stamp, str(tmp_path), url) as process:
             while not list((tmp_path / "yours").rglob("*.parquet")) and process.poll() is None:
                 time.sleep(0.005)
             process.send_signal(signal.SIGKILL)
@@ -336,14 +335,13 @@ def test_results_become_figures(odd, places, cache, server):
     result, found = results.pop("codecs"), results
     assert [row[0] for row in figures.codecs(result, files).rows] == ["Snappy", "none", "zstd 3"]
     assert {series.style for series in figures.bandwidth_map(result, files).series} == {"modelled"}
-    assert len(figures.layouts(found, places).rows) == 8 and figures.sent(found).series
+    assert len(figures.layouts(found, places).rows) == 8
     drawn = figures.cost(found, places, [1, 0, 0, 0], 1000)
     assert drawn.series[0].y == pytest.approx([one.mib * 2**20 / 1e9 for one in places.values()])
     assert drawn.series[1].y == drawn.series[2].y == [0] * 4
     with pytest.raises(UserError, match="prices has 3 entries; give 4"):
         figures.cost(found, places, [1, 0, 0], 1000)
     uncounted = {"one day": found["one day"].__class__(without_costs(found["one day"].record))}
-    for drawn in (figures.cost(uncounted, places, [1, 0, 0, 0], 1000), figures.sent(uncounted)):
-        assert chart.draw(drawn)
+    assert chart.draw(figures.cost(uncounted, places, [1, 0, 0, 0], 1000))
     text = figures.claim(result, None, files, found)
     assert text.count("\n") == 3 and "modelled" in text and "by day, one day" in text

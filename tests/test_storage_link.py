@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.common.services import Service
+from kit.common.services import Service, listens
 from kit.errors import UserError
 from kit.machine.capabilities import Missing
 from kit.techniques.storage import link
@@ -19,6 +19,13 @@ needs_root = pytest.mark.skipif(link.shaping_permitted() is not True, reason=str
 
 def own_namespace() -> str:
     return os.readlink("/proc/thread-self/ns/net")
+
+
+def linked(mbit_per_s: float) -> Service:
+    """Return a process in a namespace of its own, which has started when its link is shaped."""
+    command = link.shaped(["sh", "-c", "touch shaped && exec sleep infinity"], mbit_per_s)
+    service = Service("link", command, ready=lambda _: (service.folder / "shaped").exists())
+    return service.start()
 
 
 def test_a_transfer_is_modelled_by_its_bytes_and_requests():
@@ -32,36 +39,42 @@ def test_an_impossible_bandwidth_is_refused():
         with pytest.raises(UserError, match=r"mbit_per_s=.*; give a number"):
             link.transfer_s(1, 1, wrong)
         with pytest.raises(UserError, match=r"mbit_per_s=.*; give a number"):
-            link.Namespace(wrong)
+            link.shaped([], wrong)
 
 
 @needs_root
 @pytest.mark.parametrize("mbit_per_s", [20, 200])
 def test_the_link_is_never_faster_than_asked(mbit_per_s):
     """However fast the machine, no more bytes pass than the bandwidth allows."""
-    with link.Namespace(mbit_per_s) as namespace:
-        assert 0 < link.within(namespace.path, lambda: link.measured_mbit_per_s(1 << 20)) < 1.1 * mbit_per_s
+    with linked(mbit_per_s) as service:
+        assert (
+            0
+            < link.within(link.NAMESPACE.format(service.pid), lambda: link.measured_mbit_per_s(1 << 20))
+            < 1.1 * mbit_per_s
+        )
 
 
 @needs_root
 def test_server_and_client_meet_within_the_namespace(tmp_path):
     """A server within answers a client that entered, through the link; from outside nothing listens there."""
     (tmp_path / "data").write_bytes(bytes(1 << 20))
-    with link.Namespace(1000) as namespace:
-        command = namespace.command([sys.executable, "-m", "http.server", "{port}", "--directory", str(tmp_path)])
-        with Service("server", command, ready=namespace.listens).start() as server:
-            url = f"http://127.0.0.1:{server.port}/data"
-            assert len(link.within(namespace.path, lambda: urllib.request.urlopen(url).read())) == 1 << 20
-            with pytest.raises(OSError, match="refused"):
-                urllib.request.urlopen(url)
+    command = link.shaped([sys.executable, "-m", "http.server", "{port}", "--directory", str(tmp_path)], 1000)
+    within = lambda call: link.within(link.NAMESPACE.format(server.pid), call)  # noqa: E731
+    server = Service("server", command, ready=lambda port: within(lambda: listens(port)))
+    with server.start():
+        url = f"http://127.0.0.1:{server.port}/data"
+        assert len(within(lambda: urllib.request.urlopen(url).read())) == 1 << 20
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(url)
 
 
 @needs_root
 def test_only_the_thread_that_enters_is_within():
     """The notebook's own process stays outside; an empty path is no namespace."""
     outside = own_namespace()
-    with link.Namespace(100) as namespace:
-        assert link.within(namespace.path, own_namespace) == os.readlink(namespace.path) != outside
+    with linked(100) as service:
+        path = link.NAMESPACE.format(service.pid)
+        assert link.within(path, own_namespace) == os.readlink(path) != outside
         assert own_namespace() == outside == link.within("", own_namespace)
 
 
@@ -69,10 +82,10 @@ def test_only_the_thread_that_enters_is_within():
 def test_a_killed_process_leaves_no_namespace():
     """After SIGKILL of the process that created it, the namespace's own process ends, and the namespace with it."""
     code = (
-        "import time; from kit.techniques.storage.link import Namespace; n = Namespace(100).start();"
-        "print(n.path, flush=True); time.sleep(60)"
+        "import time; from test_storage_link import link, linked; service = linked(100);"
+        "print(link.NAMESPACE.format(service.pid), flush=True); time.sleep(60)"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
     path = Path(child.stdout.readline().strip())
     assert os.readlink(path).startswith("net:")
     child.kill()
@@ -86,9 +99,7 @@ def test_a_killed_process_leaves_no_namespace():
 
 
 def test_without_permission_the_reason_and_the_remedy_are_given(monkeypatch):
-    """Where the namespace can't be created, the link is missing with a remedy, and starting one is one sentence."""
+    """Where the namespace can't be created, the link is missing with the reason and a remedy."""
     monkeypatch.setenv("PATH", "/bin-that-is-not-there")
     found = link.shaping_permitted.__wrapped__()
     assert isinstance(found, Missing) and "unshare" in found.reason and found.remedy == link.REMEDY
-    with pytest.raises(UserError, match=r"^there is no network namespace: .*; run as root"):
-        link.Namespace(100).start()

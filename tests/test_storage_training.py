@@ -22,7 +22,7 @@ import pytest
 from kit.common import services
 from kit.errors import UserError
 from kit.machine.capabilities import Missing
-from kit.techniques.storage import batches, checkpoint, link, servers, training, training_figures
+from kit.techniques.storage import checkpoint, figures, link, servers, training
 
 ROWS, BATCH = 64, 32
 TABLE = pa.table({
@@ -34,18 +34,18 @@ EXPECTED = np.column_stack([np.arange(ROWS), [np.nan if row % 7 == 0 else row / 
 
 
 def written(folder: Path) -> Path:
-    assert batches.write(TABLE, BATCH, list(batches.FORMATS), folder) == ROWS // BATCH
+    assert training.write(TABLE, BATCH, list(training.FORMATS), folder) == ROWS // BATCH
     return folder
 
 
-def read(fetch: batches.Fetch, name: str) -> np.ndarray:
-    return np.concatenate([training.Reader(fetch, name).batch(number) for number in range(ROWS // BATCH)])
+def read(fetch: training.Fetch, name: str) -> np.ndarray:
+    return np.concatenate([training.read(fetch, name, number)[0] for number in range(ROWS // BATCH)])
 
 
-@pytest.mark.parametrize("name", batches.FORMATS)
+@pytest.mark.parametrize("name", training.FORMATS)
 def test_a_batch_is_the_same_in_each_format(name, tmp_path):
     """Numbers become float32, null becomes NaN, texts are left out; order and rows are those of the table."""
-    found = read(batches.from_folder(written(tmp_path)), name)
+    found = read(training.from_folder(written(tmp_path)), name)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, EXPECTED.astype(np.float32))
 
@@ -53,14 +53,14 @@ def test_a_batch_is_the_same_in_each_format(name, tmp_path):
 def test_s3_and_the_link_hold_the_same_bytes(tmp_path):
     """The server sends each batch as it was written, also within a namespace."""
     written(tmp_path / "kit")
-    with servers.Server(tmp_path) as server:
-        fetch = batches.from_bucket(server.bucket("kit"))
+    with servers.Server(tmp_path).start() as server:
+        fetch = training.from_bucket(server.bucket("kit"))
         np.testing.assert_array_equal(read(fetch, "npy, small files"), EXPECTED.astype(np.float32))
         with pytest.raises(UserError, match="no such object"):
             fetch("nothing")
     if link.shaping_permitted() is True:
-        with servers.Server(tmp_path, 100) as server:
-            found = link.within("", lambda: read(batches.from_bucket(server.bucket("kit")), "Parquet Snappy"))
+        with servers.Server(tmp_path, 100).start() as server:
+            found = link.within("", lambda: read(training.from_bucket(server.bucket("kit")), "Parquet Snappy"))
             np.testing.assert_array_equal(found, EXPECTED.astype(np.float32))
 
 
@@ -81,23 +81,23 @@ def test_azure_holds_the_same_bytes(tmp_path, monkeypatch):
     service, connection = azurite(tmp_path)
     with service.start():
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
-        batches.file_system("az://kit")[0].mkdir("kit")
-        batches.upload(tmp_path, "az://kit/data")
-        found = read(batches.from_url("az://kit/data"), "Parquet zstd")
+        training.file_system("az://kit")[0].mkdir("kit")
+        training.upload(tmp_path, "az://kit/data")
+        found = read(training.from_url("az://kit/data"), "Parquet zstd")
         np.testing.assert_array_equal(found, EXPECTED.astype(np.float32))
         other = connection.replace("AccountKey=", "AccountKey=AAAA")
         fsspec.get_filesystem_class("az").clear_instance_cache()
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", other)
         with pytest.raises(UserError, match="az://kit/data can't be read"):
-            batches.from_url("az://kit/data")(batches.keys("npy", 0)[0])
+            training.from_url("az://kit/data")(training.keys("npy", 0)[0])
 
 
 @pytest.mark.skipif("KIT_HDFS_URL" not in os.environ, reason="KIT_HDFS_URL is not set: docs/techniques/storage.md")
 def test_hdfs_holds_the_same_bytes(tmp_path):
     """A real NameNode and its DataNodes give back what was uploaded."""
     url = f"{os.environ['KIT_HDFS_URL']}/kit-{secrets.token_hex(4)}"
-    batches.upload(written(tmp_path), url)
-    np.testing.assert_array_equal(read(batches.from_url(url), "Parquet Snappy"), EXPECTED.astype(np.float32))
+    training.upload(written(tmp_path), url)
+    np.testing.assert_array_equal(read(training.from_url(url), "Parquet Snappy"), EXPECTED.astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -113,31 +113,31 @@ def test_an_address_that_cannot_be_used_is_one_sentence(url, message):
     if url.startswith("hdfs"):
         pytest.importorskip("hdfs_native")
     with pytest.raises(UserError, match=message) as raised:
-        batches.from_url(url)("key")
+        training.from_url(url)("key")
     assert "secret" not in str(raised.value)
 
 
 def test_an_impossible_table_format_or_size_is_refused():
     """One sentence each."""
     with pytest.raises(UserError, match="no column of numbers, only name"):
-        batches.write(TABLE.select(["name"]), BATCH, ["npy"], Path())
+        training.write(TABLE.select(["name"]), BATCH, ["npy"], Path())
     with pytest.raises(UserError, match="batch=65 is not allowed"):
-        batches.write(TABLE, 65, ["npy"], Path())
+        training.write(TABLE, 65, ["npy"], Path())
     with pytest.raises(UserError, match="data has 9 rows; give at least 16"):
-        batches.write(TABLE.slice(0, 9), 16, ["npy"], Path())
+        training.write(TABLE.slice(0, 9), 16, ["npy"], Path())
     with pytest.raises(UserError, match="formats contains 'npz', which is unknown; did you mean"):
-        batches.write(TABLE, BATCH, ["npz"], Path())
+        training.write(TABLE, BATCH, ["npz"], Path())
     with pytest.raises(UserError, match="checkpoint_mib=0 is not allowed; give a number from 1"):
         checkpoint.state(0)
     with pytest.raises(UserError, match="formats has 0 entries"):
-        batches.write(TABLE, BATCH, [], Path())
+        training.write(TABLE, BATCH, [], Path())
 
 
 @pytest.mark.parametrize(("in_bytes", "in_decoding"), [(0.03, 0.0), (0.0, 0.03)])
 def test_a_wait_is_put_down_to_its_cause(in_bytes, in_decoding, monkeypatch):
     """With a slow storage consumers wait for bytes, and with a slow decoder for decoding, whatever the utilisation."""
     decode = (None, lambda content: (time.sleep(in_decoding), np.zeros((1, 1), np.float32))[1], 1)
-    monkeypatch.setitem(batches.FORMATS, "slow", decode)
+    monkeypatch.setitem(training.FORMATS, "slow", decode)
     found = training.feed(lambda key: time.sleep(in_bytes), "slow", 8, consumers=2, step_s=0.003).metrics
     used, on_bytes, on_decoding = (found[name] for name in training.SHARES)
     assert used < training.FED and used + on_bytes + on_decoding == pytest.approx(1, abs=0.2)
@@ -147,7 +147,7 @@ def test_a_wait_is_put_down_to_its_cause(in_bytes, in_decoding, monkeypatch):
 def test_what_a_reader_meets_reaches_the_caller(tmp_path):
     """A file that is missing is the variant's failure, and no batch is left out."""
     with pytest.raises(FileNotFoundError):
-        training.feed(batches.from_folder(tmp_path), "npy", 8, consumers=2, step_s=0.001)
+        training.feed(training.from_folder(tmp_path), "npy", 8, consumers=2, step_s=0.001)
 
 
 def test_a_storage_that_is_missing_has_its_reason(tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_storage_that_is_missing_has_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(link, "shaping_permitted", lambda: Missing("not permitted", "ask"))
     written(tmp_path / "kit")
     with ExitStack() as opened:
-        found, missing, _ = training.storages(opened, tmp_path / "kit", ["S3", "memory", training.OVER_LINK], 100, "")
+        found, missing = training.storages(opened, tmp_path / "kit", ["S3", "memory", training.OVER_LINK], 100, "")
         assert missing == {training.OVER_LINK: "not permitted; ask"}
         for name in ("S3", "memory"):
             np.testing.assert_array_equal(read(found[name].opened(), "npy"), EXPECTED.astype(np.float32))
@@ -170,7 +170,7 @@ def test_bytes_from_memory_are_no_proof_of_a_disk(tmp_path):
     folder = Path("/dev/shm", f"kit-test-{os.getpid()}")
     try:
         written(folder)
-        opened = partial(batches.from_folder, folder)
+        opened = partial(training.from_folder, folder)
         setup = training.fed("npy", 2, 0.001, training.Storage(opened, cold=folder))(1)
         assert setup.execution_proof().state == "fell back"
         setup = training.fed("npy", 2, 0.001, training.Storage(opened))(1)
@@ -183,9 +183,9 @@ def test_the_servers_counter_is_the_proof_of_s3(tmp_path):
     """The server's process has written at least the bytes that came; another process has not."""
     written(tmp_path / "kit")
     idle = services.Service("idle", ["sleep", "60"], ready=lambda port: True)
-    with servers.Server(tmp_path) as server, idle.start():
+    with servers.Server(tmp_path).start() as server, idle.start():
         bucket = server.bucket("kit")
-        opened = partial(batches.from_bucket, bucket)
+        opened = partial(training.from_bucket, bucket)
         for pid, state in ((bucket.pid, "verified"), (idle.pid, "fell back")):
             storage = training.Storage(opened, served=dataclasses.replace(bucket, pid=pid))
             proof = training.fed("npy", 2, 0.001, storage)(1).execution_proof()
@@ -194,10 +194,10 @@ def test_the_servers_counter_is_the_proof_of_s3(tmp_path):
 
 def test_a_share_above_its_bound_needs_enough_rounds():
     """Six rounds on one side decide, five or a mixture do not."""
-    assert training_figures.positive(np.full(8, 0.1)) is True
-    assert training_figures.positive(np.full(8, -0.1)) is False
-    assert training_figures.positive(np.array([0.1, -0.1] * 4)) is None
-    assert training_figures.positive(np.full(3, 0.1)) is None
+    assert figures.positive(np.full(8, 0.1)) is True
+    assert figures.positive(np.full(8, -0.1)) is False
+    assert figures.positive(np.array([0.1, -0.1] * 4)) is None
+    assert figures.positive(np.full(3, 0.1)) is None
 
 
 def result(utilisation: dict[int, float]) -> SimpleNamespace:
@@ -216,7 +216,7 @@ def result(utilisation: dict[int, float]) -> SimpleNamespace:
 )  # fmt: skip
 def test_consumers_are_fed_above_the_bound(utilisation, fed, cause):
     """Fed, not fed and not decided are marked at each number of consumers; the longer wait is the cause."""
-    (row,) = training_figures.fed(result(utilisation)).rows
+    (row,) = figures.fed(result(utilisation)).rows
     assert row[1:] == [*fed, cause]
 
 
@@ -228,7 +228,7 @@ def complete(folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", checkpoint.LIBRARIES)
 def test_a_checkpoint_is_read_back_equal(name, tmp_path):
     """Each library gives back the same bytes, flushed or not, and leaves one checkpoint and nothing unfinished."""
-    expected = batches.digest(tensor for _, tensor in sorted(checkpoint.state(2).items()))
+    expected = training.digest(tensor for _, tensor in sorted(checkpoint.state(2).items()))
     for flush in (True, False):
         setup = checkpoint.on_disk(name, 2, tmp_path, flush=flush)
         found = setup.call()
@@ -268,35 +268,5 @@ def test_a_writer_that_ends_half_way_leaves_nothing_to_read(name, how, tmp_path)
             assert complete(tmp_path) == ["step-1"]
         with checkpoint.atomically(tmp_path / f"step-{step}") as path:
             write(checkpoint.state(step), path)
-        assert batches.digest(read(tmp_path / f"step-{step}").values())
+        assert training.digest(read(tmp_path / f"step-{step}").values())
     assert complete(tmp_path) == ["step-1", "step-2"]
-
-
-UPLOADER = """
-import sys, time
-from kit.techniques.storage import checkpoint, servers
-store = servers.at(sys.argv[1]).obstore()
-def parts():
-    for _ in range(3):
-        yield bytes(checkpoint.PART)
-    print("half", flush=True)
-    time.sleep(60)
-store.put("step-2", parts(), chunk_size=checkpoint.PART, use_multipart=True, max_concurrency=1)
-"""
-
-
-def test_a_killed_upload_leaves_no_object(tmp_path):
-    """A process that is killed in the middle of a multipart upload leaves no object to read; a whole upload does."""
-    (tmp_path / "kit").mkdir()
-    with servers.Server(tmp_path) as server:
-        bucket = server.bucket("kit")
-        url = f"s3://{bucket.key}:{bucket.secret}@{bucket.name}?endpoint={bucket.endpoint}"
-        child = subprocess.Popen([sys.executable, "-c", UPLOADER, url], stdout=subprocess.PIPE, text=True)
-        assert child.stdout.readline() == "half\n"
-        child.kill()
-        child.wait()
-        assert not [one for page in bucket.obstore().list() for one in page]
-        found = checkpoint.on_s3(bucket, 17, tmp_path)
-        assert found.call().answer() == batches.digest(tensor for _, tensor in sorted(checkpoint.state(17).items()))
-        assert found.execution_proof().facts["object_mib"] >= 17
-        found.close()

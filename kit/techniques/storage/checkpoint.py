@@ -1,8 +1,8 @@
-"""Checkpoints: written by two libraries or to S3, flushed, read back; complete or absent, whenever the writer dies."""
+"""Checkpoints: written by two libraries, flushed, read back; complete or absent, whenever the writer dies."""
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,13 @@ import torch
 from safetensors import torch as safetensors
 
 from kit.common import disk, parameters
-from kit.measure.work import TIME, Measurement, Peak, Setup, verified
+from kit.measure.work import TIME, Measurement, Peak, Setup
 from kit.record.document import ExecutionProof
-from kit.techniques.storage import batches, servers
+from kit.techniques.storage import training
 
 State = dict[str, torch.Tensor]
 PARTIAL = ".partial"
 """Suffix of what is not complete, which no reader takes; nor hidden files, as safetensors writes."""
-PART = 8 * 2**20
-"""Bytes of a part of a multipart upload."""
 
 
 def state(mib: float) -> State:
@@ -65,13 +63,20 @@ def on_disk(name: str, mib: float, folder: Path, *, flush: bool = True) -> Setup
     folder.mkdir(parents=True, exist_ok=True)
     peak = Peak(TIME, mib / disk.write_mib_per_s(folder), "the bytes, written and flushed at the disk's measured rate")
 
-    def save() -> None:
+    def save() -> float:
+        start = time.perf_counter()
         with atomically(path, flush=flush) as unfinished:
             write(found, unfinished)
+        return time.perf_counter() - start
 
-    def load() -> State:
+    def call() -> Measurement:
+        write_s = save()
         disk.drop_cached([path])
-        return read(path)
+        start = time.perf_counter()
+        back = read(path)
+        read_s = time.perf_counter() - start
+        metrics = {"write_gib_per_s": mib / 1024 / write_s, "read_gib_per_s": mib / 1024 / read_s}
+        return Measurement(write_s, metrics, lambda: training.digest(back[name] for name in sorted(back)))
 
     def proof() -> ExecutionProof:
         before = psutil.disk_io_counters()
@@ -80,33 +85,4 @@ def on_disk(name: str, mib: float, folder: Path, *, flush: bool = True) -> Setup
         state, note = ("unverified", "no disk counted it") if flush and wrote < mib else ("verified", "")
         return ExecutionProof(state=state, note=note, facts={"disks_wrote_mib": round(wrote, 1), "flushed": flush})
 
-    remove = partial(path.unlink, missing_ok=True)
-    return Setup(partial(_timed, save, load, mib), proof, remove, peak=peak if flush else None)
-
-
-def on_s3(bucket: servers.Bucket, mib: float, folder: Path) -> Setup:
-    """Return a variant: a checkpoint is uploaded in parts, the last of which makes it visible, and read back."""
-    found, store, key = state(mib), bucket.obstore(), f"checkpoint-{os.getpid()}"
-
-    def save() -> None:
-        with bucket.reached(key):
-            store.put(key, safetensors.save(found), chunk_size=PART, use_multipart=True)
-
-    def load() -> State:
-        return safetensors.load(bytes(store.get(key).bytes()))
-
-    def proof() -> ExecutionProof:
-        save()
-        return verified(object_mib=round(store.head(key)["size"] / 2**20, 1), flushed=False)
-
-    return Setup(partial(_timed, save, load, mib), proof, partial(store.delete, key))
-
-
-def _timed(save: Callable[[], None], load: Callable[[], State], mib: float) -> Measurement:
-    start = time.perf_counter()
-    save()
-    saved = time.perf_counter()
-    found = load()
-    read_s, write_s = time.perf_counter() - saved, saved - start
-    metrics = {"write_gib_per_s": mib / 1024 / write_s, "read_gib_per_s": mib / 1024 / read_s}
-    return Measurement(write_s, metrics, lambda: batches.digest(found[name] for name in sorted(found)))
+    return Setup(call, proof, partial(path.unlink, missing_ok=True), peak=peak if flush else None)

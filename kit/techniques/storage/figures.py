@@ -1,20 +1,25 @@
-"""Charts and tables of storage: codecs over bandwidth with their flip points, layouts by requests and bytes, cost."""
+"""Charts and tables of storage: codecs over bandwidth, layouts by requests and bytes, cost; consumers, checkpoints."""
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from kit.common import claims
 from kit.errors import UserError
 from kit.measure.result import Result
-from kit.record import formatting
-from kit.record.document import Chart, Series, Table
+from kit.record.document import Chart, Point, Series, Table
+from kit.record.formatting import number, percent
+from kit.record.intervals import sign_test_interval
+from kit.techniques.storage import training
 from kit.techniques.storage.layouts import Written
 from kit.techniques.storage.link import measured_mbit_per_s, transfer_s
+from kit.techniques.storage.training import FED, OVER_LINK, SHARES
 
 MBIT_PER_S = [10.0 * 10 ** (step / 6) for step in range(19)]
 """Bandwidths of the map: 10 Mbit/s to 10 Gbit/s."""
 PRICES = ("GB-month", "1,000 PUT or LIST", "1,000 GET", "GB of egress")
-COUNTED = ("gets", "lists", "sent_mib", "read_s")
 
 
 def flip(saved_bytes: float, slower_s: float) -> float:
@@ -48,7 +53,7 @@ def codecs(result: Result, written: Mapping[str, Written]) -> Table:
 
 
 def _rate(mbit_per_s: float) -> str:
-    return {0.0: "never", math.inf: "any bandwidth"}.get(mbit_per_s) or f"{formatting.number(mbit_per_s)} Mbit/s"
+    return {0.0: "never", math.inf: "any bandwidth"}.get(mbit_per_s) or f"{number(mbit_per_s)} Mbit/s"
 
 
 def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result | None = None) -> Chart:
@@ -59,22 +64,20 @@ def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result
     def read_s(name: str, rate: float) -> float:
         return result[name].seconds + transfer_s(written[name].mib * 2**20, 0, rate)
 
-    def ratio(name: str, rate: float) -> float:
-        return read_s(name, rate) / read_s(base, rate)
-
-    series = [Series(name, MBIT_PER_S, [ratio(name, rate) for rate in MBIT_PER_S], style="modelled") for name in names]
-    sizes, errors = [point.size for point in shaped.record.points] if shaped else [], []
-    for name in names if sizes else ():
-        timed = {size: one for size in sizes if (one := shaped.at(size)[name]).seconds}
-        errors += [read_s(name, size) / one.seconds - 1 for size, one in timed.items()]
-        at = {size: one for size, one in timed.items() if one.interval}
-        ends = [[1 / one.interval[end] for one in at.values()] for end in (1, 0)]
-        series += [Series(f"{name}, shaped", [*at], [1 / one.speedup for one in at.values()], *ends)] if at else []
-    best = [f"{min(names, key=lambda name, at=at: ratio(name, at))} at {at:,}" for at in (10, 100, 1000, 10_000)]
+    ratios = {name: [read_s(name, rate) / read_s(base, rate) for rate in MBIT_PER_S] for name in names}
+    series, errors = [Series(name, MBIT_PER_S, ratios[name], style="modelled") for name in names], []
+    for name in names if shaped else ():
+        points = [(point.size, shaped.at(point.size)[name]) for point in shaped.record.points]
+        errors += [read_s(name, size) / one.seconds - 1 for size, one in points if one.seconds]
+        found = [
+            (size, *(1 / each for each in (one.speedup, *one.interval[::-1]))) for size, one in points if one.interval
+        ]
+        series += [Series(f"{name}, shaped", *map(list, zip(*found, strict=True)))] if found else []
+    best = [f"{min(names, key=lambda name, at=at: read_s(name, at))} at {at:,}" for at in (10, 100, 1000, 10_000)]
     note = f"Modelled: the read over loopback + bytes ÷ bandwidth. Least time: {', '.join(best)} Mbit/s. "
     if errors:
         note += f"Predicted times are off by {100 * min(errors):+.0f} to {100 * max(errors):+.0f} % at shaped links. "
-    note += f"Loopback carries {formatting.number(measured_mbit_per_s())} Mbit/s here."
+    note += f"Loopback carries {number(measured_mbit_per_s())} Mbit/s here."
     title = f"Time to read by codec, relative to {base} (lower is better)"
     return Chart(title, "bandwidth, Mbit/s", f"time ÷ time of {base}", series, log_x=True, note=note)
 
@@ -85,20 +88,14 @@ def layouts(results: Mapping[str, Result], written: Mapping[str, Written]) -> Ta
     rows = []
     for selection, result in results.items():
         for one in result.record.points[-1].variants:
-            gets, lists, sent, read_s = (_cost(result, one.name, kind) for kind in COUNTED)
-            share = formatting.percent(sent / written["one file"].mib) if sent else "—"
-            counts = [None if count is None else int(count) for count in (gets, lists)]
+            gets, lists, sent, read_s = (
+                _cost(result, one.name, kind) for kind in ("gets", "lists", "sent_mib", "read_s")
+            )
+            share = percent(sent / written["one file"].mib) if sent else "—"
+            counts = [count if count is None else int(count) for count in (gets, lists)]
             rows.append([selection, one.name, one.median_s or read_s, *counts, sent, share, one.verdict])
     columns = ["what is read", "layout", "s", "GETs", "LISTs", "MiB sent", "of the one file", "verdict"]
     return Table("Layouts by what is read, as the server counted", columns, rows, "Bytes with listings and headers.")
-
-
-def sent(results: Mapping[str, Result]) -> Chart:
-    """Return the bytes that the server sent, by selection and layout."""
-    names = next(iter(results.values()))
-    series = [Series(name, [*results], [_cost(one, name, "sent_mib") for one in results.values()]) for name in names]
-    title = "Bytes that the server sent per read (lower is better)"
-    return Chart(title, "what is read", "MiB", series, "bars", log_y=True)
 
 
 def _cost(result: Result, name: str, cost: str) -> float | None:
@@ -143,8 +140,93 @@ def claim(result: Result, shaped: Result | None, written: Mapping[str, Written],
     found = {(of, name): _cost(results[of], name, "sent_mib") or 0 for of in results for name in results[of]}
     one, day, all_keys = (found.get(("one day", name)) for name in ("one file", "by day", "by key"))
     if one and day:
-        parts[f"by day, one day: {formatting.percent(day / one)} of the bytes of the one file"] = day <= one / 100
+        parts[f"by day, one day: {percent(day / one)} of the bytes of the one file"] = day <= one / 100
     if one and all_keys and (key := found.get(("one key", "by key"))):
         text = f"by key: {one - key:.1f} MiB less for one key, {all_keys - one:.1f} MiB more for one day"
         parts[text] = all_keys - one > one - key
     return claims.lines(parts)
+
+
+def batches(folder: Path, formats: Sequence[str], count: int, step_s: float) -> Table:
+    """Return a row per format: its files, bytes and decoding per batch, and what one consumer needs for its steps."""
+    fetch, rows = training.from_memory(folder), []
+    for name in formats:
+        times_s = [training.read(fetch, name, number)[1] for number in range(count)]
+        decoding_s = sum(end - fetched for _, fetched, end in times_s) / count
+        keys = [training.keys(name, number) for number in range(count)]
+        size = sum(len(fetch(key)) for each in keys for key in each) / count
+        cost = size / 1024, 1e3 * decoding_s, step_s / decoding_s, size * 8e-6 / step_s
+        rows.append([name, len(keys[0]), *cost])
+    columns = ["format", "files", "KiB", "decoding, ms", "consumers per core", "Mbit/s per consumer"]
+    note = f"A consumer takes a batch every {1e3 * step_s:g} ms. Decoded by one thread, from memory."
+    return Table(f"A batch by format, mean of {count}", columns, rows, note)
+
+
+def shares(point: Point, name: str, metric: str) -> np.ndarray:
+    """Return a metric of a variant in each round; empty where it was not measured."""
+    found = [one.measurements[name].metrics[metric] for one in point.sessions if name in one.measurements]
+    return np.array(found[0] if found else [], float)
+
+
+def positive(values: np.ndarray) -> bool | None:
+    """Return whether the median is above 0, by its 95 % sign-test interval; None where that holds 0, or is missing."""
+    ends = sign_test_interval(values, 0.95)
+    return None if ends is None or ends[0] <= 0 <= ends[1] else ends[0] > 0
+
+
+def more(result: Result, one: tuple[str, str], other: tuple[str, str]) -> bool | None:
+    """Return whether a share is larger than another in the same rounds, at most consumers: (variant, metric) each."""
+    these, those = (shares(result.record.points[-1], *which) for which in (one, other))
+    return positive(these - those) if len(these) == len(those) else None
+
+
+def fed(result: Result) -> Table:
+    """Return a row per variant: utilisation by number of consumers, whether they are fed, and what they wait for."""
+    points, rows = result.record.points, []
+    for name in result:
+        found = [shares(point, name, SHARES[0]) for point in points]
+        if all(map(len, found)):
+            marks = [{True: "✓", False: "✗"}.get(positive(values - FED), "?") for values in found]
+            used = [f"{percent(np.median(values))} {mark}" for values, mark in zip(found, marks, strict=True)]
+            waits = [np.median(shares(points[-1], name, metric)) for metric in SHARES[1:]]
+            cause = "–" if np.median(found[-1]) >= FED else "decoding" if waits[1] > waits[0] else "bytes"
+            rows.append([name, *used, cause])
+    sizes = [f"utilisation of {point.size:g}" for point in points]
+    note = f"Fed (✓): utilisation of at least {percent(FED)}, by the 95 % interval of its median; ?: inconclusive."
+    return Table("Consumers fed", ["variant", *sizes, f"{points[-1].size:g} wait for"], rows, note)
+
+
+def time_spent(result: Result) -> Chart:
+    """Return how the consumers' time divides, at most consumers: computing, and waiting by cause."""
+    point = result.record.points[-1]
+    names = [name for name in result if len(shares(point, name, SHARES[0]))]
+    parts = [[100 * float(np.median(shares(point, name, metric))) for name in names] for metric in SHARES]
+    labels = ("computing", "waiting for bytes", "waiting for decoding")
+    series = [Series(label, names, part) for label, part in zip(labels, parts, strict=True)]
+    title, note = f"Time of {point.size:g} consumers: more computing is better", "Medians. The rest: switching threads."
+    return Chart(title, "variant", "% of the time", series, shape="stacked", note=note)
+
+
+def training_claim(result: Result, saved: Result) -> str:
+    """Return the parts of the notebook's claim, a line each, on its default formats and storages, at most consumers."""
+    (used, on_bytes, on_decoding), raw = SHARES, "npy, memory"
+    parquet, small, early = "Parquet Snappy, memory", "npy, small files, S3", "torch.save, no fsync"
+    found = {
+        "from memory, consumers of Parquet wait longer for decoding than for bytes":
+            more(result, (parquet, on_decoding), (parquet, on_bytes)),
+        "from memory, consumers of npy compute for more of their time than those of Parquet":
+            more(result, (raw, used), (parquet, used)),
+        "over the link, consumers of Parquet compute for more of their time than those of npy":
+            more(result, (f"Parquet Snappy, {OVER_LINK}", used), (f"npy, {OVER_LINK}", used)),
+        "many small files: consumers of S3 wait longer for bytes than for decoding":
+            more(result, (small, on_bytes), (small, on_decoding)),
+        "torch.save without fsync ends earlier": claims.holds(saved[early].verdict, ["faster"]),
+    }  # fmt: skip
+    return claims.lines(found)
+
+
+def rates(result: Result) -> Table:
+    """Return a row per library: the rates of writing a checkpoint and of reading it back."""
+    variants = [one for one in result.record.points[-1].variants if one.metrics]
+    rows = [[one.name, *(one.metrics.get(name) for name in ("write_gib_per_s", "read_gib_per_s"))] for one in variants]
+    return Table("Rates of checkpoints", ["variant", "write, GiB/s", "read back, GiB/s"], rows)

@@ -1,8 +1,7 @@
 """A link of known bandwidth: real, in a network namespace of our own, where that is permitted; else modelled.
 
 The kernel enforces the bandwidth (`tc`, token bucket) on the loopback of a namespace in which server and client run.
-Delay is always modelled, as requests × round trip.
-"""
+Delay is always modelled, as requests × round trip."""
 
 import ctypes
 import functools
@@ -14,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from kit.common import parameters
-from kit.common.services import Service, listens
+from kit.common.services import Service
 from kit.errors import UserError
 from kit.machine.capabilities import Missing
 
@@ -23,11 +22,10 @@ BURST = 80_000
 over 10 Mbit/s takes no time."""
 REMEDY = "run as root on Linux with iproute2 and util-linux, in a container with --cap-add=SYS_ADMIN,NET_ADMIN"
 
+NAMESPACE = "/proc/{}/ns/net"
+"""The network namespace of a process, by its id."""
 _CLONE_NEWNET = 0x40000000
-_SHAPED = (
-    "ip link set lo up && tc qdisc add dev lo root tbf rate {rate}kbit burst {burst}b latency 200ms mtu 70000"
-    " && touch shaped && exec sleep infinity"
-)
+_SHAPED = 'ip link set lo up && tc qdisc add dev lo root tbf rate {}kbit burst {}b latency 200ms mtu 70000 && exec "$@"'
 
 
 def transfer_s(size_bytes: float, requests: float, mbit_per_s: float, rtt_ms: float = 0.0) -> float:
@@ -35,45 +33,18 @@ def transfer_s(size_bytes: float, requests: float, mbit_per_s: float, rtt_ms: fl
     return size_bytes * 8 / (parameters.positive(mbit_per_s, "mbit_per_s") * 1e6) + requests * rtt_ms / 1e3
 
 
-class Namespace(Service):
-    """A network namespace with a loopback of this bandwidth, both directions together. It ends with this process,
-    however that ends: the kernel removes a namespace with the last process in it."""
-
-    def __init__(self, mbit_per_s: float) -> None:
-        rate = round(1000 * parameters.at_least(mbit_per_s, 0.1, "mbit_per_s", most=100_000))
-        command = ["unshare", "--net", "sh", "-c", _SHAPED.format(rate=rate, burst=BURST)]
-        super().__init__(f"link of {mbit_per_s:g} Mbit/s", command, ready=lambda _: (self.folder / "shaped").exists())
-
-    def start(self) -> "Namespace":
-        """Create the namespace. Raise `UserError` with the remedy where that is not permitted."""
-        try:
-            super().start()
-        except UserError as error:
-            raise UserError(f"there is no network namespace: {str(error).rpartition('; ')[2]}; {REMEDY}") from None
-        return self
-
-    __enter__ = start
-
-    @property
-    def path(self) -> str:
-        """The namespace's file, for `enter` in any process of this machine."""
-        return f"/proc/{self.pid}/ns/net"
-
-    def command(self, command: Sequence[str]) -> list[str]:
-        """Return a command that runs this one within, for a `Service`, whose `ready` is `listens`."""
-        return ["nsenter", f"--net={self.path}", "--", *command]
-
-    def listens(self, port: int) -> bool:
-        """Return whether something within listens on this port."""
-        return within(self.path, functools.partial(listens, port))
+def shaped(command: Sequence[str], mbit_per_s: float) -> list[str]:
+    """Return a command, for a `Service`, that runs this one in a network namespace of its own, whose loopback has this
+    bandwidth, both directions together. The kernel removes a namespace with the last process in it."""
+    rate = round(1000 * parameters.at_least(mbit_per_s, 0.1, "mbit_per_s", most=100_000))
+    return ["unshare", "--net", "sh", "-c", _SHAPED.format(rate, BURST), "sh", *command]
 
 
 def enter(path: str) -> None:
     """Move the calling thread, and those that it starts later, into a namespace; an empty path does nothing.
 
     Threads that run already stay where they are: enter before a library opens its connections. Raise `UserError` where
-    that is not permitted, or the namespace has ended.
-    """
+    that is not permitted, or the namespace has ended."""
     try:
         with open(path or os.devnull) as file:
             if path and ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _CLONE_NEWNET):
@@ -105,9 +76,11 @@ def measured_mbit_per_s(size_bytes: int = 1 << 28) -> float:
 def shaping_permitted() -> Literal[True] | Missing:
     """Return True where a namespace can be created, shaped and entered, which is tried once; else why not, and the
     remedy. Test it by `is True`: `Missing` is not empty."""
+    link = Service("a link", shaped(["sh", "-c", "touch shaped && exec sleep infinity"], 100),
+                   ready=lambda _: (link.folder / "shaped").exists())  # fmt: skip
     try:
-        with Namespace(100) as namespace:
-            within(namespace.path, lambda: None)
+        with link.start():
+            within(NAMESPACE.format(link.pid), lambda: None)
     except UserError as error:
-        return Missing(str(error).removesuffix(f"; {REMEDY}"), REMEDY)
+        return Missing(f"there is no network namespace: {str(error).rpartition('; ')[2]}", REMEDY)
     return True

