@@ -185,11 +185,11 @@ def on_cluster(address: str) -> dict[str, tuple[Callable[..., Setup], tuple]]:
 
 ENGINES = {
     "pandas": (pandas, ()), "Polars": (polars, ()), "DuckDB": (duckdb, ()), "Dask": (dask, ()),
-    "PySpark": (pyspark, "pyspark"), "Sail": (sail, "pysail"), "cuDF": (cudf, "cudf"),
+    "Sail": (sail, "pysail"), "PySpark": (pyspark, "pyspark"), "cuDF": (cudf, "cudf"),
     "cudf.pandas": (cudf_pandas, "cudf.pandas"), "Polars on GPU": (polars_gpu, "polars gpu"),
     "Dask-cuDF": (dask_cudf, "dask-cudf"),
 }  # fmt: skip
-"""Name → the engine, and the capabilities that it requires."""
+"""Name → the engine, and the capabilities that it requires. The JVM comes late: it may take half of the free memory."""
 
 
 def asked(idiom: ModuleType, question: str, tables: Tables, load: Callable[[str], Any], **given: Any) -> Callable:
