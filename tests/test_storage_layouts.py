@@ -1,6 +1,7 @@
 """Storage's layouts: tables equal after each round trip, whole or absent whoever is killed, counted and checked."""
 
 import datetime
+import json
 import os
 import signal
 import subprocess
@@ -345,3 +346,28 @@ def test_results_become_figures(odd, places, cache, server):
     assert chart.draw(figures.cost(uncounted, places, [1, 0, 0, 0], 1000))
     text = figures.claim(result, None, files, found)
     assert text.count("\n") == 3 and "modelled" in text and "by day, one day" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"selections": []}, "number of selections=0 is not allowed; give a number of at least 1"),
+        ({"codecs": []}, "number of codecs=0 is not allowed"),
+        ({"bandwidths": []}, "number of bandwidths=0 is not allowed"),
+        ({"prices": [1.0, 2.0]}, "number of prices=2 is not allowed; give a number of at least 4"),
+        ({"codecs": ["zstd x"]}, "codec 'zstd x' is unknown; did you mean 'zstd 3'"),
+        ({"data": "flights x"}, "has no number of rows; give e.g. 'flights 20000'"),
+        ({"partition_by": ["dya"]}, "partition_by='dya' is unknown; did you mean 'day'"),
+        ({"url": "http://host/x"}, "is no address of a bucket; give e.g. s3://"),
+        ({"url": "s3://A:B@b?endpoint=http://127.0.0.1:1"}, "s3://b/.* can't be used: the server does not answer"),
+    ],
+)
+def test_06_storage_refuses_what_it_cannot_use(given, sentence):
+    """Each mistake ends the notebook before anything is measured, by one sentence, for which `kit run` exits with 2."""
+    cells = json.loads((ROOT / "notebooks/06_storage.ipynb").read_text())["cells"]
+    parameters, *code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    exec(parameters, names := {})
+    names |= {"data": "flights 300"} | given
+    with pytest.raises(UserError, match=sentence):
+        for source in code:
+            exec(source, names)
