@@ -21,7 +21,7 @@ from kit.techniques.caching import traces
 from kit.techniques.caching.policies import POLICIES
 from kit.techniques.quantization.catalog import ENGINES
 from kit.techniques.storage import readers
-from kit.techniques.storage.batches import FORMATS
+from kit.techniques.storage.training import FORMATS
 from kit.techniques.training import strategies
 from kit.techniques.tuning import fixed_budget, samplers, workload
 
