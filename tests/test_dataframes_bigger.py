@@ -141,7 +141,7 @@ def test_each_end_costs_only_its_variant(many_groups, capfd):
     result.add(figures.within_bound(result, 0.25))
     answer = recommendation.of(result.record)
     assert answer.headline == "DuckDB and roomy finish 2× the bound of 0.25 GiB"
-    assert answer.evidence.endswith("; pandas no size; wrong no size")
+    assert answer.evidence.endswith("; pandas finishes no size; wrong finishes no size")
     assert found["roomy"].state == "measured" and found["roomy"].check.state == "passed"
     assert found["roomy"].metrics["spilled_mib"] == 0 < found["DuckDB"].metrics["spilled_mib"]
     memory = found["DuckDB"].memory

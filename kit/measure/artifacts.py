@@ -26,7 +26,7 @@ _IN_JUPYTER = """<style>
 
 MOST_ROWS = 200
 """Rows of a table that are shown."""
-LONG = 30
+LONG = 24
 """Longer cells break their lines."""
 
 

@@ -93,6 +93,6 @@ def within_bound(result: Result, bound_gib: float) -> Table:
     only, verb = "Only " * (len(through) == 1 < len(done)), "finish" if len(through) > 1 else "finishes"
     times = [f"{formatting.label(one)} takes {formatting.duration(one.median_s)}" for one in through]
     rest = {name: f"up to {size / bound_gib:.3g}×" if size else "no size" for name, size in done.items()}
-    others = [f"{name} {ended}" for name, ended in rest.items() if done[name] < point.size]
+    others = [f"{name} finishes {end}" for name, end in rest.items() if done[name] < point.size]
     headline = f"{only}{names} {verb} {largest}"
     return recommendation.answers({f"What finishes {largest}?": f"{headline}: {'; '.join([*times, *others])}"})
