@@ -305,12 +305,13 @@ def test_a_killed_upload_is_not_whole_and_is_made_again(odd, tmp_path):
     assert url.split("@")[0] not in repr(read)
 
 
-FLIPS = [(1e6, 0.08, 100), (1e6, -1, float("inf")), (-1e6, 0.1, 0), (-1, -0.1, 0)]
+FLIPS = [(1e6, 0.08, 100), (1e6, -1, float("inf")), (-1e6, 0.1, 0), (-1e6, -0.08, -100)]
 
 
 @pytest.mark.parametrize(("saved", "slower", "below"), FLIPS)
 def test_where_the_answer_flips(saved, slower, below):
-    """A megabyte less and 80 ms more pay below 100 Mbit/s; smaller and faster at any, larger and slower at none."""
+    """A megabyte less and 80 ms more pay below 100 Mbit/s; smaller and faster at any, larger and slower at none;
+    a megabyte more and 80 ms less above 100 Mbit/s."""
     assert figures.flip(saved, slower) == pytest.approx(below)
 
 
@@ -359,6 +360,7 @@ def test_results_become_figures(odd, places, cache, server):
         ({"data": "flights x"}, "has no number of rows; give e.g. 'flights 20000'"),
         ({"partition_by": ["dya"]}, "partition_by='dya' is unknown; did you mean 'day'"),
         ({"url": "http://host/x"}, "is no address of a bucket; give e.g. s3://"),
+        ({"partition_by": ["date"]}, "'one key' needs a column of your table"),
         ({"url": "s3://A:B@b?endpoint=http://127.0.0.1:1"}, "s3://b/.* can't be used: the server does not answer"),
     ],
 )

@@ -189,7 +189,7 @@ def test_the_servers_counter_is_the_proof_of_s3(tmp_path):
         for pid, state in ((bucket.pid, "verified"), (idle.pid, "fell back")):
             storage = training.Storage(opened, served=dataclasses.replace(bucket, pid=pid))
             proof = training.fed("npy", 2, 0.001, storage)(1).execution_proof()
-            assert proof.state == state and proof.facts["gets"] == 2
+            assert proof.state == state and proof.facts["GETs"] == 2
 
 
 def test_a_share_above_its_bound_needs_enough_rounds():

@@ -83,6 +83,6 @@ def on_disk(name: str, mib: float, folder: Path, *, flush: bool = True) -> Setup
         save()
         wrote = (psutil.disk_io_counters().write_bytes - before.write_bytes) / 2**20 if before else 0
         state, note = ("unverified", "no disk counted it") if flush and wrote < mib else ("verified", "")
-        return ExecutionProof(state=state, note=note, facts={"disks_wrote_mib": round(wrote, 1), "flushed": flush})
+        return ExecutionProof(state=state, note=note, facts={"disks wrote": f"{wrote:.1f} MiB", "flushed": flush})
 
     return Setup(call, proof, partial(path.unlink, missing_ok=True), peak=peak if flush else None)

@@ -23,11 +23,11 @@ PRICES = ("GB-month", "1,000 PUT or LIST", "1,000 GET", "GB of egress")
 
 
 def flip(saved_bytes: float, slower_s: float) -> float:
-    """Return the bandwidth, Mbit/s, below which a file that is smaller and slower to decode is read in less time: 0 if
-    it never is, infinity if it always is."""
-    if slower_s <= 0 or saved_bytes <= 0:
+    """Return the bandwidth, Mbit/s, below which a file that is smaller and slower to decode is read in less time;
+    negative: above which a larger and faster one is; 0: neither, infinity: smaller and faster."""
+    if saved_bytes * slower_s <= 0:
         return math.inf if slower_s <= 0 <= saved_bytes else 0.0
-    return saved_bytes * 8e-6 / slower_s
+    return math.copysign(saved_bytes * 8e-6 / slower_s, saved_bytes)
 
 
 def flips(result: Result, written: Mapping[str, Written]) -> dict[str, list[float]]:
@@ -48,12 +48,12 @@ def codecs(result: Result, written: Mapping[str, Written]) -> Table:
         below, *ends = map(_rate, found[name]) if name in found else ["—"]
         one, between = written[name], " to ".join(dict.fromkeys(ends))
         rows.append([name, one.mib, one.seconds, result[name].seconds, below, between])
-    columns = ["codec", "MiB", "write s, once", "read s, loopback", "read in less time below", "95 % range"]
+    columns = ["codec", "MiB", "write s, once", "read s, loopback", "in less time than baseline", "95 % range"]
     return Table("Size next to time, and where the answer flips (modelled)", columns, rows)
 
 
-def _rate(mbit_per_s: float) -> str:
-    return {0.0: "never", math.inf: "any bandwidth"}.get(mbit_per_s) or f"{number(mbit_per_s)} Mbit/s"
+def _rate(at: float) -> str:
+    return {0.0: "never", math.inf: "always"}.get(at) or f"{'below' if at > 0 else 'above'} {number(abs(at))} Mbit/s"
 
 
 def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result | None = None) -> Chart:
@@ -85,12 +85,10 @@ def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result
 def layouts(results: Mapping[str, Result], written: Mapping[str, Written]) -> Table:
     """Return a row per selection and layout: seconds, requests, and bytes that the server sent, also as their share of
     the one file. results: by selection."""
-    rows = []
+    rows, kinds = [], ("gets", "lists", "sent_mib", "read_s")
     for selection, result in results.items():
         for one in result.record.points[-1].variants:
-            gets, lists, sent, read_s = (
-                _cost(result, one.name, kind) for kind in ("gets", "lists", "sent_mib", "read_s")
-            )
+            gets, lists, sent, read_s = (_cost(result, one.name, kind) for kind in kinds)
             share = percent(sent / written["one file"].mib) if sent else "—"
             counts = [count if count is None else int(count) for count in (gets, lists)]
             rows.append([selection, one.name, one.median_s or read_s, *counts, sent, share, one.verdict])
@@ -121,7 +119,7 @@ def cost(results: Mapping[str, Result], written: Mapping[str, Written], prices: 
         parts["egress"].append(mib * gigabyte * egress)
     series = [Series(part, [*counted], values, style="modelled") for part, values in parts.items()]
     listed = ", ".join(f"{price:g} per {unit}" for price, unit in zip(prices, PRICES, strict=True))
-    title = f"Cost a month of {reads:,} reads, by layout (modelled, lower is better)"
+    title = f"Monthly cost of {reads:,} reads, by layout (modelled, lower is better)"
     return Chart(title, "layout", "cost", series, "stacked", note=f"Reads: {', '.join(results)}. Prices: {listed}.")
 
 
@@ -132,9 +130,9 @@ def claim(result: Result, shaped: Result | None, written: Mapping[str, Written],
         verdict = shaped.at(least)["zstd 3"].verdict
         parts[f"zstd 3 over {least} Mbit/s, measured: {verdict}"] = claims.holds(verdict, ["faster"])
     elif ends := flips(result, written).get("zstd 3"):
-        held = [end > least for end in ends]
-        text = f"zstd 3 over {least} Mbit/s, modelled: read in less time below {_rate(ends[0])}"
-        parts[text] = held[0] if len(set(held)) == 1 else None
+        held = {end > least or -least < end < 0 for end in ends}
+        text = f"zstd 3 over {least} Mbit/s, modelled: read in less time: {_rate(ends[0])}"
+        parts[text] = held.pop() if len(held) == 1 else None
     pairs = [result.paired(name, to="none") for name in result if name != "none"] if "none" in result else []
     parts["over loopback no codec is faster than none"] = claims.none(p.verdict if p else "inconclusive" for p in pairs)
     found = {(of, name): _cost(results[of], name, "sent_mib") or 0 for of in results for name in results[of]}

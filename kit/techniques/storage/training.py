@@ -212,8 +212,8 @@ def fed(name: str, count: int, step_s: float, storage: Storage) -> Callable[[int
             disk.drop_cached(cold)
             size, costs = servers.counted(storage.served, lambda: sum(len(fetch(key)) for key in every))
             counter = "sent_mib" if storage.served.log else "disk_mib"
-            found = {name: costs[name] for name in ("gets", counter) if name in costs}
-            facts = {"files": len(every), "read_mib": size / 2**20} | found
+            facts = {"files": len(every), "read": f"{size / 2**20:.2f} MiB"}
+            facts |= {"GETs": costs["gets"], "sent": f"{costs.get(counter, 0):.2f} MiB"} if storage.served.log else {}
             if (cold or storage.served.log) and costs.get(counter, 0) < size / 2**20:
                 return fell_back("the page cache, or a file system in memory", **facts)
             return verified(**facts)
