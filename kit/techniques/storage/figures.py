@@ -72,9 +72,9 @@ def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result
         found = [
             (size, *(1 / each for each in (one.speedup, *one.interval[::-1]))) for size, one in points if one.interval
         ]
-        series += [Series(f"{name}, shaped", *map(list, zip(*found, strict=True)))] if found else []
+        series += [Series(name, *map(list, zip(*found, strict=True)))] if found else []
     best = [f"{min(names, key=lambda name, at=at: read_s(name, at))} at {at:,}" for at in (10, 100, 1000, 10_000)]
-    note = f"Modelled: the read over loopback + bytes ÷ bandwidth. Least time: {', '.join(best)} Mbit/s. "
+    note = f"Modelled: the read over loopback + bytes ÷ bandwidth. Least modelled time: {', '.join(best)} Mbit/s. "
     if errors:
         note += f"Predicted times are off by {100 * min(errors):+.0f} to {100 * max(errors):+.0f} % at shaped links. "
     note += f"Loopback carries {number(measured_mbit_per_s())} Mbit/s here."
@@ -92,7 +92,7 @@ def layouts(results: Mapping[str, Result], written: Mapping[str, Written]) -> Ta
             share = percent(sent / written["one file"].mib) if sent else "—"
             counts = [count if count is None else int(count) for count in (gets, lists)]
             rows.append([selection, one.name, one.median_s or read_s, *counts, sent, share, one.verdict])
-    columns = ["what is read", "layout", "s", "GETs", "LISTs", "MiB sent", "of the one file", "verdict"]
+    columns = ["what is read", "layout", "seconds", "GETs", "LISTs", "MiB sent", "of the one file", "verdict"]
     return Table("Layouts by what is read, as the server counted", columns, rows, "Bytes with listings and headers.")
 
 
