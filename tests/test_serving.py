@@ -63,7 +63,7 @@ def test_each_server_gives_the_models_answers_and_refuses_bad_bodies(name):
         assert result.state == "passed", result.note
         assert all(fault.survived for fault in faults.bad_requests(server)), faults.bad_requests(server)
         assert len(server.replicas) <= PLANS[name].replicas and server.mixed_up == 0
-        port = server.deployment.port
+        port = server.port
     assert gone(port)
 
 
@@ -128,13 +128,12 @@ def test_a_cache_is_unmasked(tmp_path):
     """A server that remembers answers gives the right ones, and is rejected: a repeated request is faster."""
     (tmp_path / "caching_server.py").write_text(CACHING)
 
-    def start(plan, environment):
+    def start(plan, environment, stack):
         path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
         command = [sys.executable, "-m", "uvicorn", "caching_server:app", "--port", "{port}", "--log-level", "warning"]
         environment = environment | {"PYTHONPATH": path}
-        return deploy.Deployment(
-            [services.Service("caching", command, ready=deploy.answers, environment=environment, start_s=60).start()]
-        )
+        server = services.Service("caching", command, ready=deploy.answers, environment=environment, start_s=60)
+        return stack.enter_context(server).start().port
 
     with Served(Plan(start), ASKED) as server:
         result = checks.same_answers(server.answer(), None)
@@ -235,7 +234,7 @@ KILLED = """
 import sys
 from kit.techniques.serving import deploy, variants
 server = variants.Served(deploy.Plan(deploy.uvicorn, 2), variants.Asked("small", 0.1, 0.9))
-print(server.deployment.port, flush=True)
+print(server.port, flush=True)
 while True:
     server.offer(40, 400)
 """
@@ -330,7 +329,7 @@ def test_a_pod_answers_with_the_digest_of_its_image(tmp_path):
     with Served(containers.plan(tmp_path / "image", "small"), ASKED) as server:
         server.offer(20, 20)
         assert checks.same_answers(server.answer(), None).state == "passed"
-        facts, port = server.proof().facts, server.deployment.port
+        facts, port = server.proof().facts, server.port
         assert facts["image"] == Path(tmp_path / "image/digest").read_text()[:19] and facts["threads"] > 0
     assert gone(port) and not containers.processes(port)
 

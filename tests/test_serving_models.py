@@ -33,11 +33,11 @@ def test_the_rule_of_the_autoscaler():
 def test_a_replay_waits_before_it_removes():
     """Replicas come a period and their start after the load, and go only once the stabilisation window has passed."""
     offered = [10.0] * 4 + [70.0] * 8 + [10.0] * 40
-    found = autoscaling.replay(offered, [12.0 * count for count in range(1, 9)], target=10)
-    assert found.replicas[:8] == [1, 1, 1, 1, 1, 5, 7, 7] and found.replicas[12:31] == [7] * 19
-    assert found.replicas[-1] == 1 and found.overloaded == pytest.approx(2 * 70 / sum(offered))
-    late = autoscaling.replay(offered, found.capacity[:1] * 8, 10, startup_s=31, stabilisation_s=0)
-    assert late.replicas[4:10] == [1, 1, 1, 1, 5, 7] and sum(late.replicas) < sum(found.replicas)
+    found, overloaded = autoscaling.replay(offered, [12.0 * count for count in range(1, 9)], target=10)
+    assert found[:8] == [1, 1, 1, 1, 1, 5, 7, 7] and found[12:31] == [7] * 19
+    assert found[-1] == 1 and overloaded == pytest.approx(2 * 70 / sum(offered))
+    late, _ = autoscaling.replay(offered, [12.0] * 8, 10, startup_s=31, stabilisation_s=0)
+    assert late[4:10] == [1, 1, 1, 1, 5, 7] and sum(late) < sum(found)
     with pytest.raises(UserError, match="at least one period"):
         autoscaling.replay([], [1.0], 10)
 

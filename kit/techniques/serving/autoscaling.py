@@ -3,7 +3,6 @@
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kit.common.parameters import at_least, positive
 from kit.errors import UserError
@@ -11,21 +10,6 @@ from kit.errors import UserError
 PERIOD_S = 15.0
 TOLERANCE = 0.1
 """Defaults of the HorizontalPodAutoscaler: how often it decides, and how far from 1 the ratio must be."""
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A simulated replay, per period: requests per second offered, replicas that were ready, and their capacity."""
-
-    offered: list[float]
-    replicas: list[int]
-    capacity: list[float]
-
-    @property
-    def overloaded(self) -> float:
-        """Share of the requests that arrived in a period with more load than capacity."""
-        over = sum(rate for rate, most in zip(self.offered, self.capacity, strict=True) if rate > most)
-        return over / sum(self.offered)
 
 
 def desired(replicas: int, metric: float, target: float) -> int:
@@ -44,8 +28,9 @@ def replay(
     *,
     stabilisation_s: float = 300.0,
     startup_s: float = 0.0,
-) -> Replay:
-    """Return which replicas the rule would have had ready under a load.
+) -> tuple[list[int], float]:
+    """Return how many replicas the rule would have had ready in each period of a load, simulated, and the share of the
+    requests that arrived in a period with more load than capacity.
 
     offered: requests per second in each period of 15 s. capacity: requests per second that 1, 2, … replicas carry
     within the bound, measured or modelled; as many replicas are allowed. target: requests per second and replica. The
@@ -64,4 +49,5 @@ def replay(
         recent.append(desired(now, rate / now, target))
         raised = min(recent[-1], max(2 * now, now + 4))
         wanted.append(min(max(1, raised if recent[-1] > now else min(now, max(recent))), len(capacity)))
-    return Replay(list(offered), ready, [capacity[count - 1] for count in ready])
+    over = sum(rate for rate, count in zip(offered, ready, strict=True) if rate > capacity[count - 1])
+    return ready, over / sum(offered)

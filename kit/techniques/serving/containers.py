@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 
@@ -18,20 +18,12 @@ import psutil
 from kit.common import services
 from kit.common.services import Service
 from kit.errors import UserError
-from kit.techniques.serving.deploy import Deployment, Plan, answers, refusal
+from kit.techniques.serving.deploy import Plan, answers, refusal
 
 REMEDY = "apt-get install podman buildah runc, and run as root"
 BUILD_S = 300.0
 RELEASE = "1.37"
 """Of Kubernetes, whose schema the manifests are validated against."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image. folder: of its private storage; digest: of the image."""
-
-    folder: Path
-    digest: str
 
 
 @cache
@@ -50,16 +42,6 @@ def _probe() -> None:
         _once("probe", folder)
 
 
-def build(folder: Path, model: str) -> Image:
-    """Return an image of `plain.py` with a model. folder: for the image and its storage.
-
-    No registry is needed: the image has this Python, and the modules and libraries that a server has loaded after its
-    first answer, at the same paths as here. Raise `UserError` if it can't be built.
-    """
-    _once("build", str(folder), sys.executable, **Plan(_pod, threads=1).environment(model))
-    return Image(folder, (folder / "digest").read_text().strip())
-
-
 def _script(*arguments: str) -> list[str]:
     return ["/bin/sh", str(Path(__file__).with_name("container.sh")), *arguments]
 
@@ -73,22 +55,24 @@ def _once(*arguments: str, **environment: str) -> None:
 
 def plan(folder: Path, model: str) -> Plan:
     """Return how the model is served in a pod of one container on the host's network, executed by `podman play kube`;
-    with the reason if it is to be skipped. folder: for the image."""
-    skip = why_not()
-    return Plan(partial(_pod, None if skip else build(folder, model)), skip=skip)
+    with the reason if it is to be skipped. folder: for the image and its storage.
+
+    No registry is needed: the image has this Python, and the modules and libraries that `plain.py` has loaded after its
+    first answer, at the same paths as here. Raise `UserError` if it can't be built.
+    """
+    found = Plan(partial(_pod, folder), skip=why_not())
+    if not found.skip:
+        _once("build", str(folder), sys.executable, **Plan(_pod, threads=1).environment(model))
+    return found
 
 
-def _pod(image: Image, plan: Plan, environment: dict[str, str]) -> Deployment:
-    run = _script("run", str(image.folder), "kit-serving-{port}")
+def _pod(folder: Path, plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
+    run = _script("run", str(folder), "kit-serving-{port}")
     service = Service("podman play kube", run, ready=answers, start_s=BUILD_S)
-    name, environment = f"kit-serving-{service.port}", environment | {"KIT_IMAGE": image.digest}
-    (image.folder / f"{name}.yaml").write_text(manifests(environment, "localhost/kit-serving", service.port, name)[0])
-    removed = partial(_once, "remove", str(image.folder), name)
-    try:
-        return Deployment([service.start()], removed)
-    except BaseException:
-        removed()
-        raise
+    name, environment = f"kit-serving-{service.port}", environment | {"KIT_IMAGE": (folder / "digest").read_text()}
+    (folder / f"{name}.yaml").write_text(manifests(environment, "localhost/kit-serving", service.port, name)[0])
+    stack.callback(_once, "remove", str(folder), name)
+    return stack.enter_context(service).start().port
 
 
 def processes(port: int) -> list[psutil.Process]:

@@ -5,6 +5,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kit.common import services
@@ -13,28 +14,8 @@ from kit.errors import UserError
 from kit.machine import fingerprint
 
 PAGES = "kit.techniques.serving.servers"
-START_S = 60.0
+START_S = 150.0  # Ray on a busy machine took one minute
 HAPROXY = ["haproxy"], "apt-get install haproxy"
-
-
-@dataclass
-class Deployment:
-    """A server that runs. services: its processes' parents, the one that answers last. closed: called after them."""
-
-    services: list[Service]
-    closed: Callable[[], None] | None = None
-
-    @property
-    def port(self) -> int:
-        """Where it answers on 127.0.0.1."""
-        return self.services[-1].port
-
-    def close(self) -> None:
-        """End all of it."""
-        for service in reversed(self.services):
-            service.close()
-        if self.closed:
-            self.closed()
 
 
 def answers(port: int) -> bool:
@@ -48,21 +29,17 @@ def answers(port: int) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a server is deployed. start: (plan, environment) → `Deployment`. batch: most samples per computation;
-    wait_ms: longest wait for them. threads: of each replica, which is a process that computes; 0: its share of the
-    cores. requires, skip: as of `Comparison.variant`."""
+    """How a server is deployed. start: (plan, environment, stack) → port of 127.0.0.1; the stack ends it. batch:
+    most samples per computation; wait_ms: longest wait for them. threads: of each replica, a process that computes; 0:
+    its share of the cores. requires, skip: as of `Comparison.variant`."""
 
-    start: Callable[["Plan", dict[str, str]], Deployment]
+    start: Callable[["Plan", dict[str, str], ExitStack], int]
     replicas: int = 1
     batch: int = 1
     wait_ms: float = 2.0
     threads: int = 0
     requires: tuple[str, ...] = ()
     skip: str = ""
-
-    def deploy(self, model: str) -> Deployment:
-        """Start the server with a model. Raise `UserError` if it does not answer."""
-        return self.start(self, self.environment(model))
 
     def environment(self, model: str) -> dict[str, str]:
         """Return the variables that a page of `servers/` reads."""
@@ -73,60 +50,65 @@ class Plan:
         return {f"KIT_{name}": str(value) for name, value in (wanted | {"WAIT_MS": self.wait_ms}).items()} | quiet
 
 
-def _python(environment: Mapping[str, str], *arguments: str, ready: Callable[[int], bool] = answers) -> Service:
-    command = [sys.executable, "-m", *arguments]
-    return Service(arguments[0], command, ready=ready, environment=environment, start_s=START_S).start()
+def _python(stack: ExitStack, environment, *arguments: str, ready=answers, python: str = sys.executable) -> int:
+    command = [python, "-m", *arguments]
+    service = Service(arguments[0], command, ready=ready, environment=environment, start_s=START_S)
+    return stack.enter_context(service).start().port
 
 
-def _uvicorn(environment: Mapping[str, str], page: str, *options: str) -> Service:
+def _uvicorn(stack: ExitStack, environment: Mapping[str, str], page: str, *options: str) -> int:
     quiet = ("--log-level", "warning", "--no-access-log")
-    return _python(environment, "uvicorn", f"{PAGES}.{page}:app", "--port", "{port}", *quiet, *options)
+    return _python(stack, environment, "uvicorn", f"{PAGES}.{page}:app", "--port", "{port}", *quiet, *options)
 
 
-def uvicorn(plan: Plan, environment: dict[str, str]) -> Deployment:
+def uvicorn(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
     """Uvicorn with `plain.py`, or with `batched.py` where samples are to be batched."""
     workers = ("--workers", str(plan.replicas)) if plan.replicas > 1 else ()
-    return Deployment([_uvicorn(environment, "batched" if plan.batch > 1 else "plain", *workers)])
+    return _uvicorn(stack, environment, "batched" if plan.batch > 1 else "plain", *workers)
 
 
-def granian(plan: Plan, environment: dict[str, str]) -> Deployment:
+def granian(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
     """Granian, a server in Rust, with the same application."""
     options = ("--interface", "asgi", "--port", "{port}", "--no-log", "--workers", str(plan.replicas))
-    return Deployment([_python(environment, "granian", *options, f"{PAGES}.plain:app")])
+    return _python(stack, environment, "granian", *options, f"{PAGES}.plain:app")
 
 
-def litserve(plan: Plan, environment: dict[str, str]) -> Deployment:
+def litserve(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
     """LitServe with its own workers."""
-    return Deployment([_python(environment, f"{PAGES}.with_litserve", "{port}")])
+    return _python(stack, environment, f"{PAGES}.with_litserve", "{port}")
 
 
-def mosec(plan: Plan, environment: dict[str, str]) -> Deployment:
+def mosec(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
     """mosec with its own workers."""
-    return Deployment([_python(environment, f"{PAGES}.with_mosec", "--port", "{port}", ready=services.listens)])
+    return _python(stack, environment, f"{PAGES}.with_mosec", "--port", "{port}", ready=services.listens)
 
 
-def haproxy(plan: Plan, environment: dict[str, str]) -> Deployment:
+def ray(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
+    """Ray Serve with its own replicas, on a cluster of this machine."""
+    return _python(stack, environment, f"{PAGES}.with_ray", "{port}")
+
+
+def bentoml(python: str, plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
+    """BentoML with its own workers, in an interpreter of its own that imports the kit, and no other package of here."""
+    environment = environment | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    options = ("--host", "127.0.0.1", "--port", "{port}")
+    return _python(stack, environment, "bentoml", "serve", f"{PAGES}.with_bentoml:Model", *options, python=python)
+
+
+def haproxy(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
     """Replicas as servers of their own behind haproxy. Raise `UserError` where it is not installed."""
     program = services.installed(*HAPROXY)
     settings = Path(__file__).with_name("servers").joinpath("haproxy.cfg").read_text(encoding="utf-8")
-    with ExitStack() as unfinished:
-        started = [unfinished.enter_context(_uvicorn(environment, "plain")) for _ in range(plan.replicas)]
-        settings += "".join(f"    server r{place} 127.0.0.1:{one.port}\n" for place, one in enumerate(started))
-        balancer = Service("haproxy", [program, "-db", "-f", "/dev/stdin"], stdin=settings, ready=answers)
-        started.append(unfinished.enter_context(balancer).start())
-        unfinished.pop_all()
-    return Deployment(started)
+    ports = [_uvicorn(stack, environment, "plain") for _ in range(plan.replicas)]
+    settings += "".join(f"    server r{place} 127.0.0.1:{port}\n" for place, port in enumerate(ports))
+    balancer = Service("haproxy", [program, "-db", "-f", "/dev/stdin"], stdin=settings, ready=answers)
+    return stack.enter_context(balancer).start().port
 
 
-def two_services(plan: Plan, environment: dict[str, str]) -> Deployment:
+def two_services(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
     """A service for features and one for the model, whose replicas are behind haproxy: each can be scaled alone."""
-    behind = haproxy(plan, environment | {"KIT_DECODED": "1"})
-    try:
-        front = _uvicorn(environment | {"KIT_NEXT": f"http://127.0.0.1:{behind.port}"}, "features")
-    except BaseException:
-        behind.close()
-        raise
-    return Deployment([*behind.services, front])
+    behind = haproxy(plan, environment | {"KIT_DECODED": "1"}, stack)
+    return _uvicorn(stack, environment | {"KIT_NEXT": f"http://127.0.0.1:{behind}"}, "features")
 
 
 def refusal(call: Callable[..., object], *arguments: object) -> str:
@@ -138,9 +120,12 @@ def refusal(call: Callable[..., object], *arguments: object) -> str:
     return ""
 
 
-def plans(workers: int, batch: int) -> dict[str, Plan]:
-    """Return how each server is deployed, by name. workers: replicas where there are several; batch: see `Plan`."""
-    no_haproxy = refusal(services.installed, *HAPROXY)
+def plans(workers: int, batch: int, python: str = "") -> dict[str, Plan]:
+    """Return how each server is deployed, by name. workers: replicas where there are several; batch: see `Plan`;
+    python: the folder of an environment that has BentoML."""
+    no_haproxy, python = refusal(services.installed, *HAPROXY), f"{python}/bin/python" if python else ""
+    remedy = "make an environment for it as in docs/techniques/serving.md, and give it by python="
+    no_bentoml = refusal(services.installed, [python], remedy) if python else f"it wants other packages; {remedy}"
     return {
         "FastAPI": Plan(uvicorn),
         "FastAPI, 1 thread": Plan(uvicorn, threads=1),
@@ -150,6 +135,8 @@ def plans(workers: int, batch: int) -> dict[str, Plan]:
         "granian": Plan(granian, workers, requires=("granian",)),
         "LitServe": Plan(litserve, workers, requires=("litserve",)),
         "mosec": Plan(mosec, workers, requires=("mosec",)),
+        "Ray Serve": Plan(ray, workers, requires=("ray.serve",)),
+        "BentoML": Plan(partial(bentoml, python), workers, skip=no_bentoml),
         "haproxy": Plan(haproxy, workers, skip=no_haproxy),
         "two services": Plan(two_services, workers, skip=no_haproxy),
     }

@@ -8,9 +8,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,28 +94,27 @@ def refused(asked: Asked) -> list[Fault]:
         np.savez(Path(folder, "cut.npz"), x=np.zeros((1, 2), np.float32))
         command = [sys.executable, "-m", "uvicorn", f"{PAGES}.plain:app", "--port", str(taken.getsockname()[1])]
         on_it = Service("uvicorn", command, environment=Plan(uvicorn).environment(asked.model))
-        damaged = partial(Plan(uvicorn).deploy, f"{folder}/cut.onnx")
-        causes = {"port in use": on_it.start, "model that does not load": damaged}
-        reasons = {name: refusal(lambda start=start: start().close()) for name, start in causes.items()}
+        damaged = Plan(uvicorn).environment(f"{folder}/cut.onnx")
+        with ExitStack() as stack:
+            reasons = {
+                "port in use": refusal(stack.enter_context(on_it).start),
+                "model that does not load": refusal(uvicorn, Plan(uvicorn), damaged, stack),
+            }
     return [Fault(name, bool(why), f"… {why[-120:]}" if why else "it started") for name, why in reasons.items()]
 
 
 def bad_requests(served: Served) -> list[Fault]:
     """Send a body that is too large, one that is malformed, and go before the answers come."""
-    statuses = [status(served, body) for body in (bytes(protocol.LARGEST_BODY + 8), b"\x00")]
+    sent = [bytes(protocol.LARGEST_BODY + 8)], [b"\x00"], served.bodies[:1]
+    statuses = [int(load.closed(served.url, body, headers=HEADERS).status[0]) for body in sent[:2]]
     head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(served.bodies[0])}\r\n\r\n".encode()
     for _ in range(20):
-        with socket.create_connection(("127.0.0.1", served.deployment.port)) as client:
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.sendall(head + served.bodies[0])
-    statuses.append(status(served, served.bodies[0]))
+    statuses.append(int(load.closed(served.url, sent[2], headers=HEADERS).status[0]))
     names, allowed = ("body too large", "malformed body", "20 clients gone, then a request"), (4, 4, 2)
     found = zip(names, statuses, allowed, strict=True)
     return [Fault(name, status // 100 == hundreds, f"status {status}") for name, status, hundreds in found]
-
-
-def status(served: Served, body: bytes) -> int:
-    """Return the status of a request."""
-    return int(load.closed(served.url, [body], headers=HEADERS).status[0])
 
 
 def every(asked: Asked, rate: float, plan: Plan) -> list[Fault]:

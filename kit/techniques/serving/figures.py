@@ -31,7 +31,7 @@ def capacity(result: Result, name: str, asked: Asked) -> load.Capacity:
 
 def capacities(result: Result, asked: Asked, price_per_hour: float = 0.0) -> Table:
     """Return a row per server: its capacity in the rounds and in all rounds together, and what it costs."""
-    rows, bound = [], f"p{100 * asked.percentile:g} ≤ {1e3 * asked.bound_s:g} ms"
+    rows = []
     for variant in result.record.points[-1].variants:
         rate, proof = variant.metrics.get("requests_per_s"), variant.execution_proof
         if rate and proof and proof.costs:
@@ -42,7 +42,7 @@ def capacities(result: Result, asked: Asked, price_per_hour: float = 0.0) -> Tab
             rows.append([variant.name, rate, *ends, *costs, proof.facts["threads"], price])
     columns = ["server", "requests/s", "holds at", "fails at", "mean batch", "queue ms", "cold start s", "MiB/replica"]
     return Table(
-        f"Capacity at {bound}, and its costs", [*columns, "threads", "price per million"], rows,
+        f"Capacity at {asked.bound}, and its costs", [*columns, "threads", "price per million"], rows,
         "Requests/s: median over the rounds of the rate that crosses the bound. Holds, fails: the loads of all rounds "
         "together, at 99 % confidence (MLPerf's early stopping), where requests that wait together count as fewer. "
         "Batch and queue: as the server saw them. MiB: proportional set size (PSS).",
@@ -80,7 +80,7 @@ def replicas(result: Result, workers: int, asked: Asked, service_s: np.ndarray) 
         interval = f"95 % CI {low:.1f}–{high:.1f}" if low else "too few rounds for an interval"
         notes.append(f"{workers} replicas of one thread carry {ratio:.1f}× as much as one ({interval}).")
     return Chart(
-        f"Capacity by replicas at p{100 * asked.percentile:g} ≤ {1e3 * asked.bound_s:g} ms", "replicas",
+        f"Capacity by replicas at {asked.bound}", "replicas",
         "requests per second", [Series("queue model", counts, modelled, style="modelled"),
          *([Series("measured", list(measured), list(measured.values()))] if measured else [])], note=" ".join(notes),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,9 +51,15 @@ class Asked:
     peak: float = float("inf")
     log: Path | None = None
 
+    @property
+    def bound(self) -> str:
+        """In words: "p99 ≤ 20 ms"."""
+        return f"p{100 * self.percentile:g} ≤ {1e3 * self.bound_s:g} ms"
 
-class Served:
-    """A server under load, and what its answers showed. cold_start_s: from its start to the first answers."""
+
+class Served(AbstractContextManager):
+    """A server under load, on `port` of 127.0.0.1 until `close`, and what its answers showed. cold_start_s: from its
+    start to the first answer."""
 
     def __init__(self, plan: Plan, asked: Asked, name: str = ""):
         self.plan, self.asked, self.name, model = plan, asked, name, models.opened(asked.model)
@@ -64,20 +71,15 @@ class Served:
         self.rates = [rate for rate in asked.rates if rate <= asked.peak / 2] or list(asked.rates[:1])
         self.timeout_s = max(2.0, 20 * asked.bound_s)
         start = time.perf_counter()
-        self.deployment = plan.deploy(asked.model)
-        self.url = f"http://127.0.0.1:{self.deployment.port}/predict"
-        try:
+        with ExitStack() as stack:
+            self.port = plan.start(plan, plan.environment(asked.model), stack)
+            self.url = f"http://127.0.0.1:{self.port}/predict"
             load.closed(self.url, self.bodies[:1], headers=HEADERS)
-        except BaseException:
-            self.deployment.close()
-            raise
+            self.close = stack.pop_all().close
         self.cold_start_s = time.perf_counter() - start
 
-    def __enter__(self) -> "Served":
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.deployment.close()
+        self.close()
 
     def offer(self, rate: float, requests: int = 60, seed: int = 0) -> Load:
         """Offer requests that differ from those before, as long as there are `BODIES`."""
@@ -128,14 +130,15 @@ class Served:
     def latency(self, rate: float) -> Measurement:
         """Return the 90th percentile of the latency at one rate; a request without an answer counts as timed out."""
         self.loads += 1
-        found = self.offer(rate, load.requests_of(rate, self.asked.bound_s, 0.9, self.asked.bounds), seed=self.loads)
+        requests = max(60, load.requests_of(rate, self.asked.bound_s, 0.9, self.asked.bounds))
+        found = self.offer(rate, requests, seed=self.loads)
         return Measurement(min(self.timeout_s, found.percentile(0.9)), latencies(found), self.answer)
 
     def proof(self) -> ExecutionProof:
         """Return what ran, by the server's own answers and by /proc; fell back where batching did not engage."""
         answered = self.batches.total()
         if digest := max(self.images, default=""):  # a container's processes have other numbers inside
-            processes = containers.processes(self.deployment.port)
+            processes = containers.processes(self.port)
         else:
             processes = [psutil.Process(pid) for pid in self.replicas if psutil.pid_exists(pid)]
         replicas, limit = max(1, len(self.replicas)), f"{self.asked.peak:,.0f} requests/s"
@@ -164,7 +167,7 @@ def variant(plan: Plan, name: str) -> Callable[..., Setup]:
     def under_load(asked: Asked, rate: float | None = None) -> Setup:
         served = Served(plan, asked, name)
         call = served.capacity if rate is None else partial(served.latency, rate)
-        return Setup(call, served.proof, served.deployment.close)
+        return Setup(call, served.proof, served.close)
 
     under_load.__wrapped__ = getattr(plan.start, "func", plan.start)  # the record keeps its source
     return under_load

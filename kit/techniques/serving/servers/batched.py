@@ -31,15 +31,11 @@ class Batcher:
     async def run(self) -> None:
         while True:
             batch = [await self.queue.get()]
-            until = batch[0][0][2] + WAIT_S
-            while len(batch) < MOST:
-                if not self.queue.empty():  # what came while the last batch was computed
-                    batch.append(self.queue.get_nowait())
-                elif (left := until - perf_counter()) > 0:
-                    with suppress(TimeoutError):
-                        batch.append(await asyncio.wait_for(self.queue.get(), left))
-                else:
-                    break
+            left_s = max(0.0, batch[0][0][2] + WAIT_S - perf_counter())
+            with suppress(TimeoutError):  # what came while the last batch was computed is there without waiting
+                async with asyncio.timeout(left_s):
+                    while len(batch) < MOST:
+                        batch.append(await self.queue.get())
             await self.compute(*zip(*batch, strict=True))
 
     async def compute(self, batch, futures) -> None:
