@@ -1,5 +1,6 @@
 """Starts each server as processes of this machine: how many replicas, on how many threads, behind what."""
 
+import os
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from kit.machine import fingerprint
 PAGES = "kit.techniques.serving.servers"
 START_S = 150.0  # Ray on a busy machine took one minute
 HAPROXY = ["haproxy"], "apt-get install haproxy"
+BENTOML = "BentoML wants older packages: name the folder of its environment in KIT_BENTOML; docs/techniques/serving.md"
 
 
 def answers(port: int) -> bool:
@@ -120,12 +122,10 @@ def refusal(call: Callable[..., object], *arguments: object) -> str:
     return ""
 
 
-def plans(workers: int, batch: int, python: str = "") -> dict[str, Plan]:
-    """Return how each server is deployed, by name. workers: replicas where there are several; batch: see `Plan`;
-    python: the folder of an environment that has BentoML."""
-    no_haproxy, python = refusal(services.installed, *HAPROXY), f"{python}/bin/python" if python else ""
-    remedy = "make an environment for it as in docs/techniques/serving.md, and give it by python="
-    no_bentoml = refusal(services.installed, [python], remedy) if python else f"it wants other packages; {remedy}"
+def plans(workers: int, batch: int) -> dict[str, Plan]:
+    """Return how each server is deployed, by name. workers: replicas where there are several; batch: see `Plan`."""
+    python = str(Path(os.environ.get("KIT_BENTOML", "/nowhere"), "bin/python"))
+    no_haproxy, no_bentoml = refusal(services.installed, *HAPROXY), refusal(services.installed, [python], BENTOML)
     return {
         "FastAPI": Plan(uvicorn),
         "FastAPI, 1 thread": Plan(uvicorn, threads=1),
