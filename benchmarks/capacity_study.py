@@ -71,8 +71,8 @@ def different(comparisons: int, speed: float, rounds: int, bounds: float) -> str
     times_s, bound_s, percentile = service_s(0.001), 0.020, 0.99
     true, ratios, significant, pooled = known(times_s, bound_s, percentile), [], 0, []
     for number in range(comparisons):
-        start = true / np.random.default_rng([3, number]).uniform(1.2, 4)
-        rates = [start * 1.4**power for power in range(7)]
+        start = true / np.random.default_rng([3, number]).uniform(1.2, 6)
+        rates = [start * 1.5**power for power in range(7)]
         crossed, loads = [], []
         for shift, faster in enumerate((1, speed)):
             at = server(times_s / faster, APART * number + shift * APART // 2)

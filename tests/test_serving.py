@@ -187,7 +187,7 @@ def test_nothing_is_claimed_above_half_of_the_generators_peak(plain):
     server.rates, server.capacities = [5.0, 10.0], []
     server.capacity()
     proof = server.proof()
-    assert proof.state == "fell back" and "the load generator's limit" in proof.note
+    assert proof.state == "fell back" and "half of the generator's own 20" in proof.note
 
 
 def test_a_bound_that_no_rate_holds_is_a_users_mistake(plain):

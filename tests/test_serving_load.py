@@ -233,12 +233,12 @@ def test_loadgen_agrees(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     import loadgen_witness
 
-    bodies, bound_s = [b"{}"], 0.3
-    with loadgen_witness.queue(0.01) as server:
+    bodies, bound_s = [b"{}"], 0.15
+    with loadgen_witness.queue(0.005) as server:
         server.start()
         offer = lambda rate, requests, seed: load.offer(url(server), bodies, rate, requests, seed=seed)  # noqa: E731
-        found = load.capacity(offer, bound_s, 25, 150, percentile=0.9, bounds=10)
+        found = load.capacity(offer, bound_s, 50, 300, percentile=0.9, bounds=10, ratio=1.5, chunks=2)
         send = loadgen_witness.sender(url(server))
-        below, above = (loadgen_witness.server_scenario(send, bodies, rate, bound_s, 0.9, 300) for rate in (25, 200))
-    assert 25 <= found.lower < found.upper <= 150
+        below, above = (loadgen_witness.server_scenario(send, bodies, rate, bound_s, 0.9, 200) for rate in (50, 400))
+    assert 50 <= found.lower < found.upper <= 300
     assert below.valid and not above.valid

@@ -30,7 +30,7 @@ BODIES = 1_000
 """Different requests; after so many they repeat."""
 LEAST_BATCH = 1.5
 """Requests per computation, on average: with fewer, batching did not engage."""
-STEP, STEPS = 1.4, 7
+STEP, STEPS = 1.5, 7
 """Ratio of two rates that are offered, and how many there are: three loads of a binary search."""
 
 
@@ -141,7 +141,7 @@ class Served(AbstractContextManager):
             processes = containers.processes(self.port)
         else:
             processes = [psutil.Process(pid) for pid in self.replicas if psutil.pid_exists(pid)]
-        replicas, limit = max(1, len(self.replicas)), f"{self.asked.peak:,.0f} requests/s"
+        replicas = max(1, len(self.replicas))
         mean_batch = answered / max(1e-9, sum(number / size for size, number in self.batches.items()))
         facts = {
             "replicas": replicas, "threads": sum(one.num_threads() for one in processes),
@@ -156,8 +156,12 @@ class Served(AbstractContextManager):
         }  # fmt: skip
         if self.plan.batch > 1 and mean_batch < LEAST_BATCH:
             return fell_back(f"single requests: batches of {mean_batch:.2f} on average, below {LEAST_BATCH}", **facts)
-        if len(self.rates) < len(self.asked.rates) and np.median(self.capacities or [0]) >= self.rates[-1]:
-            return fell_back(f"the load generator's limit: half of its own {limit}", **facts)
+        if self.capacities and not self.rates[0] < np.median(self.capacities) < self.rates[-1]:
+            ends = f"{self.rates[0]:.0f} to {self.rates[-1]:.0f} requests/s"
+            return fell_back(
+                f"a capacity beyond what was offered, {ends}, or half of the generator's own {self.asked.peak:,.0f}",
+                **facts,
+            )
         return verified(costs=costs, **facts)
 
 
@@ -174,14 +178,14 @@ def variant(plan: Plan, name: str) -> Callable[..., Setup]:
 
 
 def ladder(server: Served) -> tuple[float, ...]:
-    """Return the rates that all servers are offered: 0.3 to 2.3 times what this one answers at most, eight requests at
+    """Return the rates that all servers are offered: 0.2 to 2.3 times what this one answers at most, eight requests at
     a time. Raise `UserError` if one request alone is not within the bound."""
     asked, alone = server.asked, load.closed(server.url, server.bodies[:50], headers=HEADERS)
     alone_s = float(np.quantile(alone.latency_s, 0.5))
     if alone_s >= asked.bound_s:
         raise UserError(f"a request alone takes {1e3 * alone_s:.1f} ms; raise bound_ms={1e3 * asked.bound_s:g}")
     most = load.closed(server.url, server.bodies[:300], connections=8, headers=HEADERS).answered_rate
-    return tuple(0.3 * most * STEP**step for step in range(STEPS))
+    return tuple(0.2 * most * STEP**step for step in range(STEPS))
 
 
 def latencies(found: Load) -> dict[str, float]:
