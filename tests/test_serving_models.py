@@ -36,7 +36,7 @@ def test_a_replay_waits_before_it_removes():
     found, overloaded = autoscaling.replay(offered, [12.0 * count for count in range(1, 9)], target=10)
     assert found[:8] == [1, 1, 1, 1, 1, 5, 7, 7] and found[12:31] == [7] * 19
     assert found[-1] == 1 and overloaded == pytest.approx(2 * 70 / sum(offered))
-    late, _ = autoscaling.replay(offered, [12.0] * 8, 10, startup_s=31, stabilisation_s=0)
+    late, _ = autoscaling.replay(offered, [12.0] * 8, 10, startup_s=31, window_s=0)
     assert late[4:10] == [1, 1, 1, 1, 5, 7] and sum(late) < sum(found)
     with pytest.raises(UserError, match="at least one period"):
         autoscaling.replay([], [1.0], 10)

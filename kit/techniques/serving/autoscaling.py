@@ -22,12 +22,7 @@ def desired(replicas: int, metric: float, target: float) -> int:
 
 
 def replay(
-    offered: Sequence[float],
-    capacity: Sequence[float],
-    target: float,
-    *,
-    stabilisation_s: float = 300.0,
-    startup_s: float = 0.0,
+    offered: Sequence[float], capacity: Sequence[float], target: float, window_s: float = 300.0, startup_s: float = 0.0
 ) -> tuple[list[int], float]:
     """Return how many replicas the rule would have had ready in each period of a load, simulated, and the share of the
     requests that arrived in a period with more load than capacity.
@@ -35,12 +30,12 @@ def replay(
     offered: requests per second in each period of 15 s. capacity: requests per second that 1, 2, … replicas carry
     within the bound, measured or modelled; as many replicas are allowed. target: requests per second and replica. The
     rule at most doubles the replicas or adds four per period, and removes them only down to the most that it wanted in
-    the last `stabilisation_s`. A new replica is ready `startup_s` (its cold start) after it was wanted, rounded up to
-    whole periods.
+    the last `window_s`. A new replica is ready `startup_s` (its cold start) after it was wanted, rounded up to whole
+    periods.
     """
     if not offered or not capacity:
         raise UserError("a replay needs at least one period of load and the capacity of one replica; both were empty")
-    window = max(1, math.ceil(at_least(stabilisation_s, 0, "stabilisation_s") / PERIOD_S))
+    window = max(1, math.ceil(at_least(window_s, 0, "window_s") / PERIOD_S))
     delay = math.ceil(at_least(startup_s, 0, "startup_s") / PERIOD_S)
     recent, wanted, ready = deque(maxlen=window), [1] * (delay + 1), []
     for rate in offered:

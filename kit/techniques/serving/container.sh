@@ -27,6 +27,8 @@ probe)
     ls -d "$program" /lib*/ld-* /lib*/*/libc.so.6 >paths 2>/dev/null || true
     build ""
     podman run --rm --network host $image "$program"
+    podman pod create --network host "kit-probe-$$" # takes catatonit, which `podman run` does without
+    podman pod rm -f "kit-probe-$$"
     ;;
 build)
     "$3" - <<'LOADED'

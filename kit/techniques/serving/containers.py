@@ -1,8 +1,4 @@
-"""The same server in a container: an image, a pod executed by podman, and the manifests that Kubernetes would get.
-
-Nothing here is scheduled by Kubernetes: the image is built and run, the pod is executed by `podman play kube`, and the
-manifests are validated against Kubernetes' own schema. `container.sh` has the commands.
-"""
+"""The same server in a container by `container.sh`, and manifests for Kubernetes: validated, never scheduled."""
 
 import json
 import os
@@ -20,10 +16,9 @@ from kit.common.services import Service
 from kit.errors import UserError
 from kit.techniques.serving.deploy import Plan, answers, refusal
 
-REMEDY = "apt-get install podman buildah runc, and run as root"
+REMEDY = "apt-get install podman buildah runc catatonit, and run as root"
 BUILD_S = 300.0
-RELEASE = "1.37"
-"""Of Kubernetes, whose schema the manifests are validated against."""
+RELEASE = "1.37"  # of Kubernetes, whose schema the manifests are validated against
 
 
 @cache

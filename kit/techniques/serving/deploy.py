@@ -75,19 +75,14 @@ def granian(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
     return _python(stack, environment, "granian", *options, f"{PAGES}.plain:app")
 
 
-def litserve(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
-    """LitServe with its own workers."""
-    return _python(stack, environment, f"{PAGES}.with_litserve", "{port}")
+def own(page: str, plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
+    """A page that starts a server with workers of its own: LitServe, or Ray Serve on a cluster of this machine."""
+    return _python(stack, environment, f"{PAGES}.{page}", "{port}")
 
 
 def mosec(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
     """mosec with its own workers."""
     return _python(stack, environment, f"{PAGES}.with_mosec", "--port", "{port}", ready=services.listens)
-
-
-def ray(plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
-    """Ray Serve with its own replicas, on a cluster of this machine."""
-    return _python(stack, environment, f"{PAGES}.with_ray", "{port}")
 
 
 def bentoml(python: str, plan: Plan, environment: dict[str, str], stack: ExitStack) -> int:
@@ -133,9 +128,9 @@ def plans(workers: int, batch: int) -> dict[str, Plan]:
         "all threads each": Plan(uvicorn, workers, threads=fingerprint.usable_cores()),
         "micro-batching": Plan(uvicorn, batch=batch),
         "granian": Plan(granian, workers, requires=("granian",)),
-        "LitServe": Plan(litserve, workers, requires=("litserve",)),
+        "LitServe": Plan(partial(own, "with_litserve"), workers, requires=("litserve",)),
         "mosec": Plan(mosec, workers, requires=("mosec",)),
-        "Ray Serve": Plan(ray, workers, requires=("ray.serve",)),
+        "Ray Serve": Plan(partial(own, "with_ray"), workers, requires=("ray.serve",)),
         "BentoML": Plan(partial(bentoml, python), workers, skip=no_bentoml),
         "haproxy": Plan(haproxy, workers, skip=no_haproxy),
         "two services": Plan(two_services, workers, skip=no_haproxy),

@@ -21,8 +21,7 @@ from kit.techniques.serving.deploy import PAGES, Plan, refusal, uvicorn
 from kit.techniques.serving.servers import protocol
 from kit.techniques.serving.variants import HEADERS, Asked, Served
 
-AFTER_S = 0.5
-"""When a fault comes, after the beginning of the load."""
+AFTER_S = 0.5  # when a fault comes, after the beginning of the load
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,10 @@ def replica_killed(asked: Asked, rate: float, plan: Plan, seconds: float = 3.0) 
         return _under_load("replica killed", served, rate, found, f"{found.failed} failed", recovered_s)
 
 
-def server_hangs(served: Served, rate: float, stop_s: float = 2.0) -> Fault:
+def server_hangs(served: Served, rate: float, stop_s: float = 1.5) -> Fault:
     """Stop a server for a while under load."""
     served.offer(rate)
-    found = stopped(served, rate, stop_s)
-    outcome = f"median latency {np.median(found.latency_s):.1f} s"
+    outcome = f"median latency {np.median((found := stopped(served, rate, stop_s)).latency_s):.1f} s"
     return _under_load(f"server hangs for {stop_s:g} s", served, rate, found, outcome)
 
 
@@ -94,24 +92,19 @@ def refused(asked: Asked) -> list[Fault]:
         np.savez(Path(folder, "cut.npz"), x=np.zeros((1, 2), np.float32))
         command = [sys.executable, "-m", "uvicorn", f"{PAGES}.plain:app", "--port", str(taken.getsockname()[1])]
         on_it = Service("uvicorn", command, environment=Plan(uvicorn).environment(asked.model))
-        damaged = Plan(uvicorn).environment(f"{folder}/cut.onnx")
-        with ExitStack() as stack:
-            reasons = {
-                "port in use": refusal(stack.enter_context(on_it).start),
-                "model that does not load": refusal(uvicorn, Plan(uvicorn), damaged, stack),
-            }
+        damaged = Plan(uvicorn), Plan(uvicorn).environment(f"{folder}/cut.onnx"), ExitStack()
+        reasons = {"port in use": refusal(on_it.start), "model that does not load": refusal(uvicorn, *damaged)}
     return [Fault(name, bool(why), f"… {why[-120:]}" if why else "it started") for name, why in reasons.items()]
 
 
 def bad_requests(served: Served) -> list[Fault]:
     """Send a body that is too large, one that is malformed, and go before the answers come."""
-    sent = [bytes(protocol.LARGEST_BODY + 8)], [b"\x00"], served.bodies[:1]
-    statuses = [int(load.closed(served.url, body, headers=HEADERS).status[0]) for body in sent[:2]]
+    statuses = [*load.closed(served.url, [bytes(protocol.LARGEST_BODY + 8), b"\x00"], headers=HEADERS).status]
     head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(served.bodies[0])}\r\n\r\n".encode()
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.sendall(head + served.bodies[0])
-    statuses.append(int(load.closed(served.url, sent[2], headers=HEADERS).status[0]))
+    statuses += [*load.closed(served.url, served.bodies[:1], headers=HEADERS).status]
     names, allowed = ("body too large", "malformed body", "20 clients gone, then a request"), (4, 4, 2)
     found = zip(names, statuses, allowed, strict=True)
     return [Fault(name, status // 100 == hundreds, f"status {status}") for name, status, hundreds in found]

@@ -88,11 +88,8 @@ def replicas(result: Result, workers: int, asked: Asked, service_s: np.ndarray) 
 
 def faults(found: Sequence[Fault]) -> Table:
     """Return a row per fault."""
-    shares = ["" if one.failed is None else formatting.percent(one.failed) for one in found]
-    rows = [
-        [one.name, "yes" if one.survived else "no", one.outcome, share, one.recovered_s]
-        for one, share in zip(found, shares, strict=True)
-    ]
+    share = lambda one: "" if one.failed is None else formatting.percent(one.failed)  # noqa: E731
+    rows = [[one.name, "yes" if one.survived else "no", one.outcome, share(one), one.recovered_s] for one in found]
     columns = ["fault", "survived", "outcome", "failed requests", "recovered after s"]
     return Table("Faults, caused for real", columns, rows)
 

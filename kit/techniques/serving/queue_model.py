@@ -9,8 +9,6 @@ from kit.common.parameters import at_least, positive
 
 REQUESTS = 20_000
 """Simulated per rate: two hundred are beyond the 99th percentile."""
-STEPS = 16
-"""Halvings of the rate's interval: to a thousandth of what the replicas could serve without any queue."""
 
 
 def simulate(service_s: np.ndarray, replicas: int, rate: float, requests: int = REQUESTS, seed: int = 0) -> Load:
@@ -38,7 +36,7 @@ def capacity(service_s: np.ndarray, replicas: int, bound_s: float, share: float 
     low, high = 0.0, replicas / float(np.mean(service_s))
     if np.quantile(service_s, share) > positive(bound_s, "bound_s"):
         return 0.0
-    for _ in range(STEPS):
+    for _ in range(10):  # to a thousandth of what the replicas could serve without any queue
         rate = (low + high) / 2
         within = simulate(service_s, replicas, rate).percentile(share) <= bound_s
         low, high = (rate, high) if within else (low, rate)

@@ -157,11 +157,8 @@ class Served(AbstractContextManager):
         if self.plan.batch > 1 and mean_batch < LEAST_BATCH:
             return fell_back(f"single requests: batches of {mean_batch:.2f} on average, below {LEAST_BATCH}", **facts)
         if self.capacities and not self.rates[0] < np.median(self.capacities) < self.rates[-1]:
-            ends = f"{self.rates[0]:.0f} to {self.rates[-1]:.0f} requests/s"
-            return fell_back(
-                f"a capacity beyond what was offered, {ends}, or half of the generator's own {self.asked.peak:,.0f}",
-                **facts,
-            )
+            ends = f"{self.rates[0]:.0f} to {self.rates[-1]:.0f} requests/s, at most half of the generator's own"
+            return fell_back(f"a capacity beyond the rates offered: {ends} {self.asked.peak:,.0f}", **facts)
         return verified(costs=costs, **facts)
 
 
