@@ -53,8 +53,7 @@ def plan(folder: Path, model: str) -> Plan:
     with the reason if it is to be skipped. folder: for the image and its storage.
 
     No registry is needed: the image has this Python, and the modules and libraries that `plain.py` has loaded after its
-    first answer, at the same paths as here. Raise `UserError` if it can't be built.
-    """
+    first answer, at the same paths as here. Raise `UserError` if it can't be built."""
     found = Plan(partial(_pod, folder), skip=why_not())
     if not found.skip:
         _once("build", str(folder), sys.executable, **Plan(_pod, threads=1).environment(model))

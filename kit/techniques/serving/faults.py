@@ -28,8 +28,7 @@ AFTER_S = 0.5  # when a fault comes, after the beginning of the load
 class Fault:
     """What came of a fault. survived: whether the server answered afterwards, or refused in one sentence.
 
-    failed: share of the requests without a good answer; recovered_s: from the fault until none failed any more.
-    """
+    failed: share of the requests without a good answer; recovered_s: from the fault until none failed any more."""
 
     name: str
     survived: bool
@@ -59,7 +58,7 @@ def stopped(served: Served, rate: float, stop_s: float, closed: bool = False) ->
         return result()
 
 
-def replica_killed(asked: Asked, rate: float, plan: Plan, seconds: float = 3.0) -> Fault:
+def replica_killed(asked: Asked, rate: float, plan: Plan, seconds: float = 2.0) -> Fault:
     """Kill one of several replicas under load."""
     with Served(plan, asked) as served:
         served.offer(rate)
@@ -94,7 +93,8 @@ def refused(asked: Asked) -> list[Fault]:
         on_it = Service("uvicorn", command, environment=Plan(uvicorn).environment(asked.model))
         damaged = Plan(uvicorn), Plan(uvicorn).environment(f"{folder}/cut.onnx"), ExitStack()
         reasons = {"port in use": refusal(on_it.start), "model that does not load": refusal(uvicorn, *damaged)}
-    return [Fault(name, bool(why), f"… {why[-120:]}" if why else "it started") for name, why in reasons.items()]
+    last = {name: why[-120:].partition(" ")[2] for name, why in reasons.items()}
+    return [Fault(name, bool(why), f"… {why}" if why else "it started") for name, why in last.items()]
 
 
 def bad_requests(served: Served) -> list[Fault]:

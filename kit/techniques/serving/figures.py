@@ -74,7 +74,8 @@ def replicas(result: Result, workers: int, asked: Asked, service_s: np.ndarray) 
     found = {count: capacity(result, name, asked) for count, name in known.items()}
     measured = {count: float(np.median(one.rounds)) for count, one in found.items() if one.rounds and count in counts}
     notes = [f"{rate:.0f} against {modelled[count - 1]:.0f} at {count}" for count, rate in measured.items()]
-    notes = [f"Measured against the model: {', '.join(notes) or 'nothing'}. The model has a core for each replica."]
+    known = ", ".join(notes) or "none of one thread"
+    notes = [f"Measured against the model: {known}. The model has a core for each replica."]
     if len(measured) == 2:
         ratio, low, high = found[workers].ratio(found[1])
         interval = f"95 % CI {low:.1f}–{high:.1f}" if low else "too few rounds for an interval"

@@ -74,7 +74,7 @@ class Served(AbstractContextManager):
         with ExitStack() as stack:
             self.port = plan.start(plan, plan.environment(asked.model), stack)
             self.url = f"http://127.0.0.1:{self.port}/predict"
-            load.closed(self.url, self.bodies[:1], headers=HEADERS)
+            self._note(load.closed(self.url, self.bodies[:1], headers=HEADERS), 0)
             self.close = stack.pop_all().close
         self.cold_start_s = time.perf_counter() - start
 
