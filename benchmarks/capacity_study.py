@@ -107,7 +107,7 @@ def main() -> None:
             print(f"| {name} | {covered(searches, *queue, bounds)} |", flush=True)
     print("\n| speed | bounds | rounds | significant | ratio | in the interval | within 5 % | interval ÷ capacity |")
     print("|---|---|---|---|---|---|---|---|")
-    for speed, bounds, rounds in ((1, 25, 10), (1, 50, 10), (1, 50, 20), (1.3, 25, 10), (1.3, 50, 10)):
+    for speed, bounds, rounds in ((1, 10, 10), (1, 25, 10), (1, 50, 10), (1, 50, 20), (1.3, 25, 10), (1.3, 50, 10)):
         print(f"| {speed} | {bounds} | {rounds} | {different(searches, speed, rounds, bounds)} |", flush=True)
 
 
