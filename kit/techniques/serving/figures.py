@@ -45,7 +45,7 @@ def capacities(result: Result, asked: Asked, price_per_hour: float = 0.0) -> Tab
         f"Capacity at {asked.bound}, and its costs", [*columns, "threads", "price per million"], rows,
         "Requests/s: median over the rounds of the rate that crosses the bound. Holds, fails: the loads of all rounds "
         "together, at 99 % confidence (MLPerf's early stopping), where requests that wait together count as fewer. "
-        "Batch and queue: as the server saw them. MiB: proportional set size (PSS).",
+        "Batch and queue: as the server saw them. MiB: PSS. Fails below requests/s: something disturbed single rounds.",
     )  # fmt: skip
 
 
