@@ -54,7 +54,7 @@ def loops(found: Mapping[str, Load], stop_s: float) -> Chart:
     series, notes = [], []
     for name, one in found.items():
         longer = np.geomspace(1, 1 / one.requests, 60)
-        took = 1e3 * np.quantile(np.minimum(one.latency_s, 60), 1 - longer)
+        took = 1e3 * np.quantile(np.minimum(one.latency_s, 60), 1 - longer, method="higher")
         series.append(Series(name, took.tolist(), (100 * longer).tolist()))
         notes.append(f"{name}: median {formatting.duration(float(np.median(one.latency_s)))}")
     return Chart(
