@@ -20,6 +20,8 @@ from kit.techniques.storage.training import FED, OVER_LINK, SHARES
 MBIT_PER_S = [10.0 * 10 ** (step / 6) for step in range(19)]
 """Bandwidths of the map: 10 Mbit/s to 10 Gbit/s."""
 PRICES = ("GB-month", "1,000 PUT or LIST", "1,000 GET", "GB of egress")
+COUNTED = ("gets", "heads", "lists", "sent_mib")
+READS = [10, 100, 1_000, 10_000, 100_000, 1_000_000]
 
 
 def flip(saved_bytes: float, slower_s: float) -> float:
@@ -101,26 +103,28 @@ def _cost(result: Result, name: str, cost: str) -> float | None:
     return proof.costs.get(cost) if proof else None
 
 
-def cost(results: Mapping[str, Result], written: Mapping[str, Written], prices: Sequence[float], reads: int) -> Chart:
-    """Return the modelled cost a month of each layout: storage, requests and egress, with its files written once.
+def cost(results: Mapping[str, Result], written: Mapping[str, Written], prices: Sequence[float]) -> Chart:
+    """Return the modelled cost per month of each layout, by reads per month, spread evenly over the selections.
 
-    prices: per unit of `PRICES`, in one currency. reads: a month, spread evenly over the selections. Raise `UserError`
-    for another number of prices."""
+    It is storage, requests and egress; files are written once. prices: per unit of `PRICES`, in one currency. Raise
+    `UserError` for another number of prices."""
     if len(prices) != len(PRICES):
         raise UserError(f"prices has {len(prices)} entries; give {len(PRICES)}, per {', '.join(PRICES)}")
-    (month, put, get, egress), gigabyte, parts = prices, 2**20 / 1e9, {"storage": [], "requests": [], "egress": []}
-    kinds = ("gets", "heads", "lists", "sent_mib")
-    counted = {name: [[_cost(one, name, kind) for one in results.values()] for kind in kinds] for name in written}
-    counted = {name: found for name, found in counted.items() if not any(None in counts for counts in found)}
-    for name, found in counted.items():
-        one, (gets, heads, lists, mib) = written[name], [reads * sum(counts) / len(counts) for counts in found]
-        parts["storage"].append(one.mib * gigabyte * month)
-        parts["requests"].append(((len(one.sizes) + lists) * put + (gets + heads) * get) / 1000)
-        parts["egress"].append(mib * gigabyte * egress)
-    series = [Series(part, [*counted], values, style="modelled") for part, values in parts.items()]
+    (month, put, get, egress), gigabyte, series = prices, 2**20 / 1e9, []
+    for name, one in written.items():
+        counts = [[_cost(result, name, kind) for result in results.values()] for kind in COUNTED]
+        uncounted = any(None in count for count in counts)
+        gets, heads, lists, mib = 4 * [0] if uncounted else (sum(count) / len(count) for count in counts)
+        kept = one.mib * gigabyte * month + len(one.sizes) * put / 1000
+        read = (lists * put + (gets + heads) * get) / 1000 + mib * gigabyte * egress
+        series.append(Series(name, READS, [kept + reads * read for reads in READS], style="modelled"))
     listed = ", ".join(f"{price:g} per {unit}" for price, unit in zip(prices, PRICES, strict=True))
-    title = f"Monthly cost of {reads:,} reads, by layout (modelled, lower is better)"
-    return Chart(title, "layout", "cost", series, "stacked", note=f"Reads: {', '.join(results)}. Prices: {listed}.")
+    alone = "Nobody counted the requests: storage alone. " if uncounted else ""
+    title, note = (
+        "Cost by reads, per layout (modelled, lower is better)",
+        f"Reads: {', '.join(results)}. Prices: {listed}.",
+    )
+    return Chart(title, "reads per month", "cost per month", series, log_x=True, log_y=month > 0, note=alone + note)
 
 
 def claim(result: Result, shaped: Result | None, written: Mapping[str, Written], results: Mapping[str, Result]) -> str:
