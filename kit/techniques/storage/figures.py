@@ -119,12 +119,9 @@ def cost(results: Mapping[str, Result], written: Mapping[str, Written], prices: 
         read = (lists * put + (gets + heads) * get) / 1000 + mib * gigabyte * egress
         series.append(Series(name, READS, [kept + reads * read for reads in READS], style="modelled"))
     listed = ", ".join(f"{price:g} per {unit}" for price, unit in zip(prices, PRICES, strict=True))
-    alone = "Nobody counted the requests: storage alone. " if uncounted else ""
-    title, note = (
-        "Cost by reads, per layout (modelled, lower is better)",
-        f"Reads: {', '.join(results)}. Prices: {listed}.",
-    )
-    return Chart(title, "reads per month", "cost per month", series, log_x=True, log_y=month > 0, note=alone + note)
+    note = f"Reads: {', '.join(results)}. Prices: {listed}. {'Requests not counted: storage alone.' * uncounted}"
+    title = "Cost by reads, per layout (modelled, lower is better)"
+    return Chart(title, "reads per month", "cost per month", series, log_x=True, log_y=month > 0, note=note.strip())
 
 
 def claim(result: Result, shaped: Result | None, written: Mapping[str, Written], results: Mapping[str, Result]) -> str:
