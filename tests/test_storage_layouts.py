@@ -338,10 +338,9 @@ def test_results_become_figures(odd, places, cache, server):
     assert [row[0] for row in figures.codecs(result, files).rows] == ["Snappy", "none", "zstd 3"]
     assert {series.style for series in figures.bandwidth_map(result, files).series} == {"modelled"}
     assert len(figures.layouts(found, places).rows) == 8
-    drawn = figures.cost(found, places, [1, 0, 0, 0]).series
-    assert [one.y[0] for one in drawn] == pytest.approx([one.mib * 2**20 / 1e9 for one in places.values()])
-    egress = figures.cost(found, places, [0, 0, 0, 1]).series[0].y
-    assert 0 < egress[0] * 10 == pytest.approx(egress[1])
+    (kept, *_), (egress, *_) = (figures.cost(found, places, [a, 0, 0, b]).series for a, b in ((1, 0), (0, 1)))
+    assert kept.y == pytest.approx([places["one file"].mib * 2**20 / 1e9] * 6)
+    assert 0 < egress.y[0] * 10 == pytest.approx(egress.y[1])
     with pytest.raises(UserError, match="prices has 3 entries; give 4"):
         figures.cost(found, places, [1, 0, 0])
     uncounted = {"one day": found["one day"].__class__(without_costs(found["one day"].record))}
