@@ -30,8 +30,7 @@ class Model:
 
     load: number of threads → `Predict`; called once in each replica. decode: body of a request → its sample, without
     the batch dimension; raises ValueError for a malformed one. bodies: number → bodies of as many requests, all
-    different as long as there are enough. name: for titles. bound_ms: longest latency, unless another is asked for.
-    """
+    different as long as there are enough. name: for titles. bound_ms: longest latency, unless another is asked for."""
 
     load: Callable[[int], Predict]
     decode: Callable[[bytes], np.ndarray]

@@ -40,8 +40,7 @@ class Asked:
 
     model: as in `models.opened`. bound_s: longest latency for the share `percentile` of the requests. rates: requests
     per second, ascending, the same for all variants. bounds: shortest load at one rate, in multiples of the bound.
-    peak: the generator's own requests per second, or infinity. log: folder for the loads of all rounds, or None.
-    """
+    peak: the generator's own requests per second, or infinity. log: folder for the loads of all rounds, or None."""
 
     model: str
     bound_s: float
