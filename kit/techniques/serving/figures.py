@@ -66,7 +66,7 @@ def loops(found: Mapping[str, Load], stop_s: float) -> Chart:
 def replicas(result: Result, workers: int, asked: Asked, service_s: np.ndarray) -> Chart:
     """Return the capacity by replicas: measured, and of a queue model for one to eight.
 
-    workers: replicas of "FastAPI, workers"; service_s: seconds of single requests on an idle server with one replica."""
+    workers: replicas of "FastAPI, workers"; service_s: seconds of single requests on an idle server."""
     counts = list(range(1, 9))
     modelled = [queue_model.capacity(service_s, count, asked.bound_s, asked.percentile) for count in counts]
     known = {1: "FastAPI, 1 thread", workers: "FastAPI, workers"}
