@@ -9,6 +9,7 @@ import numpy as np
 from kit.common import claims
 from kit.errors import UserError
 from kit.measure.result import Result
+from kit.record import recommendation
 from kit.record.document import Chart, Point, Series, Table
 from kit.record.formatting import number, percent
 from kit.record.intervals import sign_test_interval
@@ -20,7 +21,6 @@ from kit.techniques.storage.training import FED, OVER_LINK, SHARES
 MBIT_PER_S = [10.0 * 10 ** (step / 6) for step in range(19)]
 """Bandwidths of the map: 10 Mbit/s to 10 Gbit/s."""
 PRICES = ("GB-month", "1,000 PUT or LIST", "1,000 GET", "GB of egress")
-COUNTED = ("gets", "heads", "lists", "sent_mib")
 READS = [10, 100, 1_000, 10_000, 100_000, 1_000_000]
 
 
@@ -71,14 +71,11 @@ def bandwidth_map(result: Result, written: Mapping[str, Written], shaped: Result
     for name in names if shaped else ():
         points = [(point.size, shaped.at(point.size)[name]) for point in shaped.record.points]
         errors += [read_s(name, size) / one.seconds - 1 for size, one in points if one.seconds]
-        found = [
-            (size, *(1 / each for each in (one.speedup, *one.interval[::-1]))) for size, one in points if one.interval
-        ]
+        found = [(size, *(1 / x for x in (one.speedup, *one.interval[::-1]))) for size, one in points if one.interval]
         series += [Series(name, *map(list, zip(*found, strict=True)))] if found else []
     best = [f"{min(names, key=lambda name, at=at: read_s(name, at))} at {at:,}" for at in (10, 100, 1000, 10_000)]
     note = f"Modelled: the read over loopback + bytes ÷ bandwidth. Least modelled time: {', '.join(best)} Mbit/s. "
-    if errors:
-        note += f"Predicted times are off by {100 * min(errors):+.0f} to {100 * max(errors):+.0f} % at shaped links. "
+    note += f"At shaped links it is off by {100 * min(errors):+.0f} to {100 * max(errors):+.0f} %. " if errors else ""
     note += f"Loopback carries {number(measured_mbit_per_s())} Mbit/s here."
     title = f"Time to read by codec, relative to {base} (lower is better)"
     return Chart(title, "bandwidth, Mbit/s", f"time ÷ time of {base}", series, log_x=True, note=note)
@@ -99,20 +96,24 @@ def layouts(results: Mapping[str, Result], written: Mapping[str, Written]) -> Ta
 
 
 def _cost(result: Result, name: str, cost: str) -> float | None:
-    proof = result[name].variant.execution_proof
-    return proof.costs.get(cost) if proof else None
+    return getattr(result[name].variant.execution_proof, "costs", {}).get(cost)
+
+
+def answers(*results: Result) -> Table:
+    """Return what each comparison recommends, those with a winner first: the report's headline is the first."""
+    found = [(one.record.asked.title, recommendation.of(one.record)) for one in results]
+    found.sort(key=lambda pair: pair[1].headline == recommendation.NO_WINNER)
+    return recommendation.answers({what: f"{of.headline}: {of.evidence.partition(';')[0]}" for what, of in found})
 
 
 def cost(results: Mapping[str, Result], written: Mapping[str, Written], prices: Sequence[float]) -> Chart:
-    """Return the modelled cost per month of each layout, by reads per month, spread evenly over the selections.
-
-    It is storage, requests and egress; files are written once. prices: per unit of `PRICES`, in one currency. Raise
-    `UserError` for another number of prices."""
+    """Return the modelled cost per month of each layout by reads per month, spread evenly over the selections: storage,
+    requests and egress, files written once. prices: per unit of `PRICES`. Raise `UserError` for another number."""
     if len(prices) != len(PRICES):
         raise UserError(f"prices has {len(prices)} entries; give {len(PRICES)}, per {', '.join(PRICES)}")
     (month, put, get, egress), gigabyte, series = prices, 2**20 / 1e9, []
     for name, one in written.items():
-        counts = [[_cost(result, name, kind) for result in results.values()] for kind in COUNTED]
+        counts = [[_cost(of, name, kind) for of in results.values()] for kind in ("gets", "heads", "lists", "sent_mib")]
         uncounted = any(None in count for count in counts)
         gets, heads, lists, mib = 4 * [0] if uncounted else (sum(count) / len(count) for count in counts)
         kept = one.mib * gigabyte * month + len(one.sizes) * put / 1000
@@ -154,8 +155,7 @@ def batches(folder: Path, formats: Sequence[str], count: int, step_s: float) -> 
         decoding_s = sum(end - fetched for _, fetched, end in times_s) / count
         keys = [training.keys(name, number) for number in range(count)]
         size = sum(len(fetch(key)) for each in keys for key in each) / count
-        cost = size / 1024, 1e3 * decoding_s, step_s / decoding_s, size * 8e-6 / step_s
-        rows.append([name, len(keys[0]), *cost])
+        rows.append([name, len(keys[0]), size / 1024, 1e3 * decoding_s, step_s / decoding_s, size * 8e-6 / step_s])
     columns = ["format", "files", "KiB", "decoding, ms", "consumers per core", "Mbit/s per consumer"]
     note = f"A consumer takes a batch every {1e3 * step_s:g} ms. Decoded by one thread, from memory."
     return Table(f"A batch by format, mean of {count}", columns, rows, note)
@@ -190,9 +190,9 @@ def fed(result: Result) -> Table:
             waits = [np.median(shares(points[-1], name, metric)) for metric in SHARES[1:]]
             cause = "–" if np.median(found[-1]) >= FED else "decoding" if waits[1] > waits[0] else "bytes"
             rows.append([name, *used, cause])
-    sizes = [f"utilisation of {point.size:g}" for point in points]
     note = f"Fed (✓): utilisation of at least {percent(FED)}, by the 95 % interval of its median; ?: inconclusive."
-    return Table("Consumers fed", ["variant", *sizes, f"{points[-1].size:g} wait for"], rows, note)
+    columns = ["variant", *(f"utilisation of {one.size:g}" for one in points), f"{points[-1].size:g} wait for"]
+    return Table("Consumers fed", columns, rows, note)
 
 
 def time_spent(result: Result) -> Chart:
