@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -156,6 +157,19 @@ def test_one_engine_that_finishes_is_the_answer():
     assert figures.finished(result) == {"DuckDB": 4, "pandas": 0}
     result.add(figures.within_bound(result, 1.0))
     assert recommendation.of(result.record).headline == "Only DuckDB finishes 4× the bound of 1 GiB"
+
+
+def test_where_the_baseline_ends_nothing_is_claimed_of_the_others():
+    """Above the largest size of the baseline no other engine is tried: the answer is of that size, and says so."""
+    record = make_record({"DuckDB": Made(), "PySpark": Made()}, sizes=[1])
+    replace, (point,) = msgspec.structs.replace, record.points
+    ends = ("failed", "failed"), ("skipped", "inconclusive")
+    pairs = zip(point.variants, ends, strict=True)
+    above = [replace(one, state=state, verdict=verdict, median_s=None) for one, (state, verdict) in pairs]
+    record = replace(record, points=[point, replace(point, size=4.0, variants=above)])
+    answer = figures.within_bound(Result(record), 1.0)
+    assert answer.rows[0][1].startswith("DuckDB and PySpark finish 1× the bound of 1 GiB: ")
+    assert answer.rows[0][1].endswith("; above it DuckDB ends, and no other was tried")
 
 
 @pytest.mark.parametrize("data", datasets.PARTS)

@@ -1,5 +1,3 @@
-"""Dataframe engines compared: the questions in four idioms, their tables, and the engines as variants."""
+"""Dataframe engines compared: the questions in five idioms, their tables, and the engines as variants."""
 
-from kit.techniques.dataframes.questions import QUESTIONS
-
-__all__ = ["QUESTIONS"]
+from kit.techniques.dataframes.questions import QUESTIONS as QUESTIONS

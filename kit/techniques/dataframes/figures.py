@@ -34,16 +34,15 @@ def growth(result: Result) -> Table:
         exponent = "–"
         if len(at) >= MIN_SIZES:
             fit = linregress(*([math.log(value) for value in column] for column in zip(*at, strict=True)))
-            half = t.ppf(0.975, len(at) - 2) * fit.stderr
-            exponent = f"{fit.slope:.2f} ({fit.slope - half:.2f} to {fit.slope + half:.2f})"
-        found = record.scaling.get(name)
-        above = "–" if found is None else found.overtakes
+            low, high = (fit.slope + sign * t.ppf(0.975, len(at) - 2) * fit.stderr for sign in (-1, 1))
+            exponent = f"{fit.slope:.2f} ({low:.2f} to {high:.2f})"
+        above = found.overtakes if (found := record.scaling.get(name)) else "–"
         if above == "between":
             above = " to ".join(formatting.count(round(end)) for end in (found.from_low, found.from_high)) + " rows"
         if at:
             rows.append([name, above, exponent])
-    heads = ["engine", f"faster than {record.asked.baseline} above", "exponent (95 % CI)"]
-    return Table("Growth with the rows", heads, rows)
+    above = f"faster than {record.asked.baseline} above"
+    return Table("Growth with the rows", ["engine", above, "exponent (95 % CI)"], rows)
 
 
 def _unbeaten(result: Result) -> dict[str, list[str]]:
@@ -67,7 +66,7 @@ def fastest(result: Result) -> Table:
 
 def claimed(result: Result, engines: dict[str, list[str]]) -> dict[str, bool | None]:
     """Return the parts of a claim: by range, whether its fastest engines are all among those claimed; None where the
-    baseline is one of them, so that nothing is shown, or where nothing is claimed."""
+    baseline is one of them, or where nothing is claimed."""
     parts = {}
     for words, names in _unbeaten(result).items():
         unknown = result.record.asked.baseline in names or words not in engines
@@ -78,21 +77,23 @@ def claimed(result: Result, engines: dict[str, list[str]]) -> dict[str, bool | N
 
 def finished(result: Result) -> dict[str, float]:
     """Return the largest size that each engine finished with an equal result, 0 for none; without skipped ones."""
-    ends = [(v, at.size) for at in result.record.points for v in at.variants if v.verdict != "skipped"]
+    ends = [(v, at.size) for at in result.record.points for v in at.variants if v.state != "skipped"]
     good = [(v.name, size) for v, size in ends if v.median_s and v.verdict != "rejected"]
     return dict.fromkeys((v.name for v, _ in ends), 0) | dict(sorted(good, key=lambda pair: pair[1]))
 
 
 def within_bound(result: Result, bound_gib: float) -> Table:
-    """Return the engines that finish the largest size under a bound of memory, as the record's own answer: an engine
-    that runs out of memory is a result, with or without another to compare its time with."""
-    done, point = finished(result), formatting.largest(result.record)
+    """Return the engines that finish the largest size under a bound of memory, as the record's own answer: of the size
+    below where the baseline ends there, since nothing else was tried then."""
+    done, points = finished(result), sorted(result.record.points, key=lambda point: point.size)
+    point = ([one for one in points if one.variants[0].state == "measured"] or points[:1])[-1]
     largest = f"{point.size / bound_gib:.3g}× the bound of {bound_gib:.3g} GiB"
     through = [variant for variant in point.variants if done.get(variant.name) == point.size]
     names = formatting.listing(map(formatting.label, through)) or "No engine"
     only, verb = "Only " * (len(through) == 1 < len(done)), "finish" if len(through) > 1 else "finishes"
     times = [f"{formatting.label(one)} takes {formatting.duration(one.median_s)}" for one in through]
-    rest = {name: f"up to {size / bound_gib:.3g}×" if size else "no size" for name, size in done.items()}
-    others = [f"{name} finishes {end}" for name, end in rest.items() if done[name] < point.size]
-    headline = f"{only}{names} {verb} {largest}"
-    return recommendation.answers({f"What finishes {largest}?": f"{headline}: {'; '.join([*times, *others])}"})
+    ends = {name: f"up to {at / bound_gib:.3g}×" if at else "no size" for name, at in done.items()}
+    others = [f"{name} finishes {end}" for name, end in ends.items() if done[name] < point.size]
+    others += [f"above it {point.variants[0].name} ends, and no other was tried"] * (point is not points[-1])
+    answer, why = f"{only}{names} {verb} {largest}", "; ".join(times + others)
+    return recommendation.answers({f"What finishes {largest}?": f"{answer}: {why}"})
