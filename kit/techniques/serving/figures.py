@@ -94,11 +94,11 @@ def faults(found: Sequence[Fault]) -> Table:
     return Table("Faults, caused for real", columns, rows)
 
 
-def claim(result: Result, batching: Result | None, bound: str, service_s: float) -> str:
-    """Return the claim part by part. batching: latencies by load, if any; service_s: of a request on an idle server."""
+def claim(result: Result, batching: Result, bound: str, service_s: float) -> str:
+    """Return the claim part by part. batching: the latencies by load; service_s: of a request on an idle server."""
     paid = {
         at.size: claims.holds(batching.at(at.size)["micro-batching"].verdict, ["faster"])
-        for at in (batching.record.points if batching else ())
+        for at in batching.record.points
     }
     low, high = ([one for load, one in paid.items() if (load <= 60) == under] for under in (True, False))
     workers = result["FastAPI, workers"].verdict if "FastAPI, workers" in result else "skipped"
