@@ -166,6 +166,8 @@ def test_a_variant_has_one_colour_everywhere_and_the_baseline_is_grey(mixed):
     look = figures.looks(mixed, other)
     assert look["pandas"][0] == look["A/A"][0] == style.BASELINE
     assert look["Polars"] == figures.looks(mixed)["Polars"]
+    against = make_record({"DuckDB": Made(), "Polars": Made()})  # DuckDB is its baseline, and a variant of the other
+    assert figures.looks(other, against)["DuckDB"][0] != style.BASELINE == figures.looks(against)["DuckDB"][0]
     many = figures.looks(make_record({f"v{i}": Made() for i in range(40)}, sizes=[100]))
     assert len({pair for name, pair in many.items() if name not in ("v0", "A/A")}) == 39
 

@@ -201,6 +201,7 @@ FEW_TRIALS = "-p time_budget_s=0.2 -p trials=3 -p search_budget_s=0.5 -p variant
 ONE_PRECISION = (
     "-p time_budget_s=0.5 -p batches=1 -p num_calibration=32 -p num_evaluation=100 -p variants='ONNX Runtime INT8'"
 )
+FEW_ROWS = "-p time_budget_s=0.2 -p sizes=1000 -p variants=Polars"
 ONE_STORE = "-p time_budget_s=0.2 -p requests=50 -p variants=SQLite"
 ONE_TRIAL = "--trials 1 --budget 0.2 --tools pytest-benchmark --cases 10 --kinds zlib --lengths 0.5"
 ONCE = "--benchmark-disable"
@@ -240,6 +241,17 @@ WAYS = {
         "test_runs_s3.py::test_a_batch_is_kept_at_s3_and_read_from_there"
     ),
     "pip install -e '.[s3]'": Held(extras),
+    "pip install -e '.[spark]' -c constraints.txt": Held(extras),
+    "kit run 01_dataframes -p variants=Polars,PySpark,Sail -p sizes=10000,1000000": Here(measured, FEW_ROWS),
+    'kit run 01_dataframes -p questions="join_5,groupby_3 from files"': Here(measured, FEW_ROWS),
+    "kit run 01_dataframes -p cluster=tcp://HOST:8786": There(
+        "test_dataframes.py::test_a_cluster_elsewhere_is_held_against_no_ceiling_of_this_machine"
+    ),
+    "kit run 01_bigger_than_memory -p memory_gib=1": There("test_notebooks.py::test_smoke"),
+    "kit run 01_pds_h -p variants=Polars,Sail,PySpark -p scale_factors=1": There("test_notebooks.py::test_smoke"),
+    "dask scheduler --port 8786": There(
+        "test_cluster.py::test_runs_are_executed_on_workers_and_their_folders_gathered"
+    ),
     "conda env create -f environment.yml": There("test_environment.py::test_environment_gives_the_gpu_extra"),
     "pip install -e '.[gpu]' -c constraints-gpu.txt": Held(extras),
     "pytest -p kit.pytest_plugin benchmarks --kit-runs runs": There("test_pytest_benchmark.py::suite"),

@@ -78,7 +78,7 @@ def test_a_function_is_found_by_its_address_and_called_with_its_options(tmp_path
         "common_own": "write 'package.module:function'",
         "common_own:biuld": "did you mean 'build'",
         "common_own:number": "is int, not a function",
-        "no_such_module:build": "no module no_such_module; install it or put its folder on PYTHONPATH",
+        "no_such_module:build": "no module no_such_module; install it, or put its folder on PYTHONPATH",
     }.items():
         with pytest.raises(UserError, match=says):
             resolve(address)

@@ -30,12 +30,11 @@ Look = dict[str, tuple[str, str]]
 def looks(*records: Record) -> Look:
     """Return colour and marker of each variant by name, the measured ones first, in order of declaration.
 
-    Every baseline is grey. Give it all records of one page to have a variant look the same in each of its figures.
+    What is a baseline in all of them is grey. Give it all records of one page to have a variant look the same in each.
     """
     baselines = {record.asked.baseline for record in records}
-    variants = [variant for record in records for point in record.points for variant in point.variants]
-    measured_first = sorted(variants, key=lambda variant: variant.state != "measured")
-    others = [name for name in dict.fromkeys(variant.name for variant in measured_first) if name not in baselines]
+    variants = [v for one in records for point in one.points for v in point.variants if v.name != one.asked.baseline]
+    others = dict.fromkeys(one.name for one in sorted(variants, key=lambda variant: variant.state != "measured"))
     found = {name: (style.BASELINE, "o") for name in [*baselines, CONTROL]}
     for place, name in enumerate(others):
         turn = place // len(style.PALETTE)
