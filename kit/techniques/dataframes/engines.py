@@ -219,12 +219,12 @@ def _pandas_frame(path: str, categories: bool, needed: dict[str, list[str]]) -> 
     import pandas as pd
     import pyarrow.parquet
 
-    texts = (
-        [field.name for field in pyarrow.parquet.read_schema(path) if field.type == "string"] if categories else None
-    )
+    schema = pyarrow.parquet.read_schema(path)
+    texts = [field.name for field in schema if pyarrow.types.is_string(field.type)] if categories else None
     table = pyarrow.parquet.read_table(path, columns=needed.get(Path(path).stem), read_dictionary=texts)
     whole = {pyarrow.int32(): pd.Int32Dtype(), pyarrow.int64(): pd.Int64Dtype()}
-    return table.to_pandas(types_mapper=whole.get if _has_gaps(path) else None)
+    columns = zip(table.column_names, table.columns, strict=True)
+    return pd.DataFrame({name: x.to_pandas(types_mapper=whole.get if x.null_count else None) for name, x in columns})
 
 
 def _has_gaps(path: str) -> bool:
@@ -232,9 +232,9 @@ def _has_gaps(path: str) -> bool:
     import pyarrow.parquet
 
     footer = pyarrow.parquet.read_metadata(path)
-    groups = [footer.row_group(number).to_dict() for number in range(footer.num_row_groups)]
-    columns = [column for group in groups for column in group["columns"]]
-    return any(column["statistics"]["null_count"] for column in columns if column["physical_type"][:3] == "INT")
+    whole = [i for i, field in enumerate(footer.schema.to_arrow_schema()) if pyarrow.types.is_integer(field.type)]
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    return any(group.column(i).statistics.null_count for group in groups for i in whole)
 
 
 def _polars(tables: Tables, question: str, engine: Any, proof: Callable[[], ExecutionProof]) -> Setup:
