@@ -121,7 +121,7 @@ def _draw(record: Record, found: recommendation.Recommendation, look: dict) -> l
     """Return the interval plot, then one figure that carries the most, then the others."""
     from kit.charts import chart, figures, style
 
-    look = look | {name: one for name, one in figures.looks(record).items() if name == record.asked.baseline}
+    look = look | {record.asked.baseline: (style.BASELINE, "o")}
     point = next((p for p in record.points if p.size == found.size), fmt.largest(record))
     charts = [artifact for artifact in record.artifacts if isinstance(artifact, Chart)][:MOST_CHARTS]
     drawn = [(chart.draw(one, look), one.note) for one in charts]

@@ -177,7 +177,7 @@ def ladder(server: Served) -> tuple[float, ...]:
     """Return the rates that all servers are offered: 0.2 to 2.3 times what this one answers at most, eight requests at
     a time. Raise `UserError` if one request alone is not within the bound."""
     asked, alone = server.asked, load.closed(server.url, server.bodies[:50], headers=HEADERS)
-    alone_s = float(np.quantile(alone.latency_s, 0.5))
+    alone_s = float(np.median(alone.latency_s))
     if alone_s >= asked.bound_s:
         raise UserError(f"a request alone takes {1e3 * alone_s:.1f} ms; raise bound_ms={1e3 * asked.bound_s:g}")
     most = load.closed(server.url, server.bodies[:300], connections=8, headers=HEADERS).answered_rate

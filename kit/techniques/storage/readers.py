@@ -174,12 +174,12 @@ def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
     read from the disk, and no more bytes than the files that match have. last: `counted` of the last read."""
     files, first, (asked, _) = read.matching(), read.written.first, layouts.codec(read.written.layout.codec)
     footer = pq.read_metadata(read.written.folder / first)
-    used, sent, disk = footer.row_group(0).column(0).compression, last.get("sent_mib", 0), last.get("disk_mib", 0)
+    used, sent, cold = footer.row_group(0).column(0).compression, last.get("sent_mib", 0), last.get("disk_mib", 0)
     facts = {"codec": used, "row groups": footer.num_row_groups, "files": len(files)}
     if "gets" in last:
         facts |= {"GETs": last["gets"], "LISTs": last["lists"], "sent": f"{sent:.2f} MiB"}
     if read.cold:
-        facts["from the disk"] = f"{disk:.2f} MiB"
+        facts["from the disk"] = f"{cold:.2f} MiB"
     with read.bucket.reached(first):
         digest = hashlib.sha256(read.bucket.s3fs().cat_file(read.path)).hexdigest()
     # pyarrow reads a small file twice, the last 64 KiB for the footer and then columns, and one file for the schema.
@@ -189,7 +189,7 @@ def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
         f"{used} instead of {asked}": used != {"NONE": "UNCOMPRESSED"}.get(asked, asked),
         f"bytes of {first} that are not those written (SHA-256)": digest != read.written.digests[first],
         "a copy that the client kept: the server sent nothing": last.get("gets") == 0,
-        "the page cache": read.cold and disk < read.written.mib,
+        "the page cache": read.cold and cold < read.written.mib,
         "more bytes than the files that match have": len(files) < len(read.written.sizes) and sent * 2**20 > most,
     }
     found = next((fault for fault, there in faults.items() if there), "")
