@@ -130,20 +130,21 @@ def test_a_full_disk_costs_only_its_variant(many_groups, full_disk):
 @pytest.mark.alone
 def test_each_end_costs_only_its_variant(many_groups, capfd):
     """Out of memory and a wrong answer have a sentence each; whoever finishes is measured, and is the answer."""
-    comparison = Comparison("ends", baseline="DuckDB", sizes=[0.5], time_budget_s=0.1, timeout_s=300)
+    comparison = Comparison("ends", baseline="roomy", sizes=[0.5], time_budget_s=0.1, timeout_s=300)
+    comparison.variant("roomy", partial(bigger.variant, "DuckDB", bound_gib=1.0))
     comparison.variant("DuckDB", partial(bigger.variant, "DuckDB", bound_gib=0.25))
     comparison.variant("pandas", partial(bigger.variant, "pandas", bound_gib=0.25))
     wrong = many_groups["sql"].replace("avg(most)", "2 * avg(most)")
     comparison.variant("wrong", lambda asked: bigger.variant("DuckDB", asked | {"sql": wrong}, bound_gib=0.25))
-    comparison.variant("roomy", partial(bigger.variant, "DuckDB", bound_gib=1.0))
     result = comparison.run(lambda gib: many_groups)
     found = {one.name: one for one in result.record.points[0].variants}
     assert found["pandas"].reason == "out of memory under 0.25 GiB" and found["wrong"].verdict == "rejected"
     result.add(figures.within_bound(result, 0.25))
     answer = recommendation.of(result.record)
-    assert answer.headline == "DuckDB and roomy finish 2× the bound of 0.25 GiB"
+    assert answer.headline == "Only DuckDB finishes 2× the bound of 0.25 GiB"
+    assert answer.evidence.startswith("DuckDB takes ") and "; roomy takes " in answer.evidence
     assert answer.evidence.endswith("; pandas finishes no size; wrong finishes no size")
-    assert found["roomy"].state == "measured" and found["roomy"].check.state == "passed"
+    assert found["DuckDB"].state == "measured" and found["DuckDB"].check.state == "passed"
     assert found["roomy"].metrics["spilled_mib"] == 0 < found["DuckDB"].metrics["spilled_mib"]
     memory = found["DuckDB"].memory
     assert 50 < memory.after_setup_mib + memory.peak_mib < 256 and "process tree" in memory.method
@@ -152,7 +153,7 @@ def test_each_end_costs_only_its_variant(many_groups, capfd):
 
 def test_one_engine_that_finishes_is_the_answer():
     """Where all others run out of memory, no time is compared: the record answers which engine finishes."""
-    made = {"DuckDB": Made(), "pandas": Made(state="failed", reason="out of memory under 1 GiB")}
+    made = {"roomy": Made(), "DuckDB": Made(), "pandas": Made(state="failed", reason="out of memory under 1 GiB")}
     result = Result(make_record(made | {"Dask": Made(state="skipped", reason="no Dask")}, sizes=[0.5, 4]))
     assert figures.finished(result) == {"DuckDB": 4, "pandas": 0}
     result.add(figures.within_bound(result, 1.0))
@@ -161,15 +162,15 @@ def test_one_engine_that_finishes_is_the_answer():
 
 def test_where_the_baseline_ends_nothing_is_claimed_of_the_others():
     """Above the largest size of the baseline no other engine is tried: the answer is of that size, and says so."""
-    record = make_record({"DuckDB": Made(), "PySpark": Made()}, sizes=[1])
+    record = make_record({"roomy": Made(), "DuckDB": Made(), "PySpark": Made()}, sizes=[1])
     replace, (point,) = msgspec.structs.replace, record.points
-    ends = ("failed", "failed"), ("skipped", "inconclusive")
+    ends = ("failed", "failed"), *[("skipped", "inconclusive")] * 2
     pairs = zip(point.variants, ends, strict=True)
     above = [replace(one, state=state, verdict=verdict, median_s=None) for one, (state, verdict) in pairs]
     record = replace(record, points=[point, replace(point, size=4.0, variants=above)])
     answer = figures.within_bound(Result(record), 1.0)
     assert answer.rows[0][1].startswith("DuckDB and PySpark finish 1× the bound of 1 GiB: ")
-    assert answer.rows[0][1].endswith("; above it DuckDB ends, and no other was tried")
+    assert answer.rows[0][1].endswith("; above it roomy ends, and no other was tried")
 
 
 @pytest.mark.parametrize("data", datasets.PARTS)

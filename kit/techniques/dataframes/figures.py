@@ -76,8 +76,8 @@ def claimed(result: Result, engines: dict[str, list[str]]) -> dict[str, bool | N
 
 
 def finished(result: Result) -> dict[str, float]:
-    """Return the largest size that each engine finished with an equal result, 0 for none; without skipped ones."""
-    ends = [(v, at.size) for at in result.record.points for v in at.variants if v.state != "skipped"]
+    """Return the largest size that each engine tried finished with an equal result, 0 for none; not of the baseline."""
+    ends = [(v, at.size) for at in result.record.points for v in at.variants[1:] if v.state != "skipped"]
     good = [(v.name, size) for v, size in ends if v.median_s and v.verdict != "rejected"]
     return dict.fromkeys((v.name for v, _ in ends), 0) | dict(sorted(good, key=lambda pair: pair[1]))
 
@@ -91,7 +91,8 @@ def within_bound(result: Result, bound_gib: float) -> Table:
     through = [variant for variant in point.variants if done.get(variant.name) == point.size]
     names = formatting.listing(map(formatting.label, through)) or "No engine"
     only, verb = "Only " * (len(through) == 1 < len(done)), "finish" if len(through) > 1 else "finishes"
-    times = [f"{formatting.label(one)} takes {formatting.duration(one.median_s)}" for one in through]
+    timed = [one for one in (*through, point.variants[0]) if one.median_s]
+    times = [f"{formatting.label(one)} takes {formatting.duration(one.median_s)}" for one in timed]
     ends = {name: f"up to {at / bound_gib:.3g}×" if at else "no size" for name, at in done.items()}
     others = [f"{name} finishes {end}" for name, end in ends.items() if done[name] < point.size]
     others += [f"above it {point.variants[0].name} ends, and no other was tried"] * (point is not points[-1])
