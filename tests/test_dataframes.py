@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import duckdb
+import msgspec
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,33 +85,23 @@ def test_engines_agree_on_generated_tables(question, kind, cache, cluster):
     """Each benchmark question has one answer, whatever the engine, with and without missing values."""
     tables = workload.tables(question, 4_000, keys=10, missing=TABLES[kind], cache=cache)
     different, expected = differences(tables, question, cluster)
-    assert not different
-    assert expected.num_rows > 0
+    assert not different and expected.num_rows > 0
 
 
 @pytest.mark.parametrize("rows", [1, 5_000])
 def test_engines_agree_on_delay_features(rows, cache, cluster):
     """The delay features are the same from every engine: of one flight, and of part of the year."""
     different, expected = differences(workload.tables("delay_features", rows, cache=cache), "delay_features", cluster)
-    assert not different
-    assert sum(expected["flights"].to_pylist()) == rows
+    assert not different and sum(expected["flights"].to_pylist()) == rows
 
 
-@pytest.mark.parametrize(
-    ("by", "values"),
-    [
-        (["carrier"], ["dep_delay", "distance"]),
-        (["tailnum", "month"], ["arr_delay"]),
-        (["time_hour", "dep_time"], ["air_time"]),
-    ],
-)
+@pytest.mark.parametrize("by", [["carrier"], ["tailnum", "month"], ["time_hour", "dep_time"]])
 @pytest.mark.parametrize("question", WORKLOADS["own"])
-def test_engines_agree_on_own_tables(question, by, values, cache, cluster):
+def test_engines_agree_on_own_tables(question, by, cache, cluster):
     """Keys of text, numbers and times, with missing ones among them, give one answer in every engine."""
     source = workload.tables("delay_features", 5_000, cache=cache).paths["flights"]
-    different, expected = differences(own.tables(source, by, values, cache=cache), question, cluster)
-    assert not different
-    assert expected.num_rows > 0
+    different, expected = differences(own.tables(source, by, ["air_time", "distance"], cache=cache), question, cluster)
+    assert not different and expected.num_rows > 0
 
 
 @pytest.mark.parametrize("question", WORKLOADS["own"])
@@ -278,10 +269,8 @@ def test_a_cluster_elsewhere_is_held_against_no_ceiling_of_this_machine(cache, c
     """Who computes on other machines is not told a share of this one."""
     tables = workload.tables("groupby_1", 6_000, keys=10, cache=cache)
     prepared = engines.dask(tables, "groupby_1", cluster=cluster)
-    try:
-        assert prepared.peak is None
-    finally:
-        prepared.close()
+    prepared.close()
+    assert prepared.peak is None
 
 
 @pytest.mark.parametrize("question", ["groupby_3 from files", "groupby_8 from files", "join_4 from files"])
@@ -308,25 +297,33 @@ def test_a_wrong_answer_costs_that_engine_alone(cache):
         comparison.variant(name, engine)
     result = comparison.run(workload.tables("groupby_1", 4_000, keys=10, missing=0.2, cache=cache), "groupby_1")
     assert result["wrong"].verdict == "rejected" and checks.KEYS in result["wrong"].reason
-    assert result["wrong"].speedup is None
     assert result["DuckDB"].variant.check.state == "passed" and result["DuckDB"].speedup > 0
 
 
 def test_what_the_sizes_show():
     """An exponent takes four sizes; a first answer has its parts; the fastest engines of a range are those that no
-    other is faster than at any of its sizes, and with the baseline among them nothing is shown."""
+    other is faster than at any of its sizes, and with the baseline among them nothing is shown; a cluster is held
+    against its engine here; what memory could not hold at the largest size is said to end below."""
     made = {"pandas": Made(), "Polars": Made(ratio=6.1), "DuckDB": Made(ratio=4.2), "Dask": Made(ratio=0.5)}
+    made |= {"Dask on cluster": Made(ratio=0.2)}
     result = Result(make_record(made, sizes=[1_000, 10_000, 100_000, 1_000_000]))
     assert [row[0] for row in figures.growth(result).rows if row[2] != "–"] == [*made]
     three = Result(make_record(made, sizes=[1_000, 10_000, 100_000]))
     assert {row[2] for row in figures.growth(three).rows} == {"–"}
     assert [part.name for part in figures.first_answer(result).series] == [*figures.PARTS.values()]
     (_, below), (_, middle) = figures.fastest(result).rows
-    assert middle == "Polars" and "Polars" in below and "Dask" not in middle
+    assert middle == "Polars" and "Polars" in below and "Dask" not in middle and not figures.fastest(result).note
     claim = {"10,000 to 1,000,000 rows": ["Polars", "DuckDB"]}
     assert figures.claimed(result, claim)["10,000 to 1,000,000 rows: no engine is faster than Polars"] is True
     alike = Result(make_record({"pandas": Made(), "Polars": Made()}, sizes=[10_000, 100_000]))
     assert set(figures.claimed(alike, claim).values()) == {None}
+    assert [" as long as Dask (95" in row[2] for row in figures.cluster_cost(result).rows] == 4 * [True]
+    replace, (*others, last) = msgspec.structs.replace, result.record.points
+    gone = replace(last.variants[1], state="skipped", verdict="skipped", median_s=None, effect=None)
+    cut = replace(last, variants=[last.variants[0], gone, *last.variants[2:]])
+    ended = Result(replace(result.record, points=[*others, cut]))
+    assert figures.growth(ended).rows[1] == ["Polars", "always, up to 100,000 rows", "–"]
+    assert figures.fastest(ended).note == "Polars is not measured at 1M rows and above"
 
 
 def test_options_of_generated_tables():
@@ -341,13 +338,19 @@ BY_DESIGN = [
     ({"id": ["a"], "n": [1]}, NULLS, checks.KEYS),
     ({"ratio": [2, 1]}, {"ratio": [2.5, 1.0]}, checks.DIVISION),
     ({"price": [decimal.Decimal("1.2")]}, {"price": [1.25]}, checks.SCALE),
+    ({"n": [1.0]}, {"n": [2.0]}, ""),
+    ({"price": [decimal.Decimal("9.99")]}, {"price": [1.25]}, ""),
+    ({"price": [decimal.Decimal("1.2")]}, {"price": ["1.25"]}, ""),
+    ({"ratio": [3, 1]}, {"ratio": [2.5, 2.0]}, ""),
+    ({"id": ["a"], "mean": [1.0]}, {"id": ["a", "b"], "mean": [1.0, None]}, ""),
+    ({"n": pa.array([], pa.decimal128(5, 2))}, {"n": [1.25]}, ""),
 ]
 
 
 @pytest.mark.parametrize(("got", "expected", "rule"), BY_DESIGN)
 def test_a_difference_by_design_names_its_rule(got, expected, rule):
-    """Engines differ in missing keys, the division of integers and the scale of decimals: the check names the rule."""
+    """Engines differ in missing keys, the division of integers and the scale of decimals: the check names the rule, and
+    none where another difference is."""
     found = checks.equal(pa.table(got), pa.table(expected))
-    assert found.state == "failed" and found.note.endswith(f"; the rule: {rule}")
+    assert found.state == "failed" and found.note.partition("; the rule: ")[2] == rule
     assert checks.equal(pa.table(expected), pa.table(expected)).state == "passed"
-    assert ";" not in checks.equal(pa.table({"n": [1.0]}), pa.table({"n": [2.0]})).note

@@ -85,8 +85,8 @@ def test_changed_files_are_read_again(folder):
     ("data", "by", "values", "sentence"),
     [
         ("broken.csv", ["a"], ["b"], "column 'b' is string .'notanumber' in .*broken.csv is no number.*missing="),
-        ("parts", ["custmer"], ["amount"], "by='custmer' is no column of .*parts; did you mean 'customer'. Choose"),
-        ("parts", [], ["amount"], "by names no column; choose from: customer, day"),
+        ("parts", ["custmer"], ["amount"], "group_by='custmer' is no column of .*parts; did you mean 'customer'."),
+        ("parts", [], ["amount"], "group_by names no column; choose from: customer, day"),
         ("parts", ["customer"], [], "values names no column; choose from: customer, day"),
         ("parts", ["day"], ["customer"], "column 'customer' is string, and values are numbers; .* of numbers: amount"),
         ("parts", ["customer"], ["day"], "column 'day' is date32.*values are numbers"),
@@ -100,13 +100,8 @@ def test_changed_files_are_read_again(folder):
         ("wide.parquet", ["ns"], ["k"], r"has values of timestamp\[ns\] .* can't hold; read .* as text .*type.ns=text"),
         ("empty.parquet", ["customer"], ["amount"], "column 'customer' of .*empty.parquet is empty"),
         ("text.parquet", ["customer"], ["amount"], "text.parquet is called Parquet but does not begin like it"),
-        (
-            "other/*.parquet",
-            ["customer"],
-            ["amount"],
-            r"by='customer' is in .*/a.parquet \(customer, amount\) and not "
-            r"in .*/b.parquet \(client, amount\); rename the column",
-        ),
+        ("other/*.parquet", ["customer"], ["amount"],
+         r"group_by='customer' is in .*/a.parquet .*, amount. and not in .*/b.parquet .client, amount.; rename"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_one_sentence(folder, data, by, values, sentence):

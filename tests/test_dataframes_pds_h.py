@@ -62,7 +62,7 @@ def test_all_queries_are_there():
 
 
 def test_polars_has_equal_answers(paths, expected):
-    """To all 22, in the order of the rows, sums of money to the cent; every query has its seconds."""
+    """To all 22, in the order of the rows; every query has its seconds."""
     measured = pds_h.polars(paths, pds_h.queries(SCALE)).call()
     found = pds_h.check(measured.answer, expected)
     assert (found.state, found.metric, found.note) == ("passed", "22 of 22 answers equal", "")

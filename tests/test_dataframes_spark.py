@@ -171,13 +171,15 @@ def test_what_is_no_address_is_refused(address):
         clusters.checked(address)
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "sc"])
+@pytest.mark.parametrize("scheme", clusters.HELLO)
 def test_a_cluster_that_does_not_answer_is_one_sentence(scheme, monkeypatch):
-    """Nobody listens there, or something that never answers: a sentence with the remedy, within the limits."""
+    """Nobody listens there, or something that never answers: a sentence with the remedy, before a client is started."""
+    assert clusters.ANSWER_S == 10
+    monkeypatch.setattr(clusters, "ANSWER_S", 0.5)
+    monkeypatch.setattr(clusters.isolated, "python", None)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"{scheme}://127.0.0.1:{mute.getsockname()[1]}"
-        monkeypatch.setattr(clusters, "TASK_S", 20.0)
-        with pytest.raises(UserError, match=r"does not answer: .*; check address, versions"):
+        with pytest.raises(UserError, match=r"can't be reached: no answer within 0.5 s; start it, or leave cluster"):
             clusters.checked(address)
     with pytest.raises(UserError, match="can't be reached: Connection refused; start it, or leave cluster empty"):
         clusters.checked(address)

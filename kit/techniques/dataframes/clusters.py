@@ -6,6 +6,7 @@
 import os
 import re
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -19,8 +20,15 @@ from kit.machine import isolated
 from kit.machine.fingerprint import allowed_threads, available_mib
 from kit.measure.worker import one_line
 
+CLUSTER = " on cluster"
 ANSWER_S, TASK_S = 10.0, 180.0
-"""Longest wait for a connection, and for a first task, before which a JVM starts."""
+"""Longest wait for an answer, and for a first task, before which a JVM starts."""
+HELLO = {
+    "tcp": b"",  # a scheduler of Dask speaks first
+    "sc": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",  # empty settings (RFC 9113)
+    "spark": struct.pack(">qbqi", 21, 0, 0, 0),  # asks for a chunk that there is not
+}
+"""Scheme → what its server answers."""
 
 
 def checked(address: str) -> str:
@@ -31,11 +39,13 @@ def checked(address: str) -> str:
     if not address:
         return ""
     place, got = urlsplit(address.split(",")[0]), f"cluster={address!r}"
-    if place.scheme not in ("tcp", "spark", "sc") or not re.search(r":\d+$", place.netloc):
+    if place.scheme not in HELLO or not re.search(r":\d+$", place.netloc):
         known = "tcp://HOST:8786 (Dask), spark://HOST:7077 or sc://HOST:15002 (Spark)"
         raise UserError(f"{got} is no address of a cluster; give {known}")
     try:
-        socket.create_connection((place.hostname, place.port), ANSWER_S).close()
+        with socket.create_connection((place.hostname, place.port), ANSWER_S) as server:
+            server.sendall(HELLO[place.scheme])
+            server.recv(1)
     except OSError as error:
         why = f"no answer within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else error.strerror or error
         raise UserError(f"{got} can't be reached: {why}; start it, or leave cluster empty") from None

@@ -180,7 +180,7 @@ def sail(tables: Tables, question: str) -> Setup:
 def on_cluster(address: str) -> dict[str, tuple[Callable[..., Setup], tuple]]:
     """Return the entry for `ENGINES` of a cluster; none without an address. Raise `UserError` as `clusters.checked`."""
     name, engine = ("Dask", dask) if address.startswith("tcp://") else ("PySpark", pyspark)
-    return {f"{name} on cluster": (partial(engine, cluster=address), ())} if clusters.checked(address) else {}
+    return {name + clusters.CLUSTER: (partial(engine, cluster=address), ())} if clusters.checked(address) else {}
 
 
 ENGINES = {

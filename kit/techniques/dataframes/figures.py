@@ -3,9 +3,10 @@
 import math
 
 from kit.measure.result import Result
-from kit.measure.statistics import MIN_SIZES
+from kit.measure.statistics import MIN_SIZES, scaling
 from kit.record import formatting, recommendation
 from kit.record.document import Chart, Series, Table
+from kit.techniques.dataframes.clusters import CLUSTER
 
 RANGES = {"below 10,000 rows": 9_999, "10,000 to 1,000,000 rows": 1_000_000, "above 1,000,000 rows": math.inf}
 """In words → the largest size."""
@@ -24,25 +25,36 @@ def first_answer(result: Result) -> Chart:
 
 
 def growth(result: Result) -> Table:
-    """Return, by engine, above how many rows it is faster than the baseline, and the exponent of its time in the rows:
-    the slope of log(median seconds) over log(rows), with Student's 95 % interval; from four sizes on."""
+    """Return, by engine, above how many rows it is faster than the baseline, over the sizes at which it was measured,
+    and the exponent of its time in the rows: the slope of log(median seconds) over log(rows), with Student's 95 %
+    interval; from four sizes on."""
     from scipy.stats import linregress, t
 
-    record, rows = result.record, []
+    points, rows = result.record.points, []
     for name in result:
-        at = [(p.size, v.median_s) for p in record.points if (v := formatting.find(p, name)) and v.median_s]
-        exponent = "–"
+        at = [(p.size, v) for p in points if (v := formatting.find(p, name)) and v.median_s]
+        if not at:
+            continue
+        sizes, exponent = [size for size, _ in at], "–"
         if len(at) >= MIN_SIZES:
-            fit = linregress(*([math.log(value) for value in column] for column in zip(*at, strict=True)))
+            fit = linregress([math.log(size) for size in sizes], [math.log(v.median_s) for _, v in at])
             low, high = (fit.slope + sign * t.ppf(0.975, len(at) - 2) * fit.stderr for sign in (-1, 1))
             exponent = f"{fit.slope:.2f} ({low:.2f} to {high:.2f})"
-        above = found.overtakes if (found := record.scaling.get(name)) else "–"
-        if above == "between":
-            above = " to ".join(formatting.count(round(end)) for end in (found.from_low, found.from_high)) + " rows"
-        if at:
-            rows.append([name, above, exponent])
-    above = f"faster than {record.asked.baseline} above"
+        found = scaling(sizes, [v.effect for _, v in at], [v.verdict for _, v in at])
+        ends = formatting.count(round(found.from_low or 0)), formatting.count(round(found.from_high or 0))
+        above = f"{' to '.join(ends)} rows" if found.overtakes == "between" else found.overtakes
+        rows.append([name, above + f", up to {sizes[-1]:,} rows" * (len(at) < len(points)), exponent])
+    above = f"faster than {result.record.asked.baseline} above"
     return Table("Growth with the rows", ["engine", above, "exponent (95 % CI)"], rows)
+
+
+def cluster_cost(result: Result) -> Table:
+    """Return what each engine on a cluster takes, paired with the same engine on this machine's threads, by size."""
+    engines = {name: name.removesuffix(CLUSTER) for name in result if name.endswith(CLUSTER)}
+    sizes = [at.size for at in result.record.points]
+    pairs = [(size, *both, result.at(size).paired(*both)) for size in sizes for both in engines.items()]
+    rows = [[size, name, formatting.speed(pair.effect, own), pair.verdict] for size, name, own, pair in pairs if pair]
+    return Table("A cluster against this machine's threads", ["rows", "engine", "takes", "verdict"], rows)
 
 
 def _unbeaten(result: Result) -> dict[str, list[str]]:
@@ -61,7 +73,10 @@ def _unbeaten(result: Result) -> dict[str, list[str]]:
 def fastest(result: Result) -> Table:
     """Return the engines that no other is faster than, by range of rows."""
     rows = [[words, ", ".join(names) or "none at each size"] for words, names in _unbeaten(result).items()]
-    return Table("Fastest engines by rows", ["rows", "no engine is significantly faster than"], rows)
+    left = [(v.name, at.size) for at in result.record.points for v in at.variants if v.state != "measured"]
+    gone = {name: formatting.short(size) for name, size in reversed(left)}
+    note = "; ".join(f"{name} is not measured at {size} rows and above" for name, size in gone.items())
+    return Table("Fastest engines by rows", ["rows", "no engine is significantly faster than"], rows, note)
 
 
 def claimed(result: Result, engines: dict[str, list[str]]) -> dict[str, bool | None]:

@@ -5,6 +5,10 @@ missing, is 0 here (`coalesce`), as in the other idioms; `quantile_cont` interpo
 numbers in 128 bits, which no other engine reads, hence the casts.
 """
 
+from pathlib import Path
+
+DELAY_FEATURES = Path(__file__).with_name("delay_features.sql").read_text(encoding="utf-8")
+
 
 def own_groupby(x: str, by: list[str], values: list[str]) -> str:
     how = {"sum": "coalesce(sum({0}), 0)", "mean": "avg({0})", "min": "min({0})", "max": "max({0})"}
@@ -32,46 +36,7 @@ def delay_features(paths: dict[str, str], read: str = "read_parquet('{}')", quan
 
     read: how a FROM clause names a Parquet file; quantile: the function that interpolates. Spark shares the rest.
     """
-    flights, weather, planes, airports, airlines = (
-        file(paths[name], read) for name in ("flights", "weather", "planes", "airports", "airlines")
-    )
-    return f"""
-        WITH
-        flights AS (
-            SELECT *, year * 10000 + month * 100 + day AS date, dep_delay > 15 AS late FROM {flights}
-        ),
-        -- share of late departures of each carrier at each origin, over the seven days with flights before each date
-        days AS (
-            SELECT carrier, origin, date, count(late) AS flown, count(*) FILTER (WHERE late) AS late
-            FROM flights GROUP BY 1, 2, 3
-        ),
-        weeks AS (
-            SELECT carrier, origin, date, sum(late) OVER week / nullif(sum(flown) OVER week, 0) AS late_week FROM days
-            WINDOW week AS (PARTITION BY carrier, origin ORDER BY date ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING)
-        ),
-        weather AS (
-            SELECT origin, time_hour, wind_speed,
-                CASE WHEN precip > 0 OR visib < 3 THEN 'poor' WHEN wind_speed >= 20 THEN 'windy' ELSE 'fair' END weather
-            FROM {weather}
-        ),
-        features AS (
-            SELECT carrier, origin, dest, hour, coalesce(weather, 'unknown') AS weather,
-                count(*) AS flights, count(dep_delay) AS flown, avg(late::INTEGER) AS late_share,
-                avg(dep_delay) AS dep_delay_mean, median(dep_delay) AS dep_delay_median,
-                {quantile}(dep_delay, 0.9) AS dep_delay_p90, avg(arr_delay) AS arr_delay_mean,
-                avg(late_week) AS late_week_mean, max(late_week) AS late_week_max,
-                avg(flights.year - planes.year) AS age_mean, avg(seats) AS seats_mean, avg(wind_speed) AS wind_mean
-            FROM flights
-            LEFT JOIN weeks USING (carrier, origin, date)
-            LEFT JOIN weather USING (origin, time_hour)
-            LEFT JOIN {planes} AS planes USING (tailnum)
-            GROUP BY 1, 2, 3, 4, 5
-        )
-        SELECT features.*, airlines.name AS airline, lat AS dest_lat, lon AS dest_lon, alt AS dest_alt
-        FROM features
-        LEFT JOIN {airlines} AS airlines ON airlines.carrier = features.carrier
-        LEFT JOIN {airports} AS airports ON faa = dest
-    """
+    return DELAY_FEATURES.format(quantile=quantile, **{name: file(path, read) for name, path in paths.items()})
 
 
 def file(path: str, read: str = "read_parquet('{}')") -> str:

@@ -44,7 +44,7 @@ def _types(source: readers.Source, by: list[str], values: list[str]) -> dict[str
     """Return column → type to write. Raise `UserError` for columns that can't be grouped or summed, and where a result
     would have two columns of one name, as SQL compares names: whatever the case."""
     types = {}
-    for parameter, names in (("by", by), ("values", values)):
+    for parameter, names in (("group_by", by), ("values", values)):
         if not names:
             raise UserError(f"{parameter} names no column; choose from: {', '.join(source.schema.names)}")
         for field in (source.in_all(name, parameter) for name in names):
@@ -57,7 +57,7 @@ def _types(source: readers.Source, by: list[str], values: list[str]) -> dict[str
         numbers = ", ".join(field.name for field in source.schema if _shared_type(field.type) in _NUMBERS) or "none"
         raise UserError(
             f"column {text!r} is {source.field(text).type}{example}, and values are numbers; fix the file, list what "
-            f"is a missing value in missing=, or choose from the columns of numbers: {numbers}"
+            f"is a missing value in read_options as missing=, or choose from the columns of numbers: {numbers}"
         )
     taken = [name.casefold() for name in (*_RESULTS, *by, *values, *(f"{v}_{a}" for v in values for a in _AGGREGATES))]
     if twice := next((name for name in reversed([*by, *values]) if taken.count(name.casefold()) > 1), None):

@@ -31,7 +31,7 @@ def tables(question: str, rows: int, keys: int = 100, missing: float = 0.0, cach
     question, files, _ = question.partition(FROM_FILES)
     kind = workload_of(question)
     if kind == "own":
-        raise UserError(f"{question} needs your own table; give data=, by= and values=, or another question")
+        raise UserError(f"{question} needs your own table; give data=, group_by= and values=, or another question")
     if kind == "flights":
         made = Tables("flights", rows, datasets.flights(rows, cache))
     else:
