@@ -124,7 +124,7 @@ def test_the_first_screen_has_one_answer_per_technique(tmp_path):
     first = first_screen(html)
     assert html.count('<article class="card">') == 2 and first.count("Use ") == 2
     assert "Use Polars" in first and "as fast as pandas at 10M rows (95 % CI" in first
-    assert "Not tested: cuDF and Dask-cuDF (no NVIDIA driver)." in first and "1 more comparison below" in first
+    assert "Not tested at 10M rows: cuDF and Dask-cuDF (no NVIDIA" in first and "1 more comparison below" in first
     assert "memory within 5 %. Worth it after about " in first
     assert "Joins" in page.text and "floor over seeds" not in page.text and "Stay with" not in page.text
 

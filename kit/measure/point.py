@@ -97,7 +97,7 @@ class SizeRun:
             hungriest = max((v.resident_mib + v.memory.peak_mib for v in alive), default=0.0)
             taken = sum(v.resident_mib for v in alive) + hungriest
             if number > 2 and taken > room:
-                reason = f"memory holds no more: the variants before it take {fmt.mib(taken)} of {fmt.mib(room)}"
+                reason = f"memory holds no more: those before it take {fmt.mib(taken)}, all may take {fmt.mib(room)}"
                 remedy = f"measure it by only=[{variant.name!r}]"
                 self._variants[variant.name] = not_run(variant.name, reason, remedy)
                 continue

@@ -213,7 +213,7 @@ def _without_winner(record: Record, point: Point) -> Recommendation:
         found = "; ".join(f"{fmt.label(v)} {fmt.check(v.check)}" for v in checked[:MOST_LISTED])
         return Recommendation(headline, evidence=found, caveats=caveats, size=point.size)
     listed = fmt.listing(f"{fmt.label(v)} {fmt.speed(v.effect)}" for v in timed[:MOST_LISTED])
-    evidence = f"Against {fmt.label(baseline)}{at_sizes(record, [point.size])}: {listed}"
+    evidence = f"Against {fmt.label(baseline)}{at_sizes(record, [point.size][: len(record.points) - 1])}: {listed}"
     if all(variant.verdict in ("slower", "equivalent") for variant in timed):
         best = [baseline, *(variant for variant in timed if variant.verdict == "equivalent")]
         note = f"equivalent within ±{fmt.percent(record.how.equivalence_margin)}" if len(best) > 1 else ""
@@ -242,13 +242,13 @@ def _undecided(record: Record, point: Point) -> tuple[str, str]:
 def _others(record: Record, point: Point, recommended: tuple[str, ...]) -> tuple[str, ...]:
     """Return what limits a recommendation, by kind: inconclusive, rejected, failed, not recommended, not tested."""
     rest = [variant for variant in point.variants if variant.name not in recommended]
-    by_verdict = {kind: [v for v in rest if v.verdict == kind] for kind in ("inconclusive", *UNTIMED, "skipped")}
+    kinds = {kind: [v for v in rest if v.verdict == kind] for kind in ("inconclusive", *UNTIMED, "skipped")}
     ruled_out = [variant for variant in rest if variant.state == "measured" and variant.not_recommended]
     found = {
-        "Inconclusive": [f"{fmt.label(v)} {fmt.speed(v.effect)}" for v in by_verdict["inconclusive"] if recommended],
-        **{verdict.capitalize(): grouped(by_verdict[verdict], fmt.note) for verdict in UNTIMED},
+        "Inconclusive": [f"{fmt.label(v)} {fmt.speed(v.effect)}" for v in kinds["inconclusive"] if recommended],
+        **{verdict.capitalize(): grouped(kinds[verdict], fmt.note) for verdict in UNTIMED},
         "Not a recommendation": grouped(ruled_out, lambda variant: fmt.shown(variant.not_recommended)),
-        "Not tested": grouped(by_verdict["skipped"], _reason),
+        f"Not tested{at_sizes(record, [point.size][: len(record.points) - 1])}": grouped(kinds["skipped"], _reason),
     }
     found["Interrupted"] = [] if record.complete else ["only part was measured"]
     return tuple(f"{kind}: {'; '.join(groups)}" for kind, groups in found.items() if groups)
