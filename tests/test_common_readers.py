@@ -240,6 +240,13 @@ def test_credentials_of_an_address_are_never_shown(data):
     assert "secret" not in str(caught.value) and caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize("trace", ["\n\tat org.apache.A.b(A.java:1)\n\tat c", r'\n\tat org.apache.A.b(A.java:1)")'])
+def test_a_stack_trace_is_left_out(trace):
+    """Of what a Java service answers, HDFS's NameNode say, the message is shown."""
+    with pytest.raises(UserError, match=r"can't be read: Permission denied: user=me$"), readers.readable("hdfs://n/t"):
+        raise RuntimeError(f"Permission denied: user=me{trace}")
+
+
 def test_options_come_as_texts_from_a_parameter(write):
     """A notebook names them one by one; an unknown one is refused with the nearest."""
     pairs = ["separator=tab", "encoding=latin-1", "missing=-1", "missing=none", "type.id=text", "header=yes"]

@@ -1,9 +1,12 @@
 """Storage: servers that check signatures, layouts whole or absent, what a read costs, each user's error."""
 
+import asyncio
+import queue
 import shutil
 import socket
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +15,7 @@ import pytest
 
 from kit.common import datasets
 from kit.errors import UserError
-from kit.techniques.storage import layouts, servers
+from kit.techniques.storage import layouts, link, servers
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[storage]'")
 pytest.importorskip("obstore", reason="obstore is not installed: pip install -e '.[storage]'")
@@ -58,11 +61,45 @@ def test_the_server_counts_requests_and_bytes(server, folder):
     assert (found["gets"], found["lists"]) == (0, 1) and found["sent_mib"] < 0.01
 
 
-def test_every_client_reaches_the_server(server):
-    """pyarrow, s3fs and obstore read the same bytes."""
-    bucket = server.bucket("kit")
-    with bucket.pyarrow().open_input_file(bucket.path("part.parquet")) as file:
-        assert file.read() == whole(bucket) == bucket.obstore().get("part.parquet").bytes().to_bytes()
+def test_a_new_file_is_seen(server, folder):
+    """The server keeps what it knows of folders between reads, and forgets it when a bucket is asked for."""
+    for name in ("new", "newer"):
+        (folder / name).mkdir()
+        (folder / name / "file").touch()
+        assert server.bucket(name).s3fs().ls(name) == [f"{name}/file"]
+
+
+def delayed(port: int, rtt_s: float) -> int:
+    """Return the port of a proxy that passes on what comes half a round trip later, in each direction."""
+    ports = queue.Queue()
+
+    async def pump(reader, writer):
+        while data := await reader.read(1 << 16):
+            asyncio.get_running_loop().call_later(rtt_s / 2, writer.write, data)
+
+    async def connected(reader, writer):
+        there = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+
+    async def serve():
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        ports.put(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    threading.Thread(target=lambda: asyncio.run(serve()), daemon=True).start()
+    return ports.get()
+
+
+def test_delay_is_as_modelled(server):
+    """A proxy that delays makes the read of one file longer by a round trip per request that the server counted."""
+    read_s = []
+    for rtt_s in (0, 0.1):
+        bucket = replace(server.bucket("kit"), endpoint=f"http://127.0.0.1:{delayed(server.port, rtt_s)}")
+        read = partial(pq.read_table, "kit", filesystem=bucket.pyarrow())
+        costs = [servers.counted(bucket, read)[1] for _ in range(4)]
+        read_s.append(min(cost["read_s"] for cost in costs))
+    requests = sum(costs[-1][kind] for kind in ("gets", "lists", "heads"))
+    assert 0.8 < (read_s[1] - read_s[0]) / link.transfer_s(0, requests, 1, rtt_ms=100) < 1.3
 
 
 @pytest.mark.parametrize("client", ["pyarrow", "s3fs", "obstore"])
@@ -138,11 +175,11 @@ def test_a_request_is_tried_again():
     tries = []
     with socket.create_server(("127.0.0.1", 0)) as closing:
         closing.settimeout(30)
-        answering = threading.Thread(target=lambda: [tries.append(closing.accept()[0].close()) for _ in range(2)])
+        answering = threading.Thread(target=lambda: [tries.append(closing.accept()[0].close()) for _ in range(3)])
         answering.start()
         endpoint = f"http://127.0.0.1:{closing.getsockname()[1]}"
         bucket = servers.Bucket("kit", "", endpoint, key="A" * 12, secret="B" * 12)
         with pytest.raises(UserError, match="does not answer, or stopped during the request"), bucket.reached():
             bucket.pyarrow().open_input_file("kit/part.parquet")
         answering.join()
-    assert len(tries) == 2
+    assert len(tries) == servers.ATTEMPTS

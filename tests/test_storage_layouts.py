@@ -92,20 +92,15 @@ def test_a_fingerprint_sees_what_differs():
         assert readers.fingerprint(changed) != found, name
 
 
-@pytest.mark.parametrize("name", ["brotly", "zstd x", "Snappy 3", "gzip 10", "zstd 0", "", "zstd -1"])
-def test_an_unknown_codec_is_refused(odd, name, tmp_path):
-    """A codec or level that there is not is one sentence with the ones that there are."""
-    with pytest.raises(UserError, match=r"codec|level"):
-        layouts.written(odd, Layout(name), tmp_path)
+UNKNOWN = [*map(Layout, ("brotly", "zstd x", "Snappy 3", "gzip 10", "zstd 0", "", "zstd -1")), Layout(partition="dya")]
+
+
+@pytest.mark.parametrize("layout", UNKNOWN, ids=str)
+def test_an_unknown_codec_or_column_is_refused(odd, layout, tmp_path):
+    """A codec, level or column that there is not is one sentence with the ones that there are."""
+    with pytest.raises(UserError, match=r"codec|level|partition='dya' is unknown"):
+        layouts.written(odd, layout, tmp_path)
     assert not list(tmp_path.rglob("*.parquet"))
-
-
-def test_an_unknown_column_is_refused(odd, tmp_path):
-    """So is a partition, or a read, by a column that the table has not."""
-    with pytest.raises(UserError, match=r"'one key' needs a column of your table; name .*partition_by="):
-        readers.reads({}, servers.Bucket("x"), replace(odd, key=""), "one key")
-    with pytest.raises(UserError, match="partition='dya' is unknown; did you mean 'day'"):
-        layouts.written(odd, Layout(partition="dya"), tmp_path)
 
 
 def test_a_path_that_is_a_file_is_refused(odd, tmp_path):
@@ -215,23 +210,19 @@ def test_a_selection_is_the_same_in_every_layout(odd, places, server, name, sele
     assert judged.state == "verified", judged
 
 
-def test_one_partition_is_read_alone(odd, places, server):
-    """For one day the server sends the files of that day: fewer GETs than files, and the bytes are counted."""
-    read = readers.reads(places, server, odd, "one day")["by day"]
-    _, judged, _ = measured(read)
-    assert len(read.matching()) == 1 < len(read.written.sizes)
-    assert judged.facts["GETs"] <= 3 and judged.facts["LISTs"] == 1
-    assert 0 < judged.costs["sent_mib"] * 2**20 < 2 * sum(read.matching().values()) + 70_000
-
-
 def test_a_read_beyond_its_partition_falls_back(tmp_path, server):
-    """A reader that gets all files where one would do is not verified."""
-    noise = pa.table({"day": [n % 4 for n in range(200_000)], "noise": [hash((n, 1)) for n in range(200_000)]})
+    """For one day the server sends the files of that day, or their row groups; a reader that gets all files where one
+    would do is not verified."""
+    noise = pa.table({"day": [n // 50_000 for n in range(200_000)], "noise": [hash((n, 1)) for n in range(200_000)]})
     stored = layouts.Stored("noise", noise, "day", "", ("day",), "")
-    one = layouts.written(stored, Layout(partition="day"), tmp_path)
+    shapes = {"by day": Layout(partition="day"), "groups": Layout(row_group=10_000)}
+    places = {name: layouts.written(stored, shape, tmp_path) for name, shape in shapes.items()}
     with servers.Server(tmp_path / layouts.FOLDER).start() as other:
-        read = readers.reads({"by day": one}, other, stored, "one day")["by day"]
-        assert measured(read)[1].state == "verified"
+        reads = readers.reads(places, other, stored, "one day")
+        groups, read = measured(reads["groups"])[1], reads["by day"]
+        assert groups.state == "verified" and groups.costs["sent_mib"] < places["groups"].mib / 2
+        judged = measured(read)[1]
+        assert judged.state == "verified" and judged.facts["GETs"] <= 3 and judged.facts["LISTs"] == 1
         _, judged, _ = measured(read, lambda read: readers.pyarrow(replace(read, column="")))
     assert (judged.state, judged.note) == ("fell back", "more bytes than the files that match have")
 

@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from kit.common.services import Service, listens
+from kit.common.services import Service
 from kit.errors import UserError
 from kit.machine.capabilities import Missing
 from kit.techniques.storage import link
@@ -47,25 +46,8 @@ def test_an_impossible_bandwidth_is_refused():
 def test_the_link_is_never_faster_than_asked(mbit_per_s):
     """However fast the machine, no more bytes pass than the bandwidth allows."""
     with linked(mbit_per_s) as service:
-        assert (
-            0
-            < link.within(link.NAMESPACE.format(service.pid), lambda: link.measured_mbit_per_s(1 << 20))
-            < 1.1 * mbit_per_s
-        )
-
-
-@needs_root
-def test_server_and_client_meet_within_the_namespace(tmp_path):
-    """A server within answers a client that entered, through the link; from outside nothing listens there."""
-    (tmp_path / "data").write_bytes(bytes(1 << 20))
-    command = link.shaped([sys.executable, "-m", "http.server", "{port}", "--directory", str(tmp_path)], 1000)
-    within = lambda call: link.within(link.NAMESPACE.format(server.pid), call)  # noqa: E731
-    server = Service("server", command, ready=lambda port: within(lambda: listens(port)))
-    with server.start():
-        url = f"http://127.0.0.1:{server.port}/data"
-        assert len(within(lambda: urllib.request.urlopen(url).read())) == 1 << 20
-        with pytest.raises(OSError, match="refused"):
-            urllib.request.urlopen(url)
+        found = link.within(link.NAMESPACE.format(service.pid), lambda: link.measured_mbit_per_s(1 << 20))
+    assert 0 < found < 1.1 * mbit_per_s
 
 
 @needs_root

@@ -30,7 +30,7 @@ def grows(first: Effect | None, last: Effect | None) -> bool | None:
 
 
 def lines(parts: Mapping[str, bool | None]) -> str:
-    """Return each part of a claim on its line: ✓ it holds, ✗ it does not, ? it is inconclusive."""
-    marks = {True: "✓", False: "✗"}
-    unknown = {name: "?" if "inconclusive" in name else "? inconclusive:" for name in parts}
+    """Return each part of a claim on its line: ✓ it holds, ✗ it does not, ? it is inconclusive, or was not measured."""
+    marks, known = {True: "✓", False: "✗"}, ("inconclusive", "not measured")
+    unknown = {name: "?" if any(why in name for why in known) else "? inconclusive:" for name in parts}
     return "\n".join(f"{unknown[name] if held is None else marks[bool(held)]} {name}" for name, held in parts.items())

@@ -21,8 +21,7 @@ from kit.errors import UserError, nearest
 from kit.techniques.storage.servers import Bucket, Server
 
 SCALE = 6_001_215  # rows of lineitem at scale factor 1
-CODECS = ("none", "Snappy", "LZ4", "gzip", "zstd")
-"""gzip and zstd take a level: "zstd 3"."""
+CODECS = ("none", "Snappy", "LZ4", "gzip", "zstd")  # gzip and zstd take a level: "zstd 3"
 ROW_GROUP = 1_048_576  # pyarrow's default
 FOLDER = "storage"
 """Folder in the cache: each folder in it is a layout, and a bucket of a private server."""

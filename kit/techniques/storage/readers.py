@@ -180,8 +180,8 @@ def proof(read: Read, last: Mapping[str, float]) -> ExecutionProof:
         facts |= {"GETs": last["gets"], "LISTs": last["lists"], "sent": f"{sent:.2f} MiB"}
     if read.cold:
         facts["from the disk"] = f"{cold:.2f} MiB"
-    with read.bucket.reached(first):
-        digest = hashlib.sha256(read.bucket.s3fs().cat_file(read.path)).hexdigest()
+    with read.bucket.reached(first), read.bucket.pyarrow().open_input_file(read.path) as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
     # pyarrow reads a small file twice, the last 64 KiB for the footer and then columns, and one file for the schema.
     requests = sum(last.get(kind, 0) for kind in ("gets", "lists", "heads"))
     most = 2 * sum(files.values()) + _FOOTER + _LISTED * len(read.written.sizes) + _HEADERS * requests

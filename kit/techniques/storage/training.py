@@ -29,8 +29,7 @@ from kit.techniques.storage import link, servers
 
 Fetch = Callable[[str], Any]
 """Key of a file → a buffer of its bytes."""
-SMALL_FILES = 16
-"""Files per batch of the format that has many."""
+SMALL_FILES = 16  # per batch of the format that has many
 
 
 def matrix(table: pa.Table) -> np.ndarray:
@@ -112,9 +111,9 @@ def from_url(url: str) -> Fetch:
 def upload(folder: Path, url: str) -> None:
     """Write all files of a folder below an address."""
     files, root = file_system(url)
-    with readers.readable(url):
-        for path in filter(Path.is_file, folder.rglob("*")):
-            files.pipe_file(f"{root}/{path.relative_to(folder)}", path.read_bytes())
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    with readers.readable(url), ThreadPoolExecutor(32) as pool:  # HDFS takes half a second to close some files
+        list(pool.map(lambda path: files.pipe_file(f"{root}/{path.relative_to(folder)}", path.read_bytes()), paths))
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -133,11 +132,9 @@ def file_system(url: str) -> tuple[Any, str]:
 
 FED = 0.9
 """Least utilisation of a consumer that is fed: MLPerf Storage's bound for ResNet-50 and 3D U-Net."""
-STEPS = 20
-"""Batches of each consumer per measurement."""
+STEPS = 20  # batches of each consumer per measurement
 OVER_LINK = "S3 link"
-PREFETCH = 2
-"""Batches that a reader is ahead of its consumer at most, as a worker of PyTorch's DataLoader is."""
+PREFETCH = 2  # batches that a reader is ahead of its consumer at most, as a worker of PyTorch's DataLoader is
 SHARES = ("utilisation", "waiting_for_bytes", "waiting_for_decoding")
 """Metrics of a variant: shares of its consumers' time, the mean over consumers."""
 
@@ -229,10 +226,8 @@ def storages(
     """Return a folder's storages that are wanted, by name: its disk, memory, S3 of this machine, S3 over a link of this
     bandwidth, and `url`, if given; and why one is missing. opened: ends the servers."""
     found = {"disk": Storage(partial(from_folder, folder), folder), "memory": Storage(partial(from_memory, folder))}
-    wanted, permitted = (
-        parameters.several(wanted, [*found, "S3", OVER_LINK], "storages", least=1),
-        link.shaping_permitted(),
-    )
+    wanted = parameters.several(wanted, [*found, "S3", OVER_LINK], "storages", least=1)
+    permitted = link.shaping_permitted()
     missing = {} if permitted is True else {OVER_LINK: f"{permitted.reason}; {permitted.remedy}"}
     for name in sorted({"S3", OVER_LINK} & {*wanted}):
         server = servers.Server(folder.parent, mbit_per_s if name == OVER_LINK and not missing else 0)
