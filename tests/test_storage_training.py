@@ -89,7 +89,7 @@ def test_azure_holds_the_same_bytes(tmp_path, monkeypatch):
         other = connection.replace("AccountKey=", "AccountKey=AAAA")
         fsspec.get_filesystem_class("az").clear_instance_cache()
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", other)
-        with pytest.raises(UserError, match="az://kit/data can't be read"):
+        with pytest.raises(UserError, match=r"az://kit/data can't be read: .* signature\.$"):
             training.from_url("az://kit/data")(training.keys("npy", 0)[0])
 
 

@@ -185,7 +185,7 @@ def _not_encoded(data: str, encoding: str) -> str:
 
 def _reason(error: Exception, data: str) -> str:
     """Return an error in one line. Some file systems repeat the user and password of an address without the rest."""
-    text = str(error).partition("\n\tat ")[0].partition(r"\n\tat ")[0]  # without a stack trace of Java's
+    text = str(error).partition("\n\tat ")[0].partition(r"\n\tat ")[0].partition("\nRequestId:")[0]  # Java's, Azure's
     text = " ".join(text.replace(data, shown(data)).split()) or type(error).__name__
     user, at, _ = data.partition("://")[2].split("/")[0].rpartition("@")
     return clean(text.replace(user + at, "***@") if at else text)[:300]
