@@ -336,9 +336,9 @@ def test_results_become_figures(odd, places, cache, server):
         figures.cost(found, places, [1, 0, 0])
     uncounted = {"one day": found["one day"].__class__(without_costs(found["one day"].record))}
     assert "storage alone" in (alone := figures.cost(uncounted, places, [1, 0, 0, 0])).note and chart.draw(alone)
-    assert {row[0] for row in figures.answers(result, *found.values()).rows} == {"codecs", "one day", "one key"}
-    text = figures.claim(result, None, files, found)
-    assert text.count("\n") == 3 and "modelled" in text and "by day, one day" in text
+    assert {row[0] for row in figures.answers(result, None, *found.values()).rows} == {"codecs", "one day", "one key"}
+    text, without = (figures.claim(result, None, files, some) for some in (found, {}))
+    assert text.count("\n") == 3 and "modelled" in text and "by day, one day" in text and "by key: not" in without
 
 
 @pytest.mark.parametrize(
