@@ -1,9 +1,9 @@
 """How often is a capacity wrong? Searches and comparisons on simulated queues, whose capacity is known from long runs.
 
 Per queue and shortest load: how often the interval of `load.capacity` contains the true capacity, and how many seconds
-of load a search takes. Per speed and number of rounds, each of them a `load.bisection` of seven rates as in 09_serving:
-how often the ratio of the paired rounds is significant, where speed 1 is the same server twice, and what all rounds
-pooled show of the capacity. All time is simulated.
+of load a search takes. Per speed and number of rounds, each of them loads at the rates around the capacity as in
+09_serving: how often the ratio of the paired rounds is significant, where speed 1 is the same server twice, and what
+all rounds pooled show of the capacity. All time is simulated.
 
     python benchmarks/capacity_study.py --searches 100
 """
@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 
 from kit.common import load
-from kit.techniques.serving import queue_model
+from kit.techniques.serving import queue_model, variants
 
 QUEUES = {
     "4 ms, p99 ≤ 50 ms": (0.004, 0.050, 0.99),
@@ -72,18 +72,21 @@ def different(comparisons: int, speed: float, rounds: int, bounds: float) -> str
     true, ratios, significant, pooled = known(times_s, bound_s, percentile), [], 0, []
     for number in range(comparisons):
         start = true / np.random.default_rng([3, number]).uniform(1.2, 6)
-        rates = [start * 1.5**power for power in range(7)]
+        rates = [start * variants.STEP**power for power in range(2 * variants.STEPS + 1)]
         crossed, loads = [], []
         for shift, faster in enumerate((1, speed)):
             at = server(times_s / faster, APART * number + shift * APART // 2)
-            found = [load.bisection(at, rates, bound_s, bounds=bounds, seed=seed) for seed in range(rounds)]
-            crossed.append(tuple(load.crossing(one, bound_s, percentile) for one in found))
-            loads.append([one for each in found for one in each])
-        slow, fast = (load.Capacity(bound_s, percentile, rounds=one) for one in crossed)
+            crossed.append([])
+            for seed in range(rounds):
+                near = np.median(crossed[-1] or rates)
+                found = load.enclosing(at, rates, near, bound_s, bounds=bounds, seed=seed)
+                crossed[-1].append(load.crossing(found, bound_s, percentile))
+                loads += [] if shift else found
+        slow, fast = (load.Capacity(bound_s, percentile, rounds=tuple(one)) for one in crossed)
         ratio, low, high = fast.ratio(slow)
         ratios.append(ratio)
         significant += not low <= 1 <= high
-        pooled.append(load.pooled(loads[0], bound_s, percentile))
+        pooled.append(load.pooled(loads, bound_s, percentile))
     low, middle, high = np.quantile(ratios, [0.05, 0.5, 0.95])
     share, near = (
         np.mean([one.lower <= true * apart and true / apart <= one.upper for one in pooled]) for apart in (1, 1.05)

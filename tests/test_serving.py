@@ -162,19 +162,19 @@ def test_other_answers_fail_the_check(change, note):
 
 
 def test_capacity_is_where_a_rounds_loads_cross_the_bound(tmp_path):
-    """Three loads of a binary search; the loads of all rounds together hold below it and fail above it."""
+    """Loads at the two rates around it; the loads of all rounds together hold below it and fail above it."""
     rates = tuple(25 * 1.4**step for step in range(7))
     asked = Asked("small", 0.05, 0.9, rates, bounds=100, log=tmp_path)
     server = object.__new__(Served)
     server.asked, server.capacities, server.rates, server.name = asked, [], rates, "FastAPI"
     server.offer = lambda *at: queue_model.simulate(np.array([0.01]), 1, *at)  # computes 100 requests/s at most
     found = [server.capacity() for _ in range(4)]
-    assert all(70 < 1 / one.seconds < 100 and one.metrics["p90_ms"] <= 50 for one in found)
+    assert all(65 < 1 / one.seconds < 100 and one.metrics["p90_ms"] <= 50 for one in found)
     session = SimpleNamespace(measurements={"FastAPI": SimpleNamespace(wall_s=[one.seconds for one in found])})
     result = SimpleNamespace(record=SimpleNamespace(points=[SimpleNamespace(sessions=[session])]))
     pooled = figures.capacity(result, "FastAPI", asked)
     assert pooled.lower in rates and pooled.upper in rates and pooled.lower < 90 < pooled.upper < 150
-    assert sum(point.load.requests >= 3 * 100 * 0.05 for point in pooled.points) >= 3
+    assert all(point.load.requests >= point.rate * 100 * 0.05 - 1 for point in pooled.points)
     assert pooled.ratio(pooled) == (1, 1, 1) and len(pooled.rounds) == 4
     assert figures.capacity(result, "mosec", asked).points == ()
 
@@ -206,9 +206,8 @@ def test_a_bound_that_no_rate_holds_is_a_users_mistake(plain):
 def test_a_hanging_server_shows_in_the_open_loop_alone():
     """Stopped for three quarters of the load (SIGSTOP), the median is long in an open loop and not in a closed one."""
     with served("FastAPI") as server:
-        found = {closed: faults.stopped(server, 40, 1.5, closed) for closed in (False, True)}
-        medians = {closed: float(np.median(one.latency_s)) for closed, one in found.items()}
-        assert medians[False] > 0.3 > medians[True]
+        opened, closed = (np.median(one.latency_s) for one in faults.stopped(server, 40, 1.5, load.offer, load.closed))
+        assert opened > 0.3 > closed
         assert server.offer(40).failed == 0
 
 
@@ -369,3 +368,4 @@ def test_the_claim_on_batching(at_50, at_80, mark):
     result = {"FastAPI": SimpleNamespace(verdict="baseline")}
     lines = figures.claim(result, latency, "p90 ≤ 20 ms", 0.02).splitlines()
     assert lines[1].startswith(mark) and "Batching" in lines[1]
+    assert figures.claim(result, None, "p90 ≤ 20 ms", 0.02).splitlines()[1].startswith("?")  # no latencies

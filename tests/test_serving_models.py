@@ -38,26 +38,50 @@ def test_a_replay_waits_before_it_removes():
     assert found[-1] == 1 and overloaded == pytest.approx(2 * 70 / sum(offered))
     late, _ = autoscaling.replay(offered, [12.0] * 8, 10, startup_s=31, window_s=0)
     assert late[4:10] == [1, 1, 1, 1, 5, 7] and sum(late) < sum(found)
-    with pytest.raises(UserError, match="at least one period"):
+    with pytest.raises(UserError, match="number of periods, or of capacities=0"):
         autoscaling.replay([], [1.0], 10)
 
 
 def rounds(server, rates, bound_s, count, seed=0):
     """Return the capacity by rounds of a simulated server, as a notebook has it."""
-    found = [load.bisection(server, rates, bound_s, bounds=20, seed=seed + turn) for turn in range(count)]
-    return load.Capacity(bound_s, 0.99, rounds=tuple(load.crossing(one, bound_s) for one in found))
+    crossed = []
+    for turn in range(count):
+        near = np.median(crossed or rates)
+        found = load.enclosing(server, rates, near, bound_s, bounds=20, seed=seed + turn)
+        crossed.append(load.crossing(found, bound_s))
+    return load.Capacity(bound_s, 0.99, rounds=tuple(crossed))
 
 
-def test_a_round_is_a_binary_search():
-    """Seven rates take three loads with the arrivals of the round's seed; a server with two replicas carries more."""
-    seen, rates = [], [20.0 * 1.6**power for power in range(7)]
+@pytest.mark.parametrize(
+    ("within", "near", "seed", "tried"),
+    [
+        (25, 30, 0, [40, 20]), (25, 30, 1, [20, 40]), (25, 999, 0, [160, 80, 40, 20]), (25, 1, 1, [10, 20, 40]),
+        (5, 20, 0, [20, 10]), (500, 160, 1, [80, 160]),
+    ],
+)  # fmt: skip
+def test_a_round_goes_to_the_two_rates_around_the_capacity(within, near, seed, tried):
+    """From above or below, and no rate twice; a capacity beyond the rates is the first or the last."""
+
+    def at(rate, requests, seed):
+        sent_s, took_s = load.arrivals(rate, requests, seed), 1.0 if rate > within else 0.001
+        return load.Load(rate, sent_s, sent_s, sent_s, sent_s + took_s, np.full(requests, 200), [b""] * requests)
+
+    found = load.enclosing(at, [10.0, 20.0, 40.0, 80.0, 160.0], near, 0.1, percentile=0.9, bounds=5, seed=seed)
+    assert [one.rate for one in found] == tried
+    low, high = {25: (20, 40), 5: (10, 10), 500: (160, 160)}[within]
+    assert low <= round(load.crossing(found, 0.1, 0.9), 6) <= high
+
+
+def test_a_server_with_two_replicas_carries_more():
+    """Rounds begin at the middle rate, and are as long as asked; each load has arrivals of its own."""
+    seen, rates = [], [20.0 * 1.3**power for power in range(11)]
 
     def noted(*at):
         seen.append(at)
         return queue_model.simulate(EXPONENTIAL_S, 1, *at)
 
     one, two = rounds(noted, rates, 0.2, 3), rounds(partial(queue_model.simulate, EXPONENTIAL_S, 2), rates, 0.2, 3)
-    assert [at[2] for at in seen] == [0, 0, 0, 1, 1, 1, 2, 2, 2] and {at[0] for at in seen[::3]} == {rates[3]}
+    assert seen[0][0] == rates[5] and len({at[2] for at in seen}) == len(seen)
     assert all(at[1] == max(200, round(at[0] * 20 * 0.2)) for at in seen)
     ratio, low, high = two.ratio(one)
     assert 1 < low < ratio < high and one.ratio(one) == (1, 1, 1)
@@ -66,7 +90,7 @@ def test_a_round_is_a_binary_search():
 
 def test_a_server_against_itself_is_rarely_different():
     """One simulated server under two names: at most 5 % of the comparisons are significant."""
-    rates, different = [100 * 1.5**power for power in range(7)], 0
+    rates, different = [100 * 1.225**power for power in range(13)], 0
     server = partial(queue_model.simulate, np.random.default_rng(0).gamma(4, 0.001, 5_000), 1)
     for pair in range(0, 60_000, 1_000):
         one, same = (rounds(server, rates, 0.05, 3, seed) for seed in (pair, pair + 500))

@@ -2,21 +2,15 @@
 
 # ruff: noqa: F401  (what notebooks and techniques use)
 from kit.common.load.capacity import (
-    FAILS,
-    GENERATOR_BOUND,
-    HOLDS,
-    UNDECIDED,
     Capacity,
-    Point,
-    bisection,
     capacity,
     crossing,
     early_stopping,
+    enclosing,
     generator_peak,
     least_requests,
     pooled,
     requests_of,
-    verdict,
 )
 from kit.common.load.latency import LEAST_BEYOND, Load, merged, percentile
 from kit.common.load.loops import CONNECTIONS, arrivals, closed, offer, open_loop

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import isotonic_regression
-from scipy.special import betainc
-from scipy.stats import t
+from scipy.special import betainc, stdtrit
 
 from kit.common.load.latency import Load, merged
 from kit.common.load.loops import offer
@@ -23,8 +21,7 @@ CONFIDENCE = 0.99
 """As in MLPerf Inference."""
 HOLDS, FAILS, UNDECIDED, GENERATOR_BOUND = "holds", "does not hold", "undecided", "generator-bound"
 LEAST_BOUNDS = 200
-"""Shortest load at one rate, in bounds: queues start empty. On simulated queues the interval was right within 5 % in 44
-to 72 % of searches with the rule's fewest requests, in 96 to 98 % with 200 bounds (benchmarks/capacity_study.py)."""
+"""Shortest load at one rate, in bounds: queues start empty. How often the interval is right: docs/validation.md."""
 BATCH_BOUNDS = 10
 At = Callable[[float, int, int], Load]
 """(rate, requests, seed) → load: how a variant is offered requests."""
@@ -98,11 +95,6 @@ class Capacity:
         held = [point.rate for point in self.points if point.verdict == HOLDS]
         return max((rate for rate in held if rate < self.upper), default=0.0)
 
-    @property
-    def generator_bound(self) -> bool:
-        """Whether the generator, not the server, ended the search."""
-        return self.upper == float("inf") and any(point.verdict == GENERATOR_BOUND for point in self.points)
-
     def ratio(self, other: "Capacity") -> tuple[float, float, float]:
         """Return how many times as high this capacity is, with Student's 95 % interval over the paired rounds.
 
@@ -110,7 +102,7 @@ class Capacity:
         the interval is from 0 to infinity.
         """
         logs = np.log(self.rounds) - np.log(other.rounds)
-        half = t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5 if len(logs) > 2 else np.inf
+        half = stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / len(logs) ** 0.5 if len(logs) > 2 else np.inf
         return float(np.exp(logs.mean())), float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
 
     def with_load(self, rate: float, load: Load | None) -> "Capacity":
@@ -163,9 +155,10 @@ def capacity(
     return found
 
 
-def bisection(
+def enclosing(
     at: At,
     rates: Sequence[float],
+    near: float,
     bound_s: float,
     *,
     percentile: float = 0.99,
@@ -174,14 +167,14 @@ def bisection(
 ) -> list[Load]:
     """Offer load at some of the rates, which ascend: one round of a comparison, whose rounds are merged later.
 
-    The next rate is the middle of those left: above the last one if its percentile was within the bound, else below.
-    With 2ⁿ − 1 rates these are n loads. bounds: see `requests_of`."""
+    The first is next above `near`, an estimate of the capacity, or next below it (odd seeds); then the higher ones in
+    turn while the percentile is within the bound, or the lower ones until it is. bounds: see `requests_of`."""
     low, high, loads = -1, len(rates), []
-    while high - low > 1:
-        rate = rates[(low + high) // 2]
-        loads.append(at(rate, requests_of(rate, bound_s, percentile, bounds), seed))
+    rung = min(max(int(np.searchsorted(rates, near)) - seed % 2, 0), high - 1)
+    while low < rung < high:
+        loads.append(at(rates[rung], requests_of(rates[rung], bound_s, percentile, bounds), seed * len(rates) + rung))
         within = loads[-1].over(bound_s) <= (1 - percentile) * loads[-1].requests
-        low, high = ((low + high) // 2, high) if within else (low, (low + high) // 2)
+        low, high, rung = (rung, high, rung + 1) if within else (low, rung, rung - 1)
     return loads
 
 
@@ -201,11 +194,11 @@ def requests_of(rate: float, bound_s: float, percentile: float, bounds: float) -
 def crossing(loads: Sequence[Load], bound_s: float, percentile: float = 0.99) -> float:
     """Return the rate above which more than 1 − percentile of the requests are over the bound, in one round of loads.
 
-    Their shares are made to rise with the rate (isotonic regression), on log scales between rates. The first or the
-    last rate if the crossing is beyond."""
-    loads = sorted(loads, key=lambda one: one.rate)
-    rising = isotonic_regression([np.log(max(one.over(bound_s), 0.5) / one.requests) for one in loads]).x
-    return float(np.exp(np.interp(np.log(1 - percentile), rising, np.log([one.rate for one in loads]))))
+    loads: of `enclosing`. It is between two of them, on log scales; the first or the last rate if it is beyond."""
+    shares = {one.rate: max(one.over(bound_s), 0.5) / one.requests for one in loads}
+    within = sum(share <= 1 - percentile for share in shares.values())
+    ends = sorted(shares.items())[max(0, within - 1) : within + 1]
+    return float(np.exp(np.interp(np.log(1 - percentile), *np.log(ends).T[::-1])))
 
 
 def generator_peak(

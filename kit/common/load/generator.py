@@ -7,14 +7,13 @@ import asyncio
 import contextlib
 import marshal
 import selectors
+import socket
 import sys
 from collections import deque
-from pathlib import Path
 
 import httptools
 
-CHECK_INTERVAL_S = 0.02
-"""How often time-outs are looked for, and connections that the server closed are opened again."""
+CHECK_INTERVAL_S = 0.02  # between looks for time-outs, and for connections that the server closed
 
 
 class Connection(asyncio.Protocol):
@@ -119,20 +118,31 @@ class Run:
             while self.idle and self.waiting:
                 self.free(self.idle.popleft())
         await watching
+        for connection in self.connections:
+            connection.transport.abort()
 
 
-def main() -> None:
-    """Execute the plan of the working directory, and write what came of it."""
-    run = Run(marshal.loads(Path("plan").read_bytes()))
+def executed(plan: bytes) -> bytes:
+    """Return what came of a plan, or why nothing was sent."""
+    run = Run(marshal.loads(plan))
     # select() waits to the microsecond; epoll waits whole milliseconds, which would be added to each latency.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        runner.run(run.execute())
-    found = {name: getattr(run, name) for name in ("dispatched_s", "sent_s", "ended_s", "status", "answers")}
-    Path("result").write_bytes(marshal.dumps(found))
+        try:
+            runner.run(run.execute())
+        except OSError as error:
+            return marshal.dumps(error.strerror or str(error))
+    return marshal.dumps({key: vars(run)[key] for key in ("dispatched_s", "sent_s", "ended_s", "status", "answers")})
+
+
+def serve(port: int) -> None:
+    """Execute the plan that comes by each connection to this port of 127.0.0.1, after the token of standard input."""
+    token = sys.stdin.buffer.read()
+    with socket.create_server(("127.0.0.1", port)) as server:
+        while True:
+            with server.accept()[0] as client, client.makefile("rwb") as stream:
+                if (plan := stream.read()).startswith(token):
+                    stream.write(executed(plan.removeprefix(token)))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except OSError as error:
-        sys.exit(f"{error.strerror or error}")
+    serve(int(sys.argv[1]))

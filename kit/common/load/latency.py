@@ -1,7 +1,7 @@
 """What came of offered load: times of each request, latencies, and percentiles with enough requests beyond them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,11 +54,6 @@ class Load:
         return self.over(1e9)
 
     @property
-    def sent_rate(self) -> float:
-        """Requests per second that were sent: below `rate` where server or generator were too slow."""
-        return np.isfinite(self.sent_s).sum() / float(np.nanmax(self.sent_s))
-
-    @property
     def answered_rate(self) -> float:
         """Good answers per second."""
         return (self.requests - self.failed) / float(np.nanmax(self.ended_s))
@@ -86,11 +81,8 @@ def merged(loads: Sequence[Load]) -> Load:
     """Return loads at one rate as one, one after the other: percentiles of all latencies, never their average."""
     starts = np.cumsum([0.0, *(np.nanmax(one.ended_s) for one in loads)])
     times = {
-        field.name: np.concatenate(
-            [getattr(one, field.name) + start for one, start in zip(loads, starts, strict=False)]
-        )
-        for field in fields(Load)
-        if field.name.endswith("_s")
+        name: np.concatenate([getattr(one, name) + start for one, start in zip(loads, starts, strict=False)])
+        for name in ("due_s", "dispatched_s", "sent_s", "ended_s")
     }
     status = np.concatenate([one.status for one in loads])
     return replace(loads[0], **times, status=status, answers=[answer for one in loads for answer in one.answers])

@@ -1,7 +1,10 @@
 """Open and closed loops: offer requests to a function, or over HTTP by a generator in a process of its own."""
 
 import marshal
+import secrets
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter, sleep
@@ -17,13 +20,14 @@ from kit.errors import UserError
 
 CONNECTIONS = 64
 """Keep-alive connections, by default: requests that may be under way at once. Further ones wait, and that counts."""
-_GENERATOR = [sys.executable, str(Path(__file__).with_name("generator.py"))]
-_START_S = 60.0
+IDLE = threading.local()  # its `generator` waits for this thread's next load, and ends with the thread
+_TOKEN = secrets.token_hex()  # begins what the generator accepts
+_GENERATOR = "the load generator", [sys.executable, str(Path(__file__).with_name("generator.py")), "{port}"]
 
 
 def arrivals(rate: float, requests: int, seed: int = 0) -> np.ndarray:
-    """Return when requests are due, seconds, shape (requests,): a Poisson process with so many in requests ÷ rate."""
-    return np.sort(np.random.default_rng(seed).uniform(0, requests / positive(rate, "rate"), requests))
+    """Return when requests are due, seconds, shape (requests,): a Poisson process, as in MLPerf's Server scenario."""
+    return np.random.default_rng(seed).exponential(1 / positive(rate, "rate"), requests).cumsum()
 
 
 def open_loop(answer: Callable[[Any], Any], items: Iterable[Any], rate: float, seed: int = 0) -> Load:
@@ -87,13 +91,20 @@ def closed(url: str, bodies: Sequence[bytes], requests: int | None = None, **opt
 
 
 def _executed(plan: dict, url: str) -> dict[str, Any]:
-    """Let the generator execute a plan, and return what it found."""
-    with Service("the load generator", _GENERATOR) as generator:
-        (generator.folder / "plan").write_bytes(marshal.dumps(plan))
-        generator.run(plan["limit_s"] + plan["timeout_s"] + _START_S)
-        if not (generator.folder / "result").exists():
-            raise UserError(f"no load was sent to {url}: {generator.last_output() or 'the generator was killed'}")
-        result = marshal.loads((generator.folder / "result").read_bytes())
+    """Let a generator execute a plan, and return what it found."""
+    generator = vars(IDLE).pop("generator", None) or Service(*_GENERATOR, stdin=_TOKEN).start()
+    limit_s = plan["limit_s"] + plan["timeout_s"] + 60  # of grace
+    try:
+        with socket.create_connection(("127.0.0.1", generator.port), limit_s) as client, client.makefile("rb") as file:
+            client.sendall(_TOKEN.encode() + marshal.dumps(plan))
+            client.shutdown(socket.SHUT_WR)
+            result = marshal.loads(file.read())
+    except (OSError, EOFError):
+        generator.close()
+        raise UserError(f"no load was sent to {url}: the generator was killed") from None
+    IDLE.generator = generator
+    if isinstance(result, str):
+        raise UserError(f"no load was sent to {url}: {result}")
     return {name: one if name == "answers" else np.array(one) for name, one in result.items()}
 
 

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Sequence
 
 from kit.common.parameters import at_least, positive
-from kit.errors import UserError
 
 PERIOD_S = 15.0
 TOLERANCE = 0.1
@@ -33,8 +32,7 @@ def replay(
     the last `window_s`. A new replica is ready `startup_s` (its cold start) after it was wanted, rounded up to whole
     periods.
     """
-    if not offered or not capacity:
-        raise UserError("a replay needs at least one period of load and the capacity of one replica; both were empty")
+    at_least(min(len(offered), len(capacity)), 1, "number of periods, or of capacities")
     window = max(1, math.ceil(at_least(window_s, 0, "window_s") / PERIOD_S))
     delay = math.ceil(at_least(startup_s, 0, "startup_s") / PERIOD_S)
     recent, wanted, ready = deque(maxlen=window), [1] * (delay + 1), []

@@ -71,8 +71,8 @@ def _pod(folder: Path, plan: Plan, environment: dict[str, str], stack: ExitStack
 
 def processes(port: int) -> list[psutil.Process]:
     """Return the processes of a pod's server, seen from outside of its container."""
-    started = {one: one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])}
-    return [one for one, command in started.items() if {"uvicorn", str(port)} <= set(command)]
+    every = psutil.process_iter(["cmdline"])
+    return [one for one in every if {"uvicorn", str(port)} <= set(one.info["cmdline"] or [])]
 
 
 def manifests(

@@ -118,7 +118,9 @@ def refusal(call: Callable[..., object], *arguments: object) -> str:
 
 
 def plans(workers: int, batch: int) -> dict[str, Plan]:
-    """Return how each server is deployed, by name. workers: replicas where there are several; batch: see `Plan`."""
+    """Return how each server is deployed, by name. workers: replicas where there are several, 0: one for each core;
+    batch: see `Plan`."""
+    workers = workers or fingerprint.usable_cores()
     python = str(Path(os.environ.get("KIT_BENTOML", "/nowhere"), "bin/python"))
     no_haproxy, no_bentoml = refusal(services.installed, *HAPROXY), refusal(services.installed, [python], BENTOML)
     return {

@@ -38,45 +38,44 @@ class Fault:
 
 
 @contextmanager
-def during(served: Served, rate: float, seconds: float, closed: bool = False) -> Iterator[Callable[[], Load]]:
-    """Offer load meanwhile; the block begins after `AFTER_S`, and gets a function that waits for the load."""
-    options = {"rate": rate, "headers": HEADERS, "closed": closed, "limit_s": seconds + 5, "timeout_s": 5.0}
-    options |= {"connections": 1} if closed else {}
-    with ThreadPoolExecutor(1) as one:
-        running = one.submit(load.offer, served.url, served.bodies, requests=round(rate * seconds), **options)
+def during(served: Served, rate: float, seconds: float, *loops: Callable) -> Iterator[Callable[[], list[Load]]]:
+    """Offer loads meanwhile, by `load.offer` or `load.closed`; the block begins after `AFTER_S`, and gets a function
+    that waits for them."""
+    options = {"rate": rate, "requests": round(rate * seconds), "headers": HEADERS, "limit_s": seconds + 5}
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(loop, served.url, served.bodies, timeout_s=5.0, **options) for loop in loops]
         time.sleep(AFTER_S)
-        yield running.result
+        yield lambda: [one.result() for one in running]
 
 
-def stopped(served: Served, rate: float, stop_s: float, closed: bool = False) -> Load:
-    """Return a load during which the server hangs (SIGSTOP) for `stop_s`, three quarters of the load's time."""
-    with during(served, rate, stop_s / 0.75, closed) as result:
+def stopped(served: Served, rate: float, stop_s: float, *loops: Callable) -> list[Load]:
+    """Return loads during which the server hangs (SIGSTOP) for `stop_s`, three quarters of their time: see `during`."""
+    with during(served, rate, stop_s / 0.75, *loops) as results:
         for number, wait_s in ((signal.SIGSTOP, stop_s), (signal.SIGCONT, 0)):
             for pid in served.replicas:
                 os.kill(pid, number)
             time.sleep(wait_s)
-        return result()
+        return results()
 
 
 def replica_killed(asked: Asked, rate: float, plan: Plan, seconds: float = 2.0) -> Fault:
     """Kill one of several replicas under load."""
     with Served(plan, asked) as served:
         served.offer(rate)
-        with during(served, rate, seconds) as result:
+        with during(served, rate, seconds, load.offer) as results:
             os.kill(next(iter(served.replicas)), signal.SIGKILL)
             killed = time.perf_counter()
-            found = result()
+            (found,) = results()
             since = time.perf_counter() - killed - float(found.due_s[-1])
-        failed_s = found.due_s[np.isinf(found.latency_s)]
-        recovered_s = max(0.0, since + float(failed_s.max(initial=0)))
+        recovered_s = max(0.0, since + float(found.due_s[np.isinf(found.latency_s)].max(initial=0)))
         return _under_load("replica killed", served, rate, found, f"{found.failed} failed", recovered_s)
 
 
 def server_hangs(served: Served, rate: float, stop_s: float = 1.5) -> Fault:
     """Stop a server for a while under load."""
     served.offer(rate)
-    outcome = f"median latency {np.median((found := stopped(served, rate, stop_s)).latency_s):.1f} s"
-    return _under_load(f"server hangs for {stop_s:g} s", served, rate, found, outcome)
+    (found,) = stopped(served, rate, stop_s, load.offer)
+    return _under_load(f"hangs for {stop_s:g} s", served, rate, found, f"median {np.median(found.latency_s):.1f} s")
 
 
 def _under_load(name: str, served: Served, rate: float, found: Load, outcome: str, recovered_s: float = 0.0) -> Fault:
@@ -110,7 +109,8 @@ def bad_requests(served: Served) -> list[Fault]:
     return [Fault(name, status // 100 == hundreds, f"status {status}") for name, status, hundreds in found]
 
 
-def every(asked: Asked, rate: float, plan: Plan) -> list[Fault]:
-    """Cause all of them. plan: of a server with several replicas, one of which is killed."""
-    with Served(Plan(uvicorn), asked) as served:
-        return [replica_killed(asked, rate, plan), server_hangs(served, rate), *refused(asked), *bad_requests(served)]
+def every(asked: Asked, rate: float, plans: dict[str, Plan]) -> list[Fault]:
+    """Cause all of them."""
+    killed = replica_killed(asked, rate, plans["FastAPI, workers" if plans["haproxy"].skip else "haproxy"])
+    with Served(plans["FastAPI"], asked) as served:
+        return [killed, server_hangs(served, rate), *refused(asked), *bad_requests(served)]

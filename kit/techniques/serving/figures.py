@@ -72,9 +72,8 @@ def replicas(result: Result, workers: int, asked: Asked, service_s: np.ndarray) 
     known = {1: "FastAPI, 1 thread", workers: "FastAPI, workers"}
     found = {count: capacity(result, name, asked) for count, name in known.items()}
     measured = {count: float(np.median(one.rounds)) for count, one in found.items() if one.rounds and count in counts}
-    notes = [f"{rate:.0f} against {modelled[count - 1]:.0f} at {count}" for count, rate in measured.items()]
-    known = ", ".join(notes) or "none of one thread"
-    notes = [f"Measured against the model: {known}. The model has a core for each replica."]
+    known = ", ".join(f"{rate:.0f} against {modelled[count - 1]:.0f} at {count}" for count, rate in measured.items())
+    notes = [f"Measured against the model: {known or 'none of one thread'}. The model has a core for each replica."]
     if len(measured) == 2:
         ratio, low, high = found[workers].ratio(found[1])
         interval = f"95 % CI {low:.1f}–{high:.1f}" if low else "too few rounds for an interval"
@@ -94,11 +93,11 @@ def faults(found: Sequence[Fault]) -> Table:
     return Table("Faults, caused for real", columns, rows)
 
 
-def claim(result: Result, batching: Result, bound: str, service_s: float) -> str:
-    """Return the claim part by part. batching: the latencies by load; service_s: of a request on an idle server."""
+def claim(result: Result, batching: Result | None, bound: str, service_s: float) -> str:
+    """Return the claim part by part. batching: latencies by load, if any; service_s: of a request on an idle server."""
     paid = {
         at.size: claims.holds(batching.at(at.size)["micro-batching"].verdict, ["faster"])
-        for at in batching.record.points
+        for at in (batching.record.points if batching else ())
     }
     low, high = ([one for load, one in paid.items() if (load <= 60) == under] for under in (True, False))
     workers = result["FastAPI, workers"].verdict if "FastAPI, workers" in result else "skipped"

@@ -156,9 +156,7 @@ def from_file(path: Path) -> Model:
     with readers.readable(str(readers.whole(beside, "the model's samples there, by numpy.savez", zipped=True))):
         samples = dict(np.load(beside, allow_pickle=False))
     if len(samples) != 1:
-        raise UserError(
-            f"{beside.name} has {len(samples)} arrays; give one, or serve it by model='package.module:build'"
-        )
+        raise UserError(f"{beside.name} has {len(samples)} arrays; give one, or use model='package.module:build'")
     (array,) = samples.values()
 
     def bodies(number: int) -> list[bytes]:

@@ -7,8 +7,8 @@ import numpy as np
 from kit.common.load import Load, arrivals
 from kit.common.parameters import at_least, positive
 
-REQUESTS = 20_000
-"""Simulated per rate: two hundred are beyond the 99th percentile."""
+REQUESTS = 40_000
+"""Simulated per rate: four hundred are beyond the 99th percentile."""
 
 
 def simulate(service_s: np.ndarray, replicas: int, rate: float, requests: int = REQUESTS, seed: int = 0) -> Load:
@@ -36,7 +36,7 @@ def capacity(service_s: np.ndarray, replicas: int, bound_s: float, share: float 
     low, high = 0.0, replicas / float(np.mean(service_s))
     if np.quantile(service_s, share) > positive(bound_s, "bound_s"):
         return 0.0
-    for _ in range(10):  # to a thousandth of what the replicas could serve without any queue
+    for _ in range(7):  # to a hundredth of what the replicas could serve without any queue
         rate = (low + high) / 2
         within = simulate(service_s, replicas, rate).percentile(share) <= bound_s
         low, high = (rate, high) if within else (low, rate)

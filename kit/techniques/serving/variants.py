@@ -30,8 +30,8 @@ BODIES = 1_000
 """Different requests; after so many they repeat."""
 LEAST_BATCH = 1.5
 """Requests per computation, on average: with fewer, batching did not engage."""
-STEP, STEPS = 1.5, 7
-"""Ratio of two rates that are offered, and how many there are: three loads of a binary search."""
+STEP, STEPS = 1.225, 8
+"""Ratio of two rates that may be offered, and how many there are on either side of the first."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Served(AbstractContextManager):
         self.bodies = [protocol.wrap(number, content) for number, content in enumerate(contents)]
         self.offline = models.offline(model, contents[:CHECKED])
         self.batches, self.replicas, self.queue_s = Counter[int](), Counter[int](), list[float]()
-        self.images, self.capacities, self.mixed_up, self.loads, self._sent = set[str](), list[float](), 0, 0, 0
+        self.images, self.capacities, self.mixed_up, self._sent = set[str](), list[float](), 0, 0
         self.rates = [rate for rate in asked.rates if rate <= asked.peak / 2] or list(asked.rates[:1])
         self.timeout_s = max(2.0, 20 * asked.bound_s)
         start = time.perf_counter()
@@ -84,8 +84,7 @@ class Served(AbstractContextManager):
         """Offer requests that differ from those before, as long as there are `BODIES`."""
         start = self._sent % len(self.bodies)
         bodies = (self.bodies[start:] + self.bodies[:start])[:requests]
-        options = {"seed": seed, "headers": HEADERS, "timeout_s": self.timeout_s}
-        found = load.offer(self.url, bodies, rate, requests, **options)
+        found = load.offer(self.url, bodies, rate, requests, seed=seed, headers=HEADERS, timeout_s=self.timeout_s)
         self._sent += requests
         self._note(found, start)
         return found
@@ -102,20 +101,20 @@ class Served(AbstractContextManager):
     def answer(self) -> dict[str, Any]:
         """Return what `checks.same_answers` looks at: answers to the first requests, the offline ones, how many answers
         were another request's, and the seconds of requests that differ and of one that is repeated, in turn."""
-        found = load.closed(self.url, self.bodies[:CHECKED], headers=HEADERS)
-        decoded = [msgspec.json.decode(one) if one[:1] == b"{" else {} for one in found.answers]
+        turns = [body for different in self.bodies[-2 * CHECKED :] for body in (different, self.bodies[0])]
+        found = load.closed(self.url, self.bodies[:CHECKED] + turns, headers=HEADERS)
+        decoded = [msgspec.json.decode(one) if one[:1] == b"{" else {} for one in found.answers[:CHECKED]]
         served = [(one["number"], *one["output"]) if "output" in one else None for one in decoded]
         offline = [(number, *output) for number, output in enumerate(self.offline)]
-        turns = [body for different in self.bodies[-2 * CHECKED :] for body in (different, self.bodies[0])]
-        took = load.closed(self.url, turns, headers=HEADERS).latency_s.tolist()
+        took = found.latency_s[CHECKED:].tolist()
         times = {"different_s": took[::2], "repeated_s": took[1::2]}
         return {"served": served, "offline": offline, "mixed up": self.mixed_up, **times}
 
     def capacity(self) -> Measurement:
-        """Return the seconds per request at the rate where one round's loads cross the bound: a binary search."""
+        """Return the seconds per request at the rate where one round's loads cross the bound."""
         bound_s, percentile = self.asked.bound_s, self.asked.percentile
         options = {"percentile": percentile, "bounds": self.asked.bounds, "seed": len(self.capacities)}
-        loads = load.bisection(self.offer, self.rates, bound_s, **options)
+        loads = load.enclosing(self.offer, self.rates, np.median(self.capacities or self.rates), bound_s, **options)
         if self.asked.log:
             with open(self.asked.log / self.name, "ab") as log:
                 for one in loads:
@@ -128,9 +127,8 @@ class Served(AbstractContextManager):
 
     def latency(self, rate: float) -> Measurement:
         """Return the 90th percentile of the latency at one rate; a request without an answer counts as timed out."""
-        self.loads += 1
-        requests = max(60, load.requests_of(rate, self.asked.bound_s, 0.9, self.asked.bounds))
-        found = self.offer(rate, requests, seed=self.loads)
+        requests = load.requests_of(rate, self.asked.bound_s, 0.9, self.asked.bounds)
+        found = self.offer(rate, max(60, requests), seed=self._sent)
         return Measurement(min(self.timeout_s, found.percentile(0.9)), latencies(found), self.answer)
 
     def proof(self) -> ExecutionProof:
@@ -174,14 +172,14 @@ def variant(plan: Plan, name: str) -> Callable[..., Setup]:
 
 
 def ladder(server: Served) -> tuple[float, ...]:
-    """Return the rates that all servers are offered: 0.2 to 2.3 times what this one answers at most, eight requests at
-    a time. Raise `UserError` if one request alone is not within the bound."""
+    """Return the rates that servers are offered: 0.2 to 5 times what this one answers at most, eight requests at a
+    time. Raise `UserError` if one request alone is not within the bound."""
     asked, alone = server.asked, load.closed(server.url, server.bodies[:50], headers=HEADERS)
     alone_s = float(np.median(alone.latency_s))
     if alone_s >= asked.bound_s:
         raise UserError(f"a request alone takes {1e3 * alone_s:.1f} ms; raise bound_ms={1e3 * asked.bound_s:g}")
     most = load.closed(server.url, server.bodies[:300], connections=8, headers=HEADERS).answered_rate
-    return tuple(0.2 * most * STEP**step for step in range(STEPS))
+    return tuple(most * STEP**step for step in range(-STEPS, STEPS + 1))
 
 
 def latencies(found: Load) -> dict[str, float]:
