@@ -43,7 +43,8 @@ def growth(result: Result) -> Table:
         found = scaling(sizes, [v.effect for _, v in at], [v.verdict for _, v in at])
         ends = formatting.count(round(found.from_low or 0)), formatting.count(round(found.from_high or 0))
         above = f"{' to '.join(ends)} rows" if found.overtakes == "between" else found.overtakes
-        rows.append([name, above + f", up to {sizes[-1]:,} rows" * (len(at) < len(points)), exponent])
+        above = above if at[1:] else "–"
+        rows.append([name, above + f", up to {sizes[-1]:,} rows" * (1 < len(at) < len(points)), exponent])
     above = f"faster than {result.record.asked.baseline} above"
     return Table("Growth with the rows", ["engine", above, "exponent (95 % CI)"], rows)
 
@@ -73,9 +74,9 @@ def _unbeaten(result: Result) -> dict[str, list[str]]:
 def fastest(result: Result) -> Table:
     """Return the engines that no other is faster than, by range of rows."""
     rows = [[words, ", ".join(names) or "none at each size"] for words, names in _unbeaten(result).items()]
-    left = [(v.name, at.size) for at in result.record.points for v in at.variants if v.state != "measured"]
-    gone = {name: formatting.short(size) for name, size in reversed(left)}
-    note = "; ".join(f"{name} is not measured at {size} rows and above" for name, size in gone.items())
+    ends = {v.name: at.size for at in result.record.points for v in at.variants if v.state == "measured"}
+    gone = {name: formatting.short(size) for name, size in ends.items() if size != result.record.points[-1].size}
+    note = "; ".join(f"{name} is not measured above {size} rows" for name, size in gone.items())
     return Table("Fastest engines by rows", ["rows", "no engine is significantly faster than"], rows, note)
 
 
