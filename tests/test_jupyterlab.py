@@ -248,8 +248,8 @@ class Kernel:
 
     def run(self, code: str) -> str:
         """Run code to its end and return what it said."""
-        self.start(code + "\nprint('the', 'end')")
-        return self.said(lambda text: "the end" in text)
+        self.start(code + "\nprint('the', 'very', 'end')")
+        return self.said(lambda text: "the very end" in text)
 
     def interrupt(self, times: int) -> None:
         for _ in range(times):
