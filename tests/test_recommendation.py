@@ -73,6 +73,7 @@ def test_a_baseline_that_was_not_beaten_is_no_winner():
     assert "minimum detectable effect in this budget: " in found.evidence and found.command == "kit plan 01_dataframes"
     few = of({"a": Made(), "b": Made(ratio=2)}, rounds=3)  # `kit plan` computes nothing from these
     assert few.evidence.endswith("; 3 rounds, and 10 are needed for a verdict: raise time_budget_s") and not few.command
+    assert few.evidence.startswith("Against a at 10 rows: ")  # the size is said, also where it is the only one
     hostile = replace(record, asked=replace(record.asked, notebook="x; rm -r ."))
     assert recommendation.of(hostile).command == ""
     wide = at(record, 10, "b", effect=replace(record.points[0].variants[1].effect, low=0.8, high=1.25))

@@ -213,7 +213,7 @@ def _without_winner(record: Record, point: Point) -> Recommendation:
         found = "; ".join(f"{fmt.label(v)} {fmt.check(v.check)}" for v in checked[:MOST_LISTED])
         return Recommendation(headline, evidence=found, caveats=caveats, size=point.size)
     listed = fmt.listing(f"{fmt.label(v)} {fmt.speed(v.effect)}" for v in timed[:MOST_LISTED])
-    evidence = f"Against {fmt.label(baseline)}{at_sizes(record, [point.size][: len(record.points) - 1])}: {listed}"
+    evidence = f"Against {fmt.label(baseline)}{at_sizes(record, [point.size])}: {listed}"
     if all(variant.verdict in ("slower", "equivalent") for variant in timed):
         best = [baseline, *(variant for variant in timed if variant.verdict == "equivalent")]
         note = f"equivalent within ±{fmt.percent(record.how.equivalence_margin)}" if len(best) > 1 else ""
